@@ -1,0 +1,114 @@
+"""Wait for a service that is starting, post the example to it and print the forecast.
+
+    python examples/first_forecast.py PID
+
+PID is the server's process: nothing is waited for when it has gone. KRONOS_HOST and KRONOS_PORT
+say where it listens. Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import ProxyHandler, Request, build_opener
+
+EXAMPLE = Path(__file__).resolve().parent / "request-single.json"
+SHOWN = 8
+OPENER = build_opener(ProxyHandler({}))  # the service is on this machine, whatever the proxy
+
+
+def address() -> str:
+    """The service's URL as seen from this machine."""
+    host = os.environ.get("KRONOS_HOST") or "127.0.0.1"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{os.environ.get('KRONOS_PORT') or 8000}"
+
+
+def answers(url: str) -> bool | None:
+    """True when ready, False while anything else is answered, None when nobody listens."""
+    try:
+        with OPENER.open(f"{url}/v1/readyz", timeout=5) as response:
+            return bool(response.status == 200)
+    except HTTPError as error:
+        error.close()
+        return False
+    except (URLError, OSError):
+        return None
+
+
+def alive(pid: int) -> bool:
+    """Whether the process is there."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def wait(url: str, pid: int) -> bool:
+    """Wait until the service is ready; False when it has gone, or when the port is another's."""
+    if answers(url) is not None:  # ours cannot listen yet; it will say that the port is taken
+        return False
+    while alive(pid):
+        if answers(url):
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def forecast(url: str) -> Any:
+    """Post the example; the response as parsed JSON."""
+    headers = {"Content-Type": "application/json"}
+    request = Request(f"{url}/v1/predict/single", EXAMPLE.read_bytes(), headers)
+    with OPENER.open(request, timeout=120) as response:
+        return json.load(response)
+
+
+def describe(answer: Any) -> list[str]:
+    """The forecast as lines of text."""
+    rows = answer["prediction"]
+    low, high = (answer["quantiles"][level]["close"] for level in ("0.1", "0.9"))
+    lines = [f"{'time':<25}{'open':>9}{'high':>9}{'low':>9}{'close':>9}   close, 10-90 %"]
+    for row, bottom, top in list(zip(rows, low, high, strict=True))[:SHOWN]:
+        prices = "".join(f"{row[name]:9.2f}" for name in ("open", "high", "low", "close"))
+        lines.append(f"{row['timestamp']:<25}{prices}   {bottom:.2f} to {top:.2f}")
+    lines.append(f"... and {len(rows) - SHOWN} more, in {answer['timings_ms']['total']:.0f} ms")
+    if answer["demo"]:
+        lines.append("The bundled checkpoint answered: a demonstration, not for trading.")
+    return lines
+
+
+def main() -> int:
+    """Wait, post, print; 0 unless the forecast failed."""
+    url = address()
+    if not wait(url, int(sys.argv[1])):
+        return 0
+    print(f"\nReady: {url} (documentation: {url}/docs)\n", flush=True)
+    try:
+        lines = describe(forecast(url))
+    except (URLError, OSError) as error:
+        print(f"The example forecast failed: {error}", file=sys.stderr)
+        return 1
+    print("A forecast of examples/request-single.json, 400 candles of 15 minutes:")
+    print("".join(f"  {line}\n" for line in lines))
+    print(f"""Ask for it yourself:
+  curl -s {url}/v1/predict/single -H 'Content-Type: application/json' \\
+    -d @examples/request-single.json
+
+Ctrl-C stops the service.
+""")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

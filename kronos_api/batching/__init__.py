@@ -1,0 +1,1 @@
+"""Who runs when: admission, deadlines and the engine's thread."""

@@ -1,0 +1,195 @@
+"""Which forecasts run now, which wait, and which have ended.
+
+Pure bookkeeping: no threads, no torch. Forecasts are taken up first come, first served, as long as the memory that all those under way
+may need stays within the budget. The first in line is never overtaken, so a large request waits
+for room but not for ever; alone it is always taken up. Every ticket that was accepted ends exactly
+once, with a result or an error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Generic, Protocol, TypeVar
+
+from kronos_api.errors import InternalError, KronosError, PredictionTimeout, QueueFull
+
+Job = TypeVar("Job")
+Job_contra = TypeVar("Job_contra", contravariant=True)
+Run = TypeVar("Run", bound="RunState")
+
+
+class RunState(Protocol):
+    """A forecast inside the engine, as far as scheduling cares."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left to do."""
+        ...
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why it ended without a result, if it did."""
+        ...
+
+    def release(self) -> None:
+        """Let go of memory; the forecast is no longer wanted."""
+        ...
+
+
+class Runner(Protocol[Job_contra, Run]):
+    """The engine, as far as scheduling cares."""
+
+    def memory_bytes(self, job: Job_contra) -> int:
+        """Bytes that `job` may hold at most."""
+        ...
+
+    def start(self, job: Job_contra) -> Run:
+        """Take up `job`."""
+        ...
+
+    def step(self, sequences: Sequence[Run]) -> None:
+        """Advance all of them."""
+        ...
+
+
+class Ticket(Generic[Job, Run]):
+    """One accepted forecast. Times are seconds of the scheduler's clock.
+
+    `done` is called exactly once, with the ended run or with an error.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        deadline: float,
+        inference_timeout: float,
+        done: Callable[[Ticket[Job, Run], Run | Exception], None],
+    ) -> None:
+        self.job = job
+        self.deadline = deadline
+        self.inference_timeout = inference_timeout
+        self.cancelled = False
+        self.started_at = 0.0
+        self.ended_at = 0.0
+        self.run: Run | None = None
+        self.bytes = 0
+        self._done = done
+
+    def end(self, outcome: Run | Exception, now: float) -> None:
+        """Report the outcome and let go of the engine's memory."""
+        self.ended_at = now
+        if self.run is not None:
+            self.run.release()
+        self._done(self, outcome)
+
+
+class Scheduler(Generic[Job, Run]):
+    """Holds the queue and what is under way."""
+
+    def __init__(self, max_queue: int, budget_bytes: int, max_active: int) -> None:
+        self.max_queue = max_queue
+        self.budget_bytes = budget_bytes
+        self.max_active = max_active
+        self.waiting: deque[Ticket[Job, Run]] = deque()
+        self.active: list[Ticket[Job, Run]] = []
+        self._seconds = 1.0
+
+    def check_room(self, count: int, arriving: int) -> None:
+        """Check that `count` tickets may be added after `arriving` others; any thread may ask.
+
+        Raises:
+            QueueFull: there is no room for all of them; `retry_after` estimates when there is.
+        """
+        waiting = len(self.waiting) + arriving
+        # An idle service accepts one request of any size; later ones have to wait for it.
+        if waiting + count > self.max_queue and (waiting or self.active):
+            raise QueueFull(
+                f"{waiting} forecasts wait already, and {self.max_queue} may.",
+                retry_after=self.retry_after(),
+            )
+
+    def add(self, tickets: Sequence[Ticket[Job, Run]]) -> None:
+        """Put accepted tickets at the end of the queue."""
+        self.waiting.extend(tickets)
+
+    def retry_after(self) -> int:
+        """Whole seconds until half of the queue should be gone, from 1 to 60."""
+        rounds = (len(self.waiting) / 2 + len(self.active)) / max(1, len(self.active))
+        return max(1, min(60, math.ceil(rounds * self._seconds)))
+
+    def advance(self, runner: Runner[Job, Run], clock: Callable[[], float]) -> None:
+        """Drop what is no longer wanted, take up what fits, run one step, end what has ended."""
+        now = clock()
+        self._drop(now)
+        self._admit(runner, now)
+        if not self.active:
+            return
+        runs = [ticket.run for ticket in self.active if ticket.run is not None]
+        try:
+            runner.step(runs)
+        except Exception as failure:
+            self._end_all(self.active, failure, clock())
+            self.active = []
+            return
+        self._collect(clock())
+
+    def fail_all(self, failure: Exception, now: float) -> None:
+        """End everything, waiting or under way."""
+        tickets = [*self.active, *self.waiting]
+        self.active = []
+        self.waiting.clear()
+        self._end_all(tickets, failure, now)
+
+    def _drop(self, now: float) -> None:
+        """End what was cancelled or is past its deadline."""
+        for ticket in [*self.active, *self.waiting]:
+            if (error := _overdue(ticket, now)) is None:
+                continue
+            if ticket.run is None:
+                self.waiting.remove(ticket)
+            else:
+                self.active.remove(ticket)
+            ticket.end(error, now)
+
+    def _admit(self, runner: Runner[Job, Run], now: float) -> None:
+        used = sum(ticket.bytes for ticket in self.active)
+        while self.waiting and len(self.active) < self.max_active:
+            ticket = self.waiting[0]
+            ticket.bytes = runner.memory_bytes(ticket.job)
+            if self.active and used + ticket.bytes > self.budget_bytes:
+                return
+            self.waiting.popleft()
+            ticket.started_at = now
+            try:
+                ticket.run = runner.start(ticket.job)
+            except Exception as failure:
+                ticket.end(failure, now)
+                continue
+            used += ticket.bytes
+            self.active.append(ticket)
+
+    def _collect(self, now: float) -> None:
+        ended = [t for t in self.active if t.run is not None and t.run.ended]
+        self.active = [t for t in self.active if t.run is None or not t.run.ended]
+        for ticket in ended:
+            assert ticket.run is not None
+            seconds = now - ticket.started_at
+            self._seconds += 0.2 * (seconds - self._seconds)
+            ticket.end(ticket.run.failure or ticket.run, now)
+
+    @staticmethod
+    def _end_all(tickets: Sequence[Ticket[Job, Run]], failure: Exception, now: float) -> None:
+        for ticket in tickets:
+            ticket.end(failure, now)
+
+
+def _overdue(ticket: Ticket[Job, Run], now: float) -> KronosError | None:
+    if ticket.cancelled:
+        return InternalError()
+    if now >= ticket.deadline:
+        return PredictionTimeout("The request's deadline passed; decoding has stopped.")
+    if ticket.run is not None and now >= ticket.started_at + ticket.inference_timeout:
+        return PredictionTimeout("The forecast took longer than one may; decoding has stopped.")
+    return None

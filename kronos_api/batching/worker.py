@@ -1,0 +1,114 @@
+"""The engine's thread: the only place that knows two threads.
+
+Requests come from the event loop through an inbox; outcomes go back through a callback that the
+caller makes safe for its own thread. The scheduler belongs to the engine's thread, so nothing is
+locked while the engine computes.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Generic, Protocol
+
+import structlog
+
+from kronos_api.batching.scheduler import Job, Job_contra, Run, Runner, Scheduler, Ticket
+from kronos_api.engine.checkpoint import ModelInfo
+from kronos_api.errors import InternalError, ShuttingDown, StartupError
+
+log = structlog.get_logger(__name__)
+
+
+class Engine(Runner[Job_contra, Run], Protocol[Job_contra, Run]):
+    """What the worker drives."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """What is loaded."""
+        ...
+
+
+class Worker(Generic[Job, Run]):
+    """Loads an engine and drives it until closed."""
+
+    def __init__(
+        self, load: Callable[[], Engine[Job, Run]], scheduler: Scheduler[Job, Run]
+    ) -> None:
+        self.info: ModelInfo | None = None
+        self.failure: StartupError | None = None
+        self.loaded = threading.Event()
+        self._load = load
+        self._scheduler = scheduler
+        self._inbox: list[Ticket[Job, Run]] = []
+        self._changed = threading.Condition()
+        self._closing = False
+        # A daemon: a forecast that hangs must not keep the process alive after its deadline.
+        self._thread = threading.Thread(target=self._main, name="engine", daemon=True)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait."""
+        return len(self._scheduler.waiting) + len(self._inbox)
+
+    @property
+    def active(self) -> int:
+        """Requests in the engine."""
+        return len(self._scheduler.active)
+
+    def start(self) -> None:
+        """Start the thread, which loads first."""
+        self._thread.start()
+
+    def submit(self, tickets: Sequence[Ticket[Job, Run]]) -> None:
+        """Accept all of `tickets` or none; raises QueueFull or ShuttingDown."""
+        with self._changed:
+            if self._closing:
+                raise ShuttingDown("The service is shutting down.", retry_after=1)
+            self._scheduler.check_room(len(tickets), len(self._inbox))
+            self._inbox.extend(tickets)
+            self._changed.notify()
+
+    def close(self, timeout: float) -> None:
+        """Let the thread end once nothing is left to do, waiting `timeout` seconds at most."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+
+    def _main(self) -> None:
+        try:
+            engine = self._load()
+        except StartupError as failure:
+            self.failure = failure
+        except Exception as failure:
+            log.exception("model_load_failed")
+            self.failure = StartupError(f"the model could not be loaded: {failure}")
+        else:
+            self.info = engine.info
+        self.loaded.set()
+        if self.failure is None:
+            self._serve(engine)
+
+    def _serve(self, engine: Engine[Job, Run]) -> None:
+        while self._take_inbox():
+            try:
+                self._scheduler.advance(engine, time.monotonic)
+            except Exception:
+                # A defect of the bookkeeping itself: answer everybody and go on.
+                log.exception("scheduler_failed")
+                self._scheduler.fail_all(InternalError(), time.monotonic())
+
+    def _take_inbox(self) -> bool:
+        """Move what arrived to the scheduler, waiting if there is nothing to do; False to end."""
+        scheduler = self._scheduler
+        with self._changed:
+            while not (self._inbox or scheduler.waiting or scheduler.active):
+                if self._closing:
+                    return False
+                self._changed.wait()
+            arrived, self._inbox = self._inbox, []
+            scheduler.add(arrived)
+        return True

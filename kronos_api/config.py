@@ -1,0 +1,233 @@
+"""Settings: the only reader of the environment.
+
+Every setting is a variable with the prefix `KRONOS_`; an empty variable counts as unset. Bad
+values stop the start with one line that names them all.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from kronos_api.errors import StartupError
+
+PREFIX: Final = "KRONOS_"
+
+TOKENIZERS: Final[Mapping[str, str]] = {
+    "NeoQuasar/Kronos-mini": "NeoQuasar/Kronos-Tokenizer-2k",
+    "NeoQuasar/Kronos-small": "NeoQuasar/Kronos-Tokenizer-base",
+    "NeoQuasar/Kronos-base": "NeoQuasar/Kronos-Tokenizer-base",
+}
+"""The tokenizer each published model was trained with."""
+
+REVISIONS: Final[Mapping[str, str]] = {
+    "NeoQuasar/Kronos-small": "901c26c1332695a2a8f243eb2f37243a37bea320",
+    "NeoQuasar/Kronos-Tokenizer-base": "0e0117387f39004a9016484a186a908917e22426",
+}
+"""Revisions taken when a published checkpoint is named without one."""
+
+Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
+
+
+def pinned(source: str) -> str:
+    """`source` with the known revision of a published checkpoint, unless it names one."""
+    return f"{source}@{REVISIONS[source]}" if source in REVISIONS else source
+
+
+class Settings(BaseSettings):
+    """All settings with their defaults and bounds; frozen once read."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        frozen=True,
+        protected_namespaces=(),
+        use_attribute_docstrings=True,
+    )
+
+    app_name: str = Field("Kronos API", min_length=1, max_length=100)
+    """Name of the service in its documentation and at `/`."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    """Lowest level that is logged: DEBUG, INFO, WARNING, ERROR or CRITICAL."""
+    host: str = Field("0.0.0.0", min_length=1)
+    """Address the server binds."""
+    port: int = Field(8000, ge=1, le=65535)
+    """Port the server binds."""
+
+    model_id: str | None = None
+    """Model as hub id, optionally with @revision, or folder; unset: the bundled demonstration."""
+    tokenizer_id: str | None = None
+    """Tokenizer, named as the model is; unset: the one a published model was trained with."""
+    model_path: Path | None = None
+    """Folder that holds model/ and tokenizer/, instead of MODEL_ID and TOKENIZER_ID."""
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")
+    """Where the model runs: auto, cpu, cuda or cuda:<number>."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the weights: float32 or bfloat16."""
+    max_context: int | None = Field(None, ge=2, le=4096)
+    """Longest window the model sees, in candles; unset: as the model was trained."""
+    window_policy: Literal["anchor", "exact"] = "anchor"
+    """When history and horizon overflow the window: anchor (fast) or exact (slides each step)."""
+    torch_threads: int | None = Field(None, ge=1, le=1024)
+    """Threads of the model's arithmetic; unset: one per core."""
+    clip_value: float = Field(5.0, gt=0, le=100, allow_inf_nan=False)
+    """Normalised candles are clipped to plus and minus this."""
+
+    default_pred_len: int = Field(120, ge=1, le=512)
+    """Forecast steps when a request names none."""
+    default_temperature: float = Field(1.0, ge=0, le=100, allow_inf_nan=False)
+    """Sampling temperature when a request names none; 0 is greedy."""
+    default_top_k: int = Field(0, ge=0, le=1024)
+    """Sampling keeps this many likeliest tokens when a request names no number; 0 keeps all."""
+    default_top_p: float = Field(0.9, gt=0, le=1)
+    """Sampling keeps this much probability when a request names none; 1 keeps all."""
+    default_sample_count: int = Field(1, ge=1, le=1024)
+    """Sample paths when a request names no number."""
+
+    max_request_size_mb: float = Field(10, gt=0, le=1024, allow_inf_nan=False)
+    """Largest request body, in MiB."""
+    max_queue: int = Field(64, ge=1, le=100_000)
+    """Requests that may wait for the model; more are refused."""
+    max_batch_items: int = Field(64, ge=1, le=1024)
+    """Series in one batch; at most MAX_QUEUE, or a full batch could never be admitted."""
+    max_samples: int = Field(64, ge=1, le=1024)
+    """Sample paths of one series."""
+    max_work: int = Field(32_768, ge=1, le=100_000_000)
+    """Sample paths times forecast steps, summed over a request (64 paths of 512 steps)."""
+
+    inference_timeout: Seconds = 30
+    """Seconds a request may spend in the model; below REQUEST_TIMEOUT."""
+    request_timeout: Seconds = 60
+    """Seconds a request may take in all; at most SHUTDOWN_TIMEOUT."""
+    startup_timeout: Seconds = 120
+    """Seconds for finding and checking the checkpoints before the port opens."""
+    shutdown_timeout: Seconds = 75
+    """Seconds for answering accepted requests when the service stops."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        del settings_cls, dotenv_settings, file_secret_settings
+        return init_settings, env_settings
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        rules = (
+            (
+                self.model_path is None or not (self.model_id or self.tokenizer_id),
+                "KRONOS_MODEL_PATH stands alone: unset KRONOS_MODEL_ID and KRONOS_TOKENIZER_ID",
+            ),
+            (
+                self.model_id is not None or self.tokenizer_id is None,
+                "KRONOS_TOKENIZER_ID needs KRONOS_MODEL_ID",
+            ),
+            (
+                self.model_id is None
+                or self.tokenizer_id is not None
+                or self.model_id.partition("@")[0] in TOKENIZERS,
+                "KRONOS_MODEL_ID needs KRONOS_TOKENIZER_ID, for it is no published model",
+            ),
+            (
+                self.inference_timeout < self.request_timeout,
+                "KRONOS_INFERENCE_TIMEOUT must be below KRONOS_REQUEST_TIMEOUT",
+            ),
+            (
+                self.request_timeout <= self.shutdown_timeout,
+                "KRONOS_REQUEST_TIMEOUT must be at most KRONOS_SHUTDOWN_TIMEOUT",
+            ),
+            (
+                self.max_batch_items <= self.max_queue,
+                "KRONOS_MAX_BATCH_ITEMS must be at most KRONOS_MAX_QUEUE",
+            ),
+            (
+                self.default_temperature == 0 or self.default_temperature >= 0.001,
+                "KRONOS_DEFAULT_TEMPERATURE must be 0 or at least 0.001",
+            ),
+            (
+                self.default_sample_count <= self.max_samples,
+                "KRONOS_DEFAULT_SAMPLE_COUNT must be at most KRONOS_MAX_SAMPLES",
+            ),
+            (
+                self.default_sample_count * self.default_pred_len <= self.max_work,
+                "KRONOS_DEFAULT_SAMPLE_COUNT times KRONOS_DEFAULT_PRED_LEN must be at most "
+                "KRONOS_MAX_WORK",
+            ),
+        )
+        if broken := [message for holds, message in rules if not holds]:
+            raise ValueError("; ".join(broken))
+        return self
+
+    @property
+    def model_source(self) -> str | None:
+        """Hub id, with revision where known, or folder of the model; None: bundled."""
+        if self.model_path is not None:
+            return str(self.model_path / "model")
+        return None if self.model_id is None else pinned(self.model_id)
+
+    @property
+    def tokenizer_source(self) -> str | None:
+        """Hub id, with revision where known, or folder of the tokenizer; None: bundled."""
+        if self.model_path is not None:
+            return str(self.model_path / "tokenizer")
+        if self.model_id is None:
+            return None
+        return pinned(self.tokenizer_id or TOKENIZERS[self.model_id.partition("@")[0]])
+
+    @property
+    def max_request_bytes(self) -> int:
+        """Largest request body in bytes."""
+        return int(self.max_request_size_mb * 2**20)
+
+
+def load_settings() -> Settings:
+    """Read the environment; unknown `KRONOS_` variables are warned about.
+
+    Raises `StartupError` with one line that names every bad variable and its rule.
+    """
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        raise StartupError(_one_line(error)) from None
+    for line in unknown_variables(os.environ):
+        logging.getLogger(__name__).warning(line)
+    return settings
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """One line for each `KRONOS_` variable in `environ` that no setting reads.
+
+    Not an error: Kubernetes injects `KRONOS_API_*` beside a service of that name.
+    """
+    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    lines = []
+    for name in sorted(environ):
+        if not name.upper().startswith(PREFIX) or name.upper() in known:
+            continue
+        near = difflib.get_close_matches(name.upper(), known, n=1)
+        lines.append(f"{name!a} is no setting" + (f"; did you mean {near[0]}?" if near else ""))
+    return lines
+
+
+def _one_line(error: ValidationError) -> str:
+    """All faults, joined by "; ". Values stay out of it: a variable may hold a secret."""
+    faults = []
+    for fault in error.errors(include_url=False, include_input=False):
+        message = fault["msg"].removeprefix("Value error, ")
+        if fault["loc"]:
+            name = PREFIX + str(fault["loc"][0]).upper()
+            message = f"{name}: {message[0].lower()}{message[1:]}"
+        faults.append(message)
+    return "; ".join(faults)

@@ -1,0 +1,1 @@
+"""Inference: checkpoints in, sample paths out. Knows torch and NumPy, nothing of the web."""

@@ -1,0 +1,100 @@
+"""From two checkpoints to an engine on a device."""
+
+from __future__ import annotations
+
+import torch
+
+from kronos_api.engine.checkpoint import (
+    ModelInfo,
+    Source,
+    context_of,
+    inspect,
+    load_model,
+    load_tokenizer,
+)
+from kronos_api.engine.codec import Codec
+from kronos_api.engine.engine import Engine
+from kronos_api.engine.network import Network
+from kronos_api.engine.sequence import Job
+from kronos_api.engine.window import WindowPolicy
+from kronos_api.errors import StartupError
+
+MAX_HISTORY = 2048
+"""Rows that the encoder reads at most, whatever the predictor's context is."""
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def build_engine(
+    model: Source,
+    tokenizer: Source,
+    *,
+    device: str = "auto",
+    dtype: str = "float32",
+    max_context: int | None = None,
+    window_policy: WindowPolicy = "anchor",
+    torch_threads: int | None = None,
+) -> Engine:
+    """Load both checkpoints, lay them out and run one small forecast to warm up.
+
+    Args:
+        device: `cpu`, `cuda`, `cuda:N`, or `auto` for the first GPU if there is one.
+        dtype: `float32` or `bfloat16`, of the predictor; the tokenizer stays float32, because
+            its signs decide the tokens.
+        max_context: candles the predictor sees at once; None for what it was trained with.
+        torch_threads: threads of one tensor operation; None for torch's own choice.
+
+    Raises:
+        StartupError: a checkpoint or the device is not usable.
+    """
+    # Before any tensor work: torch's pools keep the size they started with.
+    if torch_threads is not None:
+        torch.set_num_threads(torch_threads)
+    chosen, warning = _choose_device(device)
+    inspect(model, tokenizer)
+    predictor, model_part = load_model(model)
+    codec, tokenizer_part = load_tokenizer(tokenizer)
+    context = max_context or context_of(model)
+    like = torch.empty(0, dtype=DTYPES[dtype], device=chosen)
+    info = ModelInfo(
+        model=model_part,
+        tokenizer=tokenizer_part,
+        max_context=context,
+        dtype=dtype,
+        device=str(chosen),
+        demo=model.demo or tokenizer.demo,
+        device_warning=warning,
+    )
+    with torch.inference_mode():
+        engine = Engine(
+            Network(predictor, context, like),
+            Codec(codec, max(MAX_HISTORY, context), like.float()),
+            info,
+            window_policy,
+            like,
+        )
+    _warm_up(engine)
+    return engine
+
+
+def _choose_device(device: str) -> tuple[torch.device, str | None]:
+    available = torch.cuda.is_available()
+    if device == "auto":
+        return torch.device("cuda:0" if available else "cpu"), None
+    if device.startswith("cuda"):
+        index = int(device.partition(":")[2] or 0)
+        if not available:
+            raise StartupError(f"device {device} was asked for, but torch finds no GPU")
+        if index >= torch.cuda.device_count():
+            raise StartupError(f"device {device} is not there: {torch.cuda.device_count()} found")
+        return torch.device("cuda", index), None
+    if available:
+        return torch.device("cpu"), "a GPU is there, but device is set to cpu"
+    return torch.device("cpu"), None
+
+
+def _warm_up(engine: Engine) -> None:
+    """Let the first caller not pay for what backends do once."""
+    stamps = torch.zeros(8, 5, dtype=torch.int64).numpy()
+    candles = torch.zeros(8, 6).numpy()
+    engine.run(Job(candles, stamps, stamps[:2], 1.0, 0, 0.9, paths=2, seed=0))

@@ -1,0 +1,254 @@
+"""The engine: advances many forecasts together, one decode step at a time.
+
+A forecast is encoded and its prompt prefilled in chunks, decoded one candle a step, then its
+tokens become candles again. Decode steps of all forecasts share their products; everything else
+is done for one forecast at a time, a chunk between two decode steps, so that a long prompt does not
+hold up the others. The engine knows nothing of queues, deadlines or threads: whoever drives it
+calls `step` and stops calling when a forecast is no longer wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Several
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kronos_api.engine.checkpoint import ModelInfo
+from kronos_api.engine.codec import Codec
+from kronos_api.engine.memory import Memory, bytes_needed
+from kronos_api.engine.network import Network
+from kronos_api.engine.sampling import Options, choose, uniforms
+from kronos_api.engine.sequence import Job, Sequence
+from kronos_api.engine.window import WindowPolicy, plan_candles, plan_decoding
+
+CHUNK = 256
+"""Rows of a prompt that are encoded between two decode steps.
+
+The grid of chunks depends on the request alone: where it is cut decides rounding.
+"""
+
+
+class NotFinite(ArithmeticError):
+    """The network's output is not finite."""
+
+
+class Engine:
+    """One checkpoint that decodes forecasts."""
+
+    def __init__(
+        self, network: Network, codec: Codec, info: ModelInfo, policy: WindowPolicy, like: Tensor
+    ) -> None:
+        """Join a predictor and a tokenizer; `like` has the device and dtype they compute in."""
+        self.info = info
+        self.policy = policy
+        self._network = network
+        self._codec = codec
+        self._like = like
+
+    def memory_bytes(self, job: Job) -> int:
+        """Bytes of keys and values that decoding `job` will hold at most."""
+        first, *rest = plan_decoding(job.history, job.horizon, self.info.max_context, self.policy)
+        layers, width = len(self._network.stack) + 1, self._network.width
+        positions = first.prompt + job.paths * first.steps
+        if rest:
+            positions = max(positions, job.paths * max(part.prompt + part.steps for part in rest))
+        return bytes_needed(layers, 1, positions, width, self._like.dtype)
+
+    @torch.inference_mode()
+    def start(self, job: Job) -> Sequence:
+        """Take up `job`; the work itself is done by `step`."""
+        device, total = self._like.device, job.history + job.horizon
+        segments = plan_decoding(job.history, job.horizon, self.info.max_context, self.policy)
+        stamps = np.concatenate([job.history_stamps, job.future_stamps])
+        draws = uniforms(job.seed, job.paths, 2 * job.horizon)
+        tokens = torch.zeros(2, job.paths, total, dtype=torch.int64, device=device)
+        sequence = Sequence(
+            job=job,
+            options=Options.of(job.temperature, job.top_k, job.top_p, job.paths).to(device),
+            segments=segments,
+            uniforms=torch.from_numpy(draws).view(job.paths, job.horizon, 2).to(device),
+            s1=tokens[0],
+            s2=tokens[1],
+            times=self._network.times(torch.from_numpy(stamps).to(device)),
+            context_used=segments[0].prompt,
+            end=job.history,
+        )
+        sequence.work = self._encode(sequence)
+        return sequence
+
+    @torch.inference_mode()
+    def step(self, sequences: Several[Sequence]) -> None:
+        """Advance: one chunk of work of the first that has some, one candle of all others.
+
+        A sequence that fails is marked and leaves the others alone; when a shared decode step
+        fails, all that took part fail.
+        """
+        working = next((s for s in sequences if s.work is not None and not s.ended), None)
+        decoding = [s for s in sequences if s.work is None and not s.ended]
+        if working is not None and working.work is not None:
+            try:
+                if next(working.work, self) is self:
+                    working.work = None
+            except Exception as failure:
+                working.fail(failure)
+        if decoding:
+            try:
+                self._decode(decoding)
+            except Exception as failure:
+                for sequence in decoding:
+                    sequence.fail(failure)
+
+    def run(self, job: Job, check: Callable[[], None] = lambda: None) -> Sequence:
+        """Run one job to its end; `check` is called before every step and may raise to stop."""
+        sequence = self.start(job)
+        while not sequence.ended:
+            check()
+            self.step([sequence])
+        if sequence.failure is not None:
+            raise sequence.failure
+        return sequence
+
+    def _encode(self, sequence: Sequence) -> Iterator[None]:
+        """Tokenize the whole history, then encode the first prompt."""
+        job = sequence.job
+        candles = torch.from_numpy(job.candles).to(self._like.device)
+        memory = self._codec.encoder_memory(job.history)
+        for start, end in _chunks(job.history):
+            s1, s2 = self._codec.encode(candles[start:end], memory)
+            sequence.s1[:, start:end] = s1
+            sequence.s2[:, start:end] = s2
+            yield
+        yield from self._prompt(sequence)
+
+    def _prompt(self, sequence: Sequence) -> Iterator[None]:
+        """Encode the prompt of the next segment; a prompt of known candles serves all paths."""
+        segment, paths = sequence.segments.pop(0), sequence.job.paths
+        known = sequence.end == sequence.job.history
+        alone = known and paths > 1
+        room = segment.prompt + (0 if alone else segment.steps - 1)
+        memory = self._network.memory(1 if known else paths, room)
+        hidden = []
+        for path in range(1 if known else paths):
+            lane = memory.path(path)
+            for start, end in _chunks(segment.prompt):
+                first = sequence.end - segment.prompt
+                last = self._extend(sequence, path, first + start, first + end, lane)
+                yield
+            hidden.append(last)
+        memory.length = segment.prompt
+        sequence.memory = memory.fork(paths, segment.steps - 1) if alone else memory
+        sequence.hidden = torch.cat(hidden).expand(paths, -1)
+        sequence.steps_left = segment.steps
+
+    def _extend(self, sequence: Sequence, path: int, start: int, end: int, lane: Memory) -> Tensor:
+        """Encode candles `start` … `end` - 1 of one path; return the last hidden state [1, C]."""
+        tokens = (sequence.s1[path, start:end], sequence.s2[path, start:end])
+        x = self._network.embed(*tokens, sequence.times[start:end])
+        return self._network.extend(x.unsqueeze(0), lane)[:, -1]
+
+    def _decode(self, sequences: list[Sequence]) -> None:
+        """Decode one candle of every path of `sequences`."""
+        stepping = [s for s in sequences if s.hidden is None]
+        if stepping:
+            x = torch.cat([self._newest(s) for s in stepping])
+            counts = [s.job.paths for s in stepping]
+            rows = self._network.step(x, [s.memory for s in stepping if s.memory is not None])
+            for sequence, hidden in zip(stepping, rows.split(counts), strict=True):
+                sequence.hidden = hidden
+        self._choose([s for s in sequences if self._is_finite(s)])
+
+    def _newest(self, sequence: Sequence) -> Tensor:
+        """Embed the candle decoded last, of every path: [paths, C]."""
+        at = sequence.end - 1
+        return self._network.embed(
+            sequence.s1[:, at], sequence.s2[:, at], sequence.times[at].unsqueeze(0)
+        )
+
+    def _is_finite(self, sequence: Sequence) -> bool:
+        hidden = sequence.hidden
+        if hidden is not None and bool(hidden.isfinite().all()):
+            return True
+        sequence.fail(NotFinite("hidden states are not finite"))
+        return False
+
+    def _choose(self, sequences: list[Sequence]) -> None:
+        """Choose s1, then s2 of one candle for every path of `sequences`."""
+        if not sequences:
+            return
+        memories = [s.memory for s in sequences if s.memory is not None]
+        hidden = torch.cat([s.hidden for s in sequences if s.hidden is not None])
+        options = Options.join([s.options for s in sequences])
+        uniform = torch.cat([s.uniforms[:, s.decoded] for s in sequences])
+        s1 = choose(self._network.s1_logits(hidden), options, uniform[:, 0])
+        s2 = choose(self._network.s2_logits(hidden, s1, memories), options, uniform[:, 1])
+        counts = [s.job.paths for s in sequences]
+        for sequence, first, second in zip(
+            sequences, s1.split(counts), s2.split(counts), strict=True
+        ):
+            self._append(sequence, first, second)
+
+    def _append(self, sequence: Sequence, s1: Tensor, s2: Tensor) -> None:
+        """Store one decoded candle a path and settle what comes next."""
+        sequence.s1[:, sequence.end] = s1
+        sequence.s2[:, sequence.end] = s2
+        sequence.end += 1
+        sequence.steps_left -= 1
+        sequence.hidden = None
+        if sequence.decoded == sequence.job.horizon:
+            sequence.release()
+            sequence.work = self._candles(sequence)
+        elif sequence.steps_left == 0:
+            sequence.release()
+            sequence.work = self._prompt(sequence)
+
+    def _candles(self, sequence: Sequence) -> Iterator[None]:
+        """Turn the decoded tokens of every path into candles again."""
+        job = sequence.job
+        values = np.empty((job.paths, job.horizon, 6), dtype=np.float32)
+        context = self.info.max_context
+        done = 0
+        for window in plan_candles(job.history, job.horizon, context, self.policy):
+            end = job.history + done
+            tokens = slice(end - window.prompt, end + window.steps)
+            s1, s2 = sequence.s1[:, tokens], sequence.s2[:, tokens]
+            decode = self._after_prompt if done == 0 else self._from_prompt
+            for start, part in decode(s1, s2, window.prompt):
+                values[start : start + len(part), done : done + window.steps] = part
+                yield
+            done += window.steps
+        if not np.isfinite(values).all():
+            raise NotFinite("decoded candles are not finite")
+        sequence.values = values
+
+    def _after_prompt(
+        self, s1: Tensor, s2: Tensor, prompt: int
+    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Decode what follows a prompt that all paths share, a group of paths at a time."""
+        paths, total = s1.shape
+        memory = self._codec.decoder_memory(1, prompt)
+        self._codec.decode(s1[:1, :prompt], s2[:1, :prompt], memory)
+        group = max(1, 4 * CHUNK // (total - prompt))
+        for start in range(0, paths, group):
+            rows = slice(start, min(start + group, paths))
+            fork = memory.fork(rows.stop - start, total - prompt)
+            candles = self._codec.decode(s1[rows, prompt:], s2[rows, prompt:], fork)
+            yield start, candles.cpu().numpy()
+
+    def _from_prompt(
+        self, s1: Tensor, s2: Tensor, prompt: int
+    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Decode windows whose prompts differ from path to path."""
+        paths, total = s1.shape
+        for path in range(paths):
+            memory = self._codec.decoder_memory(1, total)
+            candles = self._codec.decode(s1[path : path + 1], s2[path : path + 1], memory)
+            yield path, candles[:, prompt:].cpu().numpy()
+
+
+def _chunks(rows: int) -> Iterator[tuple[int, int]]:
+    return pairwise([*range(0, rows, CHUNK), rows])

@@ -1,0 +1,86 @@
+"""Products with fixed weights, laid out once for the backend that runs them."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+PACKING_ROWS = 8
+"""Rows the packed layout is chosen for: decode steps have few, and prefill does not mind."""
+
+
+class Linear(Protocol):
+    """x ↦ x Wᵀ + b for x [R, K] and a fixed W [N, K]."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return x Wᵀ + b, [R, N]."""
+
+    def silu(self, x: Tensor) -> Tensor:
+        """Return SiLU(x Wᵀ + b)."""
+
+    def add(self, x: Tensor, other: Tensor) -> Tensor:
+        """Return x Wᵀ + b + other."""
+
+    def times(self, x: Tensor, other: Tensor) -> Tensor:
+        """Return (x Wᵀ + b) · other, element by element."""
+
+
+class PackedLinear:
+    """oneDNN's blocked layout, reordered once.
+
+    Its kernels give a row the same bits whatever other rows are in the product, which plain
+    `F.linear` does not; forecasts are independent of their batch because of it.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), PACKING_ROWS)
+        self._bias = bias
+        self._run = torch.ops.mkldnn._linear_pointwise.default
+        self._run_binary = torch.ops.mkldnn._linear_pointwise.binary
+
+    def __call__(self, x: Tensor) -> Tensor:
+        out: Tensor = self._run(x, self._weight, self._bias, "none", [], "")
+        return out
+
+    def silu(self, x: Tensor) -> Tensor:
+        out: Tensor = self._run(x, self._weight, self._bias, "swish", [], "")
+        return out
+
+    def add(self, x: Tensor, other: Tensor) -> Tensor:
+        out: Tensor = self._run_binary(x, other, self._weight, self._bias, "add")
+        return out
+
+    def times(self, x: Tensor, other: Tensor) -> Tensor:
+        out: Tensor = self._run_binary(x, other, self._weight, self._bias, "mul")
+        return out
+
+
+class PlainLinear:
+    """The same by torch's ordinary operators, for devices without oneDNN."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._weight = weight.contiguous()
+        self._bias = bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.linear(x, self._weight, self._bias)
+
+    def silu(self, x: Tensor) -> Tensor:
+        return F.silu(self(x))
+
+    def add(self, x: Tensor, other: Tensor) -> Tensor:
+        return self(x) + other
+
+    def times(self, x: Tensor, other: Tensor) -> Tensor:
+        return self(x) * other
+
+
+def make_linear(weight: Tensor, bias: Tensor | None = None) -> Linear:
+    """Lay `weight` [N, K] and `bias` [N] out for the device they are on."""
+    weight = weight.detach()
+    bias = None if bias is None else bias.detach().contiguous()
+    packs = weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
+    return PackedLinear(weight, bias) if packs else PlainLinear(weight, bias)

@@ -1,0 +1,116 @@
+"""Typed errors of the service: what went wrong, in terms a caller can act on.
+
+This module knows nothing of FastAPI. The HTTP layer maps every `KronosError` to one
+envelope; `status` is carried here so that the mapping is a single line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+Detail = Mapping[str, object]
+
+
+class StartupError(Exception):
+    """The service cannot start; the message is the one line an operator needs."""
+
+
+class KronosError(Exception):
+    """A refusal or failure that a caller is told of.
+
+    `details` is a list of objects that name what broke a rule (field, index, constraint);
+    `retry_after` is in seconds and becomes a `Retry-After` header.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "INTERNAL_ERROR"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        details: Sequence[Detail] = (),
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = list(details)
+        self.retry_after = retry_after
+
+
+class InternalError(KronosError):
+    """A defect of ours; the message says nothing of the inside."""
+
+    def __init__(self) -> None:
+        super().__init__("The service failed to answer; the failure has been logged.")
+
+
+class InvalidInput(KronosError):
+    """The request breaks a rule of the contract."""
+
+    status = 400
+    code = "INVALID_INPUT"
+
+
+class MalformedJson(KronosError):
+    """The body is not JSON."""
+
+    status = 400
+    code = "MALFORMED_JSON"
+
+
+class NotFound(KronosError):
+    """No such path."""
+
+    status = 404
+    code = "NOT_FOUND"
+
+
+class MethodNotAllowed(KronosError):
+    """The path exists, the method does not."""
+
+    status = 405
+    code = "METHOD_NOT_ALLOWED"
+
+
+class RequestTooLarge(KronosError):
+    """The body is over the limit, declared or counted."""
+
+    status = 413
+    code = "REQUEST_TOO_LARGE"
+
+
+class ValidationFailed(KronosError):
+    """Wrong types or missing fields."""
+
+    status = 422
+    code = "VALIDATION_ERROR"
+
+
+class ModelNotReady(KronosError):
+    """The model is still loading, or failed to load."""
+
+    status = 503
+    code = "MODEL_NOT_READY"
+
+
+class QueueFull(KronosError):
+    """As many requests wait as may wait."""
+
+    status = 503
+    code = "QUEUE_FULL"
+
+
+class ShuttingDown(KronosError):
+    """The service is draining and takes no new work."""
+
+    status = 503
+    code = "SHUTTING_DOWN"
+
+
+class PredictionTimeout(KronosError):
+    """The deadline passed; decoding has stopped."""
+
+    status = 504
+    code = "PREDICTION_TIMEOUT"

@@ -1,0 +1,56 @@
+"""The one shape of every refusal, and the last resort for defects."""
+
+from __future__ import annotations
+
+import math
+
+import structlog
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from kronos_api.errors import InternalError, KronosError
+from kronos_api.telemetry import metrics
+
+log = structlog.stdlib.get_logger("kronos_api.errors")
+
+
+def render(error: KronosError, scope: Scope) -> JSONResponse:
+    """The response that tells the caller of `error`, counted by its code."""
+    metrics.ERRORS.labels(error.code).inc()
+    structlog.contextvars.bind_contextvars(code=error.code)
+    headers = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    content = {
+        "code": error.code,
+        "message": error.message,
+        "details": error.details,
+        "request_id": scope.get("state", {}).get("request_id"),
+    }
+    return JSONResponse({"error": content}, status_code=error.status, headers=headers)
+
+
+class Envelope:
+    """Answer a defect with the envelope and log its traceback; it goes no further out."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = False
+
+        async def send_watched(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_watched)
+        except Exception:
+            log.exception("defect")
+            if started:  # half an answer must not look like a whole one
+                raise
+            await render(InternalError(), scope)(scope, receive, send)

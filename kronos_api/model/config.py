@@ -1,0 +1,93 @@
+"""The shape of a checkpoint, read strictly from its `config.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Self
+
+
+@dataclass(frozen=True, slots=True)
+class _Config:
+    @classmethod
+    def from_json(cls, values: Mapping[str, object]) -> Self:
+        """Build from the parsed `config.json`.
+
+        Raises:
+            ValueError: a key is missing, unknown or of the wrong type; the message names it.
+        """
+        known = {field.name: field for field in fields(cls)}
+        if unknown := sorted(set(values) - set(known)):
+            raise ValueError(f"unknown key {unknown[0]!r}")
+        for name, field in known.items():
+            if name not in values:
+                if field.default is MISSING:
+                    raise ValueError(f"missing key {name!r}")
+                continue
+            value = values[name]
+            allowed = {"int": ("int",), "bool": ("bool",), "float": ("int", "float")}
+            if type(value).__name__ not in allowed[str(field.type)]:
+                raise ValueError(f"{name!r} must be of type {field.type}")
+        return cls(**values)
+
+    def to_json(self) -> dict[str, int | float | bool]:
+        """Return the values to write as `config.json`."""
+        return asdict(self)
+
+    def _check_heads(self, d_model: int, n_heads: int) -> None:
+        if n_heads < 1 or d_model < 1 or d_model % (2 * n_heads):
+            raise ValueError(f"d_model {d_model} is not an even multiple of {n_heads} heads")
+
+
+@dataclass(frozen=True, slots=True)
+class KronosConfig(_Config):
+    """Shape of the autoregressive predictor."""
+
+    s1_bits: int
+    s2_bits: int
+    n_layers: int
+    d_model: int
+    n_heads: int
+    ff_dim: int
+    ffn_dropout_p: float = 0.0
+    attn_dropout_p: float = 0.0
+    resid_dropout_p: float = 0.0
+    token_dropout_p: float = 0.0
+    learn_te: bool = True
+
+    def __post_init__(self) -> None:
+        self._check_heads(self.d_model, self.n_heads)
+        self._check_heads(self.d_model, DEPENDENCY_HEADS)
+        if not self.learn_te:
+            raise ValueError("learn_te must be true: fixed time embeddings were never published")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerConfig(_Config):
+    """Shape of the tokenizer; beta, gamma0, gamma, zeta and group_size matter to training only."""
+
+    d_in: int
+    d_model: int
+    n_heads: int
+    ff_dim: int
+    n_enc_layers: int
+    n_dec_layers: int
+    s1_bits: int
+    s2_bits: int
+    ffn_dropout_p: float = 0.0
+    attn_dropout_p: float = 0.0
+    resid_dropout_p: float = 0.0
+    beta: float = 0.05
+    gamma0: float = 1.0
+    gamma: float = 1.1
+    zeta: float = 0.05
+    group_size: int = 4
+
+    def __post_init__(self) -> None:
+        self._check_heads(self.d_model, self.n_heads)
+        if self.d_in != 6:
+            raise ValueError(f"d_in must be 6, open to amount; it is {self.d_in}")
+
+
+DEPENDENCY_HEADS = 4
+"""Attention heads of the dependency-aware layer, whatever the model's own number is."""

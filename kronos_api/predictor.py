@@ -1,0 +1,299 @@
+"""One forecast from request values to response values, without blocking the event loop.
+
+The predictor turns a request into a job for the engine, waits for the sample paths, and
+aggregates them. Waiting, queueing and decoding together are bounded by the caller's timeout.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, Self, TypeVar
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from kronos_api.batching.scheduler import RunState, Scheduler, Ticket
+from kronos_api.batching.worker import Engine, Worker
+from kronos_api.engine.checkpoint import ModelInfo
+from kronos_api.engine.sequence import Job
+from kronos_api.errors import (
+    InternalError,
+    KronosError,
+    ModelNotReady,
+    PredictionTimeout,
+    QueueFull,
+    ShuttingDown,
+    StartupError,
+)
+from kronos_api.features import Floats, Ints, Scale, normalise, repair
+
+log = structlog.get_logger(__name__)
+
+State = Literal["loading", "ready", "draining", "failed"]
+
+LEAVE_TO_THREAD = 50_000
+"""Numbers in a forecast's sample paths above which they are aggregated off the event loop."""
+
+
+class Decoded(RunState, Protocol):
+    """What the engine hands back: normalised sample paths, float32 [paths, horizon, 6]."""
+
+    values: NDArray[np.float32] | None
+    context_used: int
+
+
+Run = TypeVar("Run", bound=Decoded)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ForecastRequest:
+    """What to forecast, checked by the caller.
+
+    candles: float32 [history, 6] in the order of `features.FIELDS`.
+    history_stamps, future_stamps: int64 [history, 5] and [horizon, 5], `features.time_features`.
+    seed: 0 … 2^53 - 1.
+    """
+
+    candles: Floats
+    history_stamps: Ints
+    future_stamps: Ints
+    temperature: float
+    top_k: int
+    top_p: float
+    sample_count: int
+    seed: int
+    quantile_levels: tuple[float, ...] = ()
+    return_samples: bool = False
+    repair: bool = True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Forecast:
+    """A forecast in the units of the request.
+
+    mean: float32 [horizon, 6], over the sample paths; quantiles: level → float32 [horizon, 6];
+    samples: float32 [paths, horizon, 6], if asked for. repaired counts the numbers changed.
+    """
+
+    mean: Floats
+    quantiles: dict[float, Floats]
+    samples: Floats | None
+    context_used: int
+    repaired: int
+    queue_ms: float
+    inference_ms: float
+
+
+class AsyncPredictor:
+    """Forecasts for an event loop; inference runs in a thread of its own."""
+
+    def __init__(
+        self,
+        load: Callable[[], Engine[Job, Run]],
+        *,
+        max_queue: int = 64,
+        inference_timeout: float = 30.0,
+        clip: float = 5.0,
+        kv_cache_mb: int = 1024,
+        max_active: int = 1,
+    ) -> None:
+        self.max_queue = max_queue
+        self._inference_timeout = inference_timeout
+        self._clip = clip
+        self._draining = False
+        scheduler: Scheduler[Job, Run] = Scheduler(max_queue, kv_cache_mb << 20, max_active)
+        self._worker: Worker[Job, Any] = Worker(load, scheduler)
+
+    @property
+    def state(self) -> State:
+        """Whether forecasts are taken, and if not, why."""
+        if self._draining:
+            return "draining"
+        if not self._worker.loaded.is_set():
+            return "loading"
+        return "ready" if self._worker.failure is None else "failed"
+
+    @property
+    def info(self) -> ModelInfo | None:
+        """What is loaded; None until ready."""
+        return self._worker.info
+
+    @property
+    def queue_depth(self) -> int:
+        """Forecasts that wait."""
+        return self._worker.waiting
+
+    @property
+    def active(self) -> int:
+        """Forecasts in the engine."""
+        return self._worker.active
+
+    async def start(self) -> None:
+        """Start loading in the engine's thread; returns at once."""
+        self._worker.start()
+
+    async def ready(self) -> None:
+        """Wait until the model is loaded.
+
+        Raises:
+            StartupError: it could not be loaded.
+        """
+        await asyncio.to_thread(self._worker.loaded.wait)
+        if self._worker.failure is not None:
+            raise StartupError(str(self._worker.failure))
+
+    def drain(self) -> None:
+        """Take no new forecasts; those accepted go on."""
+        self._draining = True
+
+    async def stop(self, timeout: float = 30.0) -> None:
+        """Drain, wait until every accepted forecast is answered, and let the model go."""
+        self.drain()
+        await asyncio.to_thread(self._worker.close, timeout)
+
+    async def predict(self, request: ForecastRequest, *, timeout: float) -> Forecast:
+        """Forecast one series; see `predict_many`."""
+        return (await self.predict_many([request], timeout=timeout))[0]
+
+    async def predict_many(
+        self, requests: Sequence[ForecastRequest], *, timeout: float
+    ) -> list[Forecast]:
+        """Forecast several series, all or none, in `timeout` seconds.
+
+        Cancelling the caller stops the decoding at its next step.
+
+        Raises:
+            ModelNotReady, ShuttingDown, QueueFull: nothing was accepted.
+            PredictionTimeout: the deadline passed, or one forecast took longer than one may.
+            InternalError: the engine failed.
+        """
+        self._check_state()
+        deadline = time.monotonic() + timeout
+        pending = [
+            _Pending.of(request, self._clip, deadline, self._inference_timeout)
+            for request in requests
+        ]
+        self._worker.submit([one.ticket for one in pending])
+        try:
+            # The engine checks deadlines between steps; this also covers a step that hangs.
+            async with asyncio.timeout(timeout):
+                runs = await asyncio.gather(*(one.outcome for one in pending))
+        except TimeoutError:
+            raise PredictionTimeout("The request's deadline passed.") from None
+        finally:
+            for one in pending:
+                one.ticket.cancelled = True
+        return [await one.forecast(run) for one, run in zip(pending, runs, strict=True)]
+
+    def _check_state(self) -> None:
+        match self.state:
+            case "loading":
+                raise ModelNotReady("The model is still loading.", retry_after=1)
+            case "failed":
+                raise ModelNotReady("The model could not be loaded.", retry_after=30)
+            case "draining":
+                raise ShuttingDown("The service is shutting down.", retry_after=1)
+
+
+@dataclass(slots=True, eq=False)
+class _Pending:
+    """A request under way, between the two threads."""
+
+    request: ForecastRequest
+    scale: Scale
+    outcome: asyncio.Future[Decoded]
+    accepted_at: float
+    ticket: Ticket[Job, Decoded] = field(init=False)
+
+    @classmethod
+    def of(
+        cls, request: ForecastRequest, clip: float, deadline: float, inference_timeout: float
+    ) -> Self:
+        normal, scale = normalise(request.candles, clip)
+        job = Job(
+            candles=normal,
+            history_stamps=request.history_stamps,
+            future_stamps=request.future_stamps,
+            temperature=request.temperature,
+            top_k=request.top_k,
+            top_p=request.top_p,
+            paths=request.sample_count,
+            seed=request.seed,
+        )
+        loop = asyncio.get_running_loop()
+        pending = cls(request, scale, loop.create_future(), time.monotonic())
+
+        def done(_: Ticket[Job, Decoded], outcome: Decoded | Exception) -> None:
+            # Called in the engine's thread; the loop may be closed by then.
+            try:
+                loop.call_soon_threadsafe(pending.settle, outcome)
+            except RuntimeError:
+                log.debug("outcome_without_a_loop")
+
+        pending.ticket = Ticket(job, deadline, inference_timeout, done)
+        return pending
+
+    def settle(self, outcome: Decoded | Exception) -> None:
+        """Hand the outcome to whoever still waits."""
+        if self.outcome.done():
+            return
+        if isinstance(outcome, Exception):
+            self.outcome.set_exception(_told(outcome))
+            # A caller that left looks at no outcome; that is no mistake to be logged.
+            self.outcome.exception()
+        else:
+            self.outcome.set_result(outcome)
+
+    async def forecast(self, run: Decoded) -> Forecast:
+        """Aggregate the sample paths of an ended run."""
+        assert run.values is not None
+        aggregate = _aggregate
+        if run.values.size > LEAVE_TO_THREAD:
+            mean, quantiles, samples, repaired = await asyncio.to_thread(
+                aggregate, run.values, self.scale, self.request
+            )
+        else:
+            mean, quantiles, samples, repaired = aggregate(run.values, self.scale, self.request)
+        ticket = self.ticket
+        return Forecast(
+            mean=mean,
+            quantiles=quantiles,
+            samples=samples,
+            context_used=run.context_used,
+            repaired=repaired,
+            queue_ms=(ticket.started_at - self.accepted_at) * 1e3,
+            inference_ms=(ticket.ended_at - ticket.started_at) * 1e3,
+        )
+
+
+def _told(failure: Exception) -> KronosError:
+    """What the caller is told of a failure in the engine."""
+    if isinstance(failure, KronosError):
+        return failure
+    log.error("inference_failed", exc_info=failure)
+    # torch.OutOfMemoryError on a GPU; on a CPU torch raises RuntimeError with these words.
+    if isinstance(failure, MemoryError) or "out of memory" in str(failure).lower():
+        return QueueFull("The engine ran out of memory for this forecast.", retry_after=5)
+    return InternalError()
+
+
+def _aggregate(
+    values: NDArray[np.float32], scale: Scale, request: ForecastRequest
+) -> tuple[Floats, dict[float, Floats], Floats | None, int]:
+    """Mean, quantiles and paths in the request's units, repaired if asked, and the repair count."""
+    levels = request.quantile_levels
+    paths = scale.restore(values)
+    mean = scale.restore(values.mean(axis=0))
+    cuts = [np.quantile(paths, level, axis=0).astype(np.float32) for level in levels]
+    returned: list[Floats] = [mean, *cuts] + ([paths] if request.return_samples else [])
+    repaired = 0
+    if request.repair:
+        fixed = [repair(array) for array in returned]
+        returned = [array for array, _ in fixed]
+        repaired = sum(count for _, count in fixed)
+    quantiles = dict(zip(levels, returned[1:], strict=False))
+    return returned[0], quantiles, returned[-1] if request.return_samples else None, repaired

@@ -1,0 +1,56 @@
+"""Engines with random weights, made once a session by the published implementation."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cache
+
+import pytest
+import torch
+
+from kronos_api.engine.build import build_engine
+from kronos_api.engine.engine import Engine
+from kronos_api.engine.window import WindowPolicy
+from tests.oracle import Oracle, make_oracle
+
+MakeOracle = Callable[[str], Oracle]
+MakeEngine = Callable[[str, WindowPolicy], Engine]
+
+
+@pytest.fixture(autouse=True)
+def _threads(request: pytest.FixtureRequest) -> None:
+    """One thread for small work, so that a busy machine does not make threads wait in turn."""
+    slow = request.node.get_closest_marker("slow") is not None
+    torch.set_num_threads((os.cpu_count() or 1) if slow else 1)
+
+
+@pytest.fixture(scope="session")
+def oracles(tmp_path_factory: pytest.TempPathFactory) -> MakeOracle:
+    """Oracle of a shape, by name."""
+
+    @cache
+    def make(name: str) -> Oracle:
+        return make_oracle(name, tmp_path_factory.mktemp(name))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def engines(oracles: MakeOracle) -> MakeEngine:
+    """Our engine on the weights of the oracle of that shape."""
+
+    @cache
+    def make(name: str, policy: WindowPolicy) -> Engine:
+        oracle = oracles(name)
+        return build_engine(
+            *oracle.sources, device="cpu", max_context=oracle.shape.context, window_policy=policy
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny(engines: MakeEngine) -> Engine:
+    """A small engine with a context of 64 that anchors its window."""
+    return engines("tiny", "anchor")

@@ -1,0 +1,215 @@
+"""Checkpoints that are not what they should be: one clear line each, before anything is served."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from kronos_api.engine import checkpoint
+from kronos_api.engine.build import build_engine
+from kronos_api.engine.checkpoint import (
+    PUBLISHED,
+    Published,
+    Source,
+    inspect,
+    load_model,
+    load_tokenizer,
+    locate,
+)
+from kronos_api.errors import StartupError
+from tests.engine.conftest import MakeOracle
+
+Damage = Callable[[Path], None]
+
+
+@pytest.fixture
+def folder(oracles: MakeOracle, tmp_path: Path) -> Path:
+    """A good checkpoint to damage: model/ and tokenizer/."""
+    good = oracles("tiny").sources[0].folder.parent
+    return shutil.copytree(good, tmp_path / "checkpoint")
+
+
+def sources(folder: Path) -> tuple[Source, Source]:
+    return (
+        locate(str(folder / "model"), "model", timeout=1),
+        locate(str(folder / "tokenizer"), "tokenizer", timeout=1),
+    )
+
+
+def change_config(part: str, **values: object) -> Damage:
+    def damage(folder: Path) -> None:
+        path = folder / part / "config.json"
+        config = json.loads(path.read_text()) | values
+        path.write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
+
+    return damage
+
+
+def change_tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Damage:
+    def damage(folder: Path) -> None:
+        path = folder / "model" / "model.safetensors"
+        tensors = load_file(path)
+        change(tensors)
+        save_file(tensors, path)
+
+    return damage
+
+
+def write(name: str, content: bytes) -> Damage:
+    def damage(folder: Path) -> None:
+        (folder / name).write_bytes(content)
+
+    return damage
+
+
+def cut_short(folder: Path) -> None:
+    path = folder / "model" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda f: shutil.rmtree(f / "model"), ["model folder", "does not exist"]),
+        (lambda f: (f / "model/config.json").unlink(), ["config.json is missing"]),
+        (lambda f: (f / "tokenizer/model.safetensors").unlink(), ["tokenizer", "is missing"]),
+        (write("model/config.json", b"{"), ["config.json is not usable"]),
+        (write("model/config.json", b"[1]"), ["not an object"]),
+        (write("model/config.json", b"\xff\xfe"), ["config.json is not usable"]),
+        (change_config("model", n_heads=None), ["missing key 'n_heads'"]),
+        (change_config("model", colour=1), ["unknown key 'colour'"]),
+        (change_config("model", n_layers="2"), ["'n_layers' must be of type int"]),
+        (change_config("model", n_layers=True), ["'n_layers' must be of type int"]),
+        (change_config("model", n_heads=7), ["not an even multiple of 7 heads"]),
+        (change_config("model", learn_te=False), ["learn_te"]),
+        (change_config("tokenizer", d_in=5), ["d_in"]),
+        (change_config("model", n_layers=3), ["lacks the tensor transformer.2"]),
+        (change_config("model", n_layers=1), ["unexpected tensor transformer.1"]),
+        (change_config("model", ff_dim=96), ["ffn.w1.weight has shape [128, 64], not [96, 64]"]),
+        (cut_short, ["not a whole safetensors file"]),
+        (write("model/model.safetensors", b""), ["not a whole safetensors file"]),
+        (write("model/model.safetensors", b"\x80\x04pickle"), ["not a whole safetensors file"]),
+        (change_tensors(lambda t: t.pop("norm.weight")), ["lacks the tensor norm.weight"]),
+        (change_tensors(lambda t: t.update(more=torch.ones(1))), ["unexpected tensor more"]),
+        (
+            change_tensors(lambda t: t.update({"norm.weight": torch.ones(64).double()})),
+            ["norm.weight is of type F64"],
+        ),
+    ],
+)
+def test_damaged_checkpoints_are_refused_in_one_line(
+    folder: Path, damage: Damage, words: list[str]
+) -> None:
+    damage(folder)
+    with pytest.raises(StartupError) as refusal:
+        inspect(*sources(folder))
+    message = str(refusal.value)
+    assert "\n" not in message
+    assert all(word in message for word in words), message
+
+
+def test_a_tokenizer_that_does_not_fit(folder: Path) -> None:
+    import model
+
+    from tests.oracle import TOKENIZER
+
+    narrow = TOKENIZER | {"s1_bits": 8, "s2_bits": 8}
+    model.KronosTokenizer(**narrow).save_pretrained(folder / "tokenizer")
+    with pytest.raises(StartupError, match=r"makes tokens of 8\+8 bits, model .* reads 10\+10"):
+        inspect(*sources(folder))
+
+
+def test_half_precision_is_loaded_as_float32(folder: Path) -> None:
+    def halve(tensors: dict[str, torch.Tensor]) -> None:
+        tensors.update({k: v.half() for k, v in tensors.items() if v.is_floating_point()})
+
+    change_tensors(halve)(folder)
+    model, part = load_model(sources(folder)[0])
+    assert model.norm.weight.dtype == torch.float32
+    assert not model.training
+    assert part.parameters == sum(p.numel() for p in model.parameters()) > 100_000
+    assert len(part.sha256) == 64
+
+
+def test_a_published_digest_is_checked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Source("tokenizer", "owner/known", folder / "tokenizer", revision="abc")
+    monkeypatch.setitem(PUBLISHED, "owner/known", Published(sha256="0" * 64, revision="abc"))
+    with pytest.raises(StartupError, match=r"has sha256 .* published is 000"):
+        load_tokenizer(source)
+    monkeypatch.setitem(PUBLISHED, "owner/known", Published(sha256="0" * 64, revision="other"))
+    load_tokenizer(source)
+
+
+def test_the_bundled_checkpoint_is_the_default() -> None:
+    source = locate(None, "model", timeout=1)
+    assert source.demo and source.id == "kronos-demo" and source.folder.is_dir()
+
+
+@pytest.mark.parametrize("name", ["nonsense", "a/b/c"])
+def test_neither_folder_nor_hub_id(name: str) -> None:
+    with pytest.raises(StartupError, match="neither a folder nor a hub id"):
+        locate(name, "model", timeout=1)
+
+
+def test_hub_ids_are_fetched_at_their_pinned_revision(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    def snapshot(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append((name, revision))
+        assert set(allow_patterns) == {"config.json", "model.safetensors"}
+        return str(folder / "model")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    known = PUBLISHED["NeoQuasar/Kronos-small"].revision
+    assert locate("NeoQuasar/Kronos-small", "model", timeout=5).revision == known
+    assert locate("NeoQuasar/Kronos-small@v2", "model", timeout=5).revision == "v2"
+    assert locate("owner/other", "model", timeout=5).revision == "model"
+    assert asked == [
+        ("NeoQuasar/Kronos-small", known),
+        ("NeoQuasar/Kronos-small", "v2"),
+        ("owner/other", None),
+    ]
+
+
+def test_a_hub_that_fails_or_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    release = threading.Event()
+
+    def hang(*_: object, **__: object) -> str:
+        release.wait()
+        return ""
+
+    def fail(*_: object, **__: object) -> str:
+        raise OSError("no route to host\nand more")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", hang)
+    with pytest.raises(StartupError, match=r"could not be fetched from the hub in 0\.1 s"):
+        locate("owner/name", "model", timeout=0.1)
+    release.set()
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    with pytest.raises(StartupError, match=r"no route to host$"):
+        locate("owner/name", "model", timeout=5)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="checks a machine without a GPU")
+def test_a_gpu_that_is_not_there(folder: Path) -> None:
+    with pytest.raises(StartupError, match="device cuda:1 was asked for"):
+        build_engine(*sources(folder), device="cuda:1")
+
+
+def test_weights_are_memory_of_our_own(folder: Path) -> None:
+    """Replacing the file under a running service must not change what it answers."""
+    model, _ = load_model(sources(folder)[0])
+    before = model.head.proj_s1.weight.clone()
+    target = folder / "model" / checkpoint.WEIGHTS
+    target.write_bytes(bytes(target.stat().st_size))
+    assert torch.equal(model.head.proj_s1.weight, before)

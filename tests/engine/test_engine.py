@@ -1,0 +1,176 @@
+"""The engine by itself: against uncached decoding, in company, under threads, failing."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from kronos_api.engine.checkpoint import load_model, load_tokenizer
+from kronos_api.engine.engine import Engine, NotFinite
+from kronos_api.engine.sequence import Job, Sequence
+from tests.engine.conftest import MakeOracle
+from tests.oracle import walk
+
+
+def naive_greedy(oracles: MakeOracle, job: Job) -> tuple[list[tuple[int, int]], Tensor]:
+    """Greedy decoding by the plain modules, every step over everything, nothing remembered."""
+    oracle = oracles("tiny")
+    model, _ = load_model(oracle.sources[0])
+    tokenizer, _ = load_tokenizer(oracle.sources[1])
+    stamps = torch.from_numpy(np.concatenate([job.history_stamps, job.future_stamps]))[None]
+    with torch.inference_mode():
+        s1, s2 = tokenizer.tokens(tokenizer.latents(torch.from_numpy(job.candles)[None]))
+        for _ in range(job.horizon):
+            hidden = model.hidden(s1, s2, stamps[:, : s1.shape[1]])
+            first = model.s1_logits(hidden[:, -1:]).argmax(-1)
+            shifted = torch.cat([s1[:, 1:], first], dim=1)
+            second = model.s2_logits(hidden, shifted)[:, -1:].argmax(-1)
+            s1, s2 = torch.cat([s1, first], dim=1), torch.cat([s2, second], dim=1)
+        values = tokenizer.reconstruct(tokenizer.codes(s1, s2))[0, job.history :]
+    pairs = zip(s1[0, job.history :].tolist(), s2[0, job.history :].tolist(), strict=True)
+    return list(pairs), values
+
+
+def tokens(run: Sequence, path: int = 0) -> list[tuple[int, int]]:
+    history = run.job.history
+    s1, s2 = run.s1[path, history:].tolist(), run.s2[path, history:].tolist()
+    return list(zip(s1, s2, strict=True))
+
+
+def values_of(run: Sequence) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    assert run.values is not None
+    return run.values
+
+
+@pytest.mark.parametrize(("history", "horizon"), [(1, 10), (30, 30)])
+def test_cached_equals_uncached(
+    oracles: MakeOracle, tiny: Engine, history: int, horizon: int
+) -> None:
+    job, _ = walk(history).job(horizon)
+    run = tiny.run(job)
+    pairs, values = naive_greedy(oracles, job)
+    assert tokens(run) == pairs
+    np.testing.assert_allclose(values_of(run)[0], values.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_chunked_prefill_equals_whole(
+    oracles: MakeOracle, tiny: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, _ = walk(40).job(10)
+    monkeypatch.setattr("kronos_api.engine.engine.CHUNK", 7)
+    pairs, values = naive_greedy(oracles, job)
+    run = tiny.run(job)
+    assert tokens(run) == pairs
+    np.testing.assert_allclose(values_of(run)[0], values.numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("paths", [1, 2])
+def test_anchored_window_goes_on_from_its_last_half(
+    oracles: MakeOracle, tiny: Engine, paths: int
+) -> None:
+    """Past the context of 64, decoding equals a fresh start from the last 32 candles."""
+    job, _ = walk(50).job(70, paths=paths)
+    run = tiny.run(job)
+    assert run.context_used == 32
+    model, _ = load_model(oracles("tiny").sources[0])
+    stamps = torch.from_numpy(np.concatenate([job.history_stamps, job.future_stamps]))[None]
+    at = 50 + 32  # the first candle of the second segment
+    with torch.inference_mode():
+        window = slice(at - 32, at)
+        hidden = model.hidden(run.s1[:1, window], run.s2[:1, window], stamps[:, window])
+        assert int(model.s1_logits(hidden[:, -1]).argmax()) == int(run.s1[0, at])
+    assert np.isfinite(values_of(run)).all()
+
+
+def mixed_jobs() -> list[Job]:
+    options: list[dict[str, float]] = [
+        {"top_k": 0, "top_p": 0.9, "paths": 1, "seed": 1},
+        {"top_k": 1},
+        {"top_k": 0, "top_p": 1.0, "paths": 5, "seed": 2, "temperature": 0.5},
+        {"top_k": 8, "top_p": 0.8, "paths": 2, "seed": 3},
+    ]
+    sizes = [(3, 5), (40, 24), (64, 30), (17, 60), (1, 1), (50, 2)]
+    return [
+        walk(history, seed=index).job(horizon, **options[index % len(options)])[0]
+        for index, (history, horizon) in enumerate(sizes * 2)
+    ]
+
+
+def assert_same_bytes(run: Sequence, alone: Sequence) -> None:
+    assert torch.equal(run.s1, alone.s1) and torch.equal(run.s2, alone.s2)
+    assert values_of(run).tobytes() == values_of(alone).tobytes()
+
+
+def test_company_changes_nothing(tiny: Engine) -> None:
+    """Sequences that join at different steps and leave at others: the bytes they have alone."""
+    jobs = mixed_jobs()
+    alone = [tiny.run(job) for job in jobs]
+    runs: list[Sequence] = []
+    waiting = list(jobs)
+    step = 0
+    while waiting or any(not run.ended for run in runs):
+        if waiting and step % 3 == 0:
+            runs.append(tiny.start(waiting.pop(0)))
+        tiny.step([run for run in runs if not run.ended])
+        step += 1
+    for run, expected in zip(runs, alone, strict=True):
+        assert_same_bytes(run, expected)
+
+
+def test_eight_threads_answer_as_one(tiny: Engine) -> None:
+    jobs = mixed_jobs() * 2
+    alone = [tiny.run(job) for job in jobs]
+    with ThreadPoolExecutor(8) as pool:
+        for run, expected in zip(pool.map(tiny.run, jobs), alone, strict=True):
+            assert_same_bytes(run, expected)
+
+
+def test_more_paths_keep_the_first_ones(tiny: Engine) -> None:
+    """Path p draws from (seed, p), so asking for more paths changes none of the first."""
+    few, _ = walk(30).job(12, top_k=0, paths=3, seed=9)
+    many, _ = walk(30).job(12, top_k=0, paths=6, seed=9)
+    assert values_of(tiny.run(many))[:3].tobytes() == values_of(tiny.run(few)).tobytes()
+
+
+def test_check_stops_between_steps(tiny: Engine) -> None:
+    calls = 0
+
+    def check() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 10:
+            raise TimeoutError
+
+    job, _ = walk(30).job(30)
+    with pytest.raises(TimeoutError):
+        tiny.run(job, check)
+    assert calls == 10
+
+
+def test_a_network_that_is_not_finite_fails_its_own_request(tiny: Engine) -> None:
+    good, _ = walk(20).job(8)
+    bad, _ = walk(20).job(8)
+    runs = [tiny.start(bad), tiny.start(good)]
+    runs[0].times = torch.full_like(runs[0].times, float("nan"))
+    while not all(run.ended for run in runs):
+        tiny.step([run for run in runs if not run.ended])
+    assert isinstance(runs[0].failure, NotFinite)
+    assert runs[0].memory is None and runs[0].values is None
+    assert_same_bytes(runs[1], tiny.run(good))
+
+
+def test_memory_is_what_was_announced(tiny: Engine) -> None:
+    for job in mixed_jobs():
+        held = 0
+        run = tiny.start(job)
+        while not run.ended:
+            tiny.step([run])
+            if run.memory is not None:
+                shared = run.memory.shared
+                held = max(held, run.memory.own.nbytes + (0 if shared is None else shared.nbytes))
+        assert held <= tiny.memory_bytes(job)
+        assert run.memory is None

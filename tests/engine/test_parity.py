@@ -1,0 +1,86 @@
+"""Greedy forecasts equal the published implementation's: the same tokens, the same values."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kronos_api.engine.engine import Engine
+from kronos_api.engine.window import WindowPolicy
+from tests.engine.conftest import MakeEngine, MakeOracle
+from tests.oracle import Oracle, walk
+
+QUICK = [
+    ("mini", 1, 24),
+    ("mini", 2, 1),
+    ("mini", 64, 24),
+    ("mini", 400, 24),
+    ("small", 1, 24),
+    ("small", 64, 24),
+    ("small", 400, 1),
+    ("base", 2, 1),
+    ("base", 64, 1),
+]
+EVERY = [
+    (shape, history, horizon)
+    for shape in ("mini", "small", "base")
+    for history in (1, 2, 64, 400, 512, *([1500] if shape == "mini" else []))
+    for horizon in (1, 24, 112)
+    # Beyond its context every step is a whole window, in both: one such case a shape will do.
+    if history + horizon <= 512 or shape == "mini"
+] + [("small", 512, 8), ("base", 512, 8), ("small", 512, 24), ("small", 600, 4)]
+
+
+def assert_same(engine: Engine, oracle: Oracle, history: int, horizon: int) -> None:
+    series = walk(history, seed=history)
+    values, s1, s2 = oracle.forecast(series, horizon)
+    job, scale = series.job(horizon)
+    run = engine.run(job)
+    assert run.values is not None
+    np.testing.assert_array_equal(run.s1[0, history:].numpy(), s1)
+    np.testing.assert_array_equal(run.s2[0, history:].numpy(), s2)
+    ours = scale.restore(run.values[0])
+    np.testing.assert_allclose(ours, values, rtol=1e-5, atol=1e-6 * float(scale.std.min()))
+
+
+@pytest.mark.parametrize(("shape", "history", "horizon"), QUICK)
+def test_greedy_equals_published(
+    engines: MakeEngine, oracles: MakeOracle, shape: str, history: int, horizon: int
+) -> None:
+    assert_same(engines(shape, "exact"), oracles(shape), history, horizon)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("shape", "history", "horizon"), [case for case in EVERY if case not in QUICK]
+)
+def test_greedy_equals_published_everywhere(
+    engines: MakeEngine, oracles: MakeOracle, shape: str, history: int, horizon: int
+) -> None:
+    assert_same(engines(shape, "exact"), oracles(shape), history, horizon)
+
+
+@pytest.mark.parametrize(("history", "horizon"), [(30, 34), (60, 12), (64, 8), (90, 20), (63, 63)])
+def test_exact_window_beyond_context(
+    engines: MakeEngine, oracles: MakeOracle, history: int, horizon: int
+) -> None:
+    assert_same(engines("tiny", "exact"), oracles("tiny"), history, horizon)
+
+
+@pytest.mark.parametrize("policy", ["anchor", "exact"])
+@pytest.mark.parametrize(("history", "horizon"), [(20, 44), (63, 1), (1, 63)])
+def test_policies_agree_inside_context(
+    engines: MakeEngine, oracles: MakeOracle, policy: WindowPolicy, history: int, horizon: int
+) -> None:
+    assert_same(engines("tiny", policy), oracles("tiny"), history, horizon)
+
+
+@pytest.mark.parametrize("paths", [1, 3])
+def test_paths_of_a_greedy_forecast_are_one(tiny: Engine, paths: int) -> None:
+    """The shared-prompt route must give what the single-path route gives."""
+    job, _ = walk(40).job(20, paths=paths)
+    alone, _ = walk(40).job(20)
+    values, expected = tiny.run(job).values, tiny.run(alone).values
+    assert values is not None and expected is not None
+    for path in values:
+        np.testing.assert_allclose(path, expected[0], rtol=1e-5, atol=1e-5)

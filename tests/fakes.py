@@ -1,0 +1,80 @@
+"""Stand-ins at the service's own boundary: engines that answer without a network."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kronos_api.engine.checkpoint import ModelInfo, Part
+from kronos_api.engine.sequence import Job
+
+FAKE_INFO = ModelInfo(
+    model=Part("fake/model", "abc", "0" * 64, 1000),
+    tokenizer=Part("fake/tokenizer", "def", "1" * 64, 100),
+    max_context=512,
+    dtype="float32",
+    device="cpu",
+    demo=False,
+)
+
+
+@dataclass(slots=True, eq=False)
+class SleepyRun:
+    """A forecast that ends after so many steps."""
+
+    job: Job
+    steps: int
+    context_used: int
+    values: NDArray[np.float32] | None = None
+    failure: Exception | None = None
+    released: bool = False
+
+    @property
+    def ended(self) -> bool:
+        return self.values is not None or self.failure is not None
+
+    def release(self) -> None:
+        self.released = True
+
+
+@dataclass(slots=True, eq=False)
+class SleepyEngine:
+    """Sleeps a little every step and answers a random walk from the last close.
+
+    `on_step` is called at the start of every step and may raise, or block.
+    """
+
+    seconds: float = 0.0
+    steps: int = 5
+    info: ModelInfo = FAKE_INFO
+    on_step: Callable[[], None] = lambda: None
+    bytes_a_job: int = 0
+    runs: list[SleepyRun] = field(default_factory=list)
+
+    def memory_bytes(self, job: Job) -> int:
+        return self.bytes_a_job or job.paths
+
+    def start(self, job: Job) -> SleepyRun:
+        run = SleepyRun(job, self.steps, min(job.history, self.info.max_context))
+        self.runs.append(run)
+        return run
+
+    def step(self, sequences: Sequence[SleepyRun]) -> None:
+        self.on_step()
+        time.sleep(self.seconds / self.steps)
+        for run in sequences:
+            run.steps -= 1
+            if run.steps <= 0:
+                run.values = _walk(run.job)
+
+
+def _walk(job: Job) -> NDArray[np.float32]:
+    """Sample paths, float32 [paths, horizon, 6], that depend on the seed alone."""
+    numbers = np.random.default_rng(job.seed)
+    moves = numbers.normal(0, 0.05, (job.paths, job.horizon, 6)).cumsum(axis=1)
+    walk: NDArray[np.float32] = (job.candles[-1] + moves).astype(np.float32)
+    return walk

@@ -1,0 +1,248 @@
+"""The predictor over an engine that sleeps: deadlines, queue, cancellation, shutdown."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kronos_api.errors import (
+    InternalError,
+    ModelNotReady,
+    PredictionTimeout,
+    QueueFull,
+    ShuttingDown,
+    StartupError,
+)
+from kronos_api.features import time_features
+from kronos_api.predictor import AsyncPredictor, ForecastRequest
+from tests.fakes import FAKE_INFO, SleepyEngine
+
+
+def request(horizon: int = 4, **changes: Any) -> ForecastRequest:
+    stamps = time_features([datetime(2025, 1, 1) + timedelta(hours=h) for h in range(20 + horizon)])
+    candles = np.abs(np.random.default_rng(1).normal(100, 1, (20, 6))).astype(np.float32)
+    values: dict[str, Any] = {
+        "candles": candles,
+        "history_stamps": stamps[:20],
+        "future_stamps": stamps[20:],
+        "temperature": 1.0,
+        "top_k": 0,
+        "top_p": 0.9,
+        "sample_count": 3,
+        "seed": 1,
+    }
+    return ForecastRequest(**(values | changes))
+
+
+@asynccontextmanager
+async def running(engine: SleepyEngine, **options: Any) -> AsyncIterator[AsyncPredictor]:
+    predictor = AsyncPredictor(lambda: engine, **options)
+    await predictor.start()
+    await predictor.ready()
+    try:
+        yield predictor
+    finally:
+        await predictor.stop()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def test_a_forecast_in_the_units_of_the_request() -> None:
+    levels = (0.1, 0.5, 0.9)
+    async with running(SleepyEngine()) as predictor:
+        asked = request(quantile_levels=levels, return_samples=True, repair=False)
+        forecast = await predictor.predict(asked, timeout=5)
+    assert forecast.mean.shape == (4, 6)
+    assert forecast.samples is not None and forecast.samples.shape == (3, 4, 6)
+    np.testing.assert_allclose(forecast.mean, forecast.samples.mean(axis=0), rtol=1e-5)
+    for level in levels:
+        expected = np.quantile(forecast.samples, level, axis=0)
+        np.testing.assert_allclose(forecast.quantiles[level], expected, rtol=1e-5)
+    assert 90 < forecast.mean[0, 3] < 110
+    assert forecast.context_used == 20
+    assert forecast.repaired == 0
+    assert forecast.queue_ms >= 0 and forecast.inference_ms > 0
+
+
+async def test_repair_makes_candles_possible_and_counts() -> None:
+    asked = request(quantile_levels=(0.5,), return_samples=True)
+    async with running(SleepyEngine()) as predictor:
+        fixed = await predictor.predict(asked, timeout=5)
+        raw = await predictor.predict(request(return_samples=True, repair=False), timeout=5)
+    assert fixed.samples is not None and raw.samples is not None
+    for array in (fixed.mean, fixed.quantiles[0.5], fixed.samples):
+        assert (array[..., 1] >= array[..., :4].max(axis=-1)).all()
+        assert (array[..., 2] <= array[..., :4].min(axis=-1)).all()
+        assert (array[..., 4:] >= 0).all()
+    assert fixed.repaired > 0
+    np.testing.assert_array_equal(fixed.samples[..., 3], raw.samples[..., 3])
+
+
+async def test_large_forecasts_are_aggregated_too() -> None:
+    async with running(SleepyEngine()) as predictor:
+        forecast = await predictor.predict(
+            request(horizon=300, sample_count=64, quantile_levels=(0.9,)), timeout=10
+        )
+    assert forecast.mean.shape == (300, 6)
+    assert (forecast.quantiles[0.9][:, 3] > forecast.mean[:, 3]).mean() > 0.9
+
+
+async def test_several_come_back_in_order() -> None:
+    async with running(SleepyEngine()) as predictor:
+        forecasts = await predictor.predict_many([request(h) for h in (3, 7, 5)], timeout=5)
+    assert [len(forecast.mean) for forecast in forecasts] == [3, 7, 5]
+
+
+async def test_deadline_stops_decoding() -> None:
+    engine = SleepyEngine(seconds=20, steps=1000)
+    async with running(engine) as predictor:
+        started = time.monotonic()
+        with pytest.raises(PredictionTimeout):
+            await predictor.predict(request(), timeout=0.2)
+        assert time.monotonic() - started < 2
+        await until(lambda: predictor.active == 0)
+    assert engine.runs[0].released
+    assert engine.runs[0].steps > 900
+
+
+async def test_inference_timeout_stops_decoding() -> None:
+    async with running(SleepyEngine(seconds=20, steps=1000), inference_timeout=0.2) as predictor:
+        with pytest.raises(PredictionTimeout, match="longer than one may"):
+            await predictor.predict(request(), timeout=10)
+
+
+async def test_an_engine_that_hangs_is_answered_for_and_recovers() -> None:
+    hangs = threading.Event()
+
+    def hang() -> None:
+        hangs.wait()
+
+    engine = SleepyEngine(on_step=hang)
+    async with running(engine) as predictor:
+        with pytest.raises(PredictionTimeout):
+            await predictor.predict(request(), timeout=0.1)
+        hangs.set()
+        assert (await predictor.predict(request(), timeout=5)).mean.shape == (4, 6)
+
+
+async def test_cancellation_frees_the_engine() -> None:
+    engine = SleepyEngine(seconds=20, steps=1000)
+    async with running(engine) as predictor:
+        task = asyncio.create_task(predictor.predict(request(), timeout=30))
+        await until(lambda: predictor.active == 1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await until(lambda: predictor.active == 0)
+    assert engine.runs[0].released
+
+
+async def test_one_failure_of_several_cancels_the_rest() -> None:
+    failures = [RuntimeError("broken")]
+
+    def break_first() -> None:
+        if failures:
+            raise failures.pop()
+
+    engine = SleepyEngine(seconds=20, steps=400, on_step=break_first)
+    async with running(engine, max_active=1) as predictor:
+        with pytest.raises(InternalError):
+            await predictor.predict_many([request() for _ in range(3)], timeout=30)
+        await until(lambda: predictor.queue_depth == 0 and predictor.active == 0)
+    assert not any(run.values is not None for run in engine.runs)
+
+
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [
+        (RuntimeError("shape mismatch in layer 3"), InternalError),
+        (RuntimeError("CUDA out of memory. Tried to allocate"), QueueFull),
+        (MemoryError(), QueueFull),
+    ],
+)
+async def test_engine_failures_are_told_without_the_inside(
+    failure: Exception, told: type[InternalError | QueueFull]
+) -> None:
+    failures = [failure]
+
+    def fail_once() -> None:
+        if failures:
+            raise failures.pop()
+
+    async with running(SleepyEngine(on_step=fail_once)) as predictor:
+        with pytest.raises(told) as outcome:
+            await predictor.predict(request(), timeout=5)
+        assert "layer" not in outcome.value.message
+        assert (await predictor.predict(request(), timeout=5)).mean.shape == (4, 6)
+
+
+async def test_a_full_queue_is_refused_at_once() -> None:
+    async with running(SleepyEngine(seconds=0.5), max_queue=2, max_active=1) as predictor:
+        first = asyncio.create_task(predictor.predict(request(), timeout=5))
+        await until(lambda: predictor.active == 1)
+        waiting = [asyncio.create_task(predictor.predict(request(), timeout=5)) for _ in range(2)]
+        await until(lambda: predictor.queue_depth == 2)
+        with pytest.raises(QueueFull) as refusal:
+            await predictor.predict(request(), timeout=5)
+        assert refusal.value.retry_after
+        forecasts = await asyncio.gather(first, *waiting)
+    assert forecasts[-1].queue_ms > forecasts[0].queue_ms
+
+
+async def test_stop_answers_what_was_accepted_and_refuses_the_rest() -> None:
+    async with running(SleepyEngine(seconds=0.3)) as predictor:
+        accepted = asyncio.create_task(predictor.predict(request(), timeout=5))
+        await until(lambda: predictor.active == 1)
+        stopping = asyncio.create_task(predictor.stop())
+        await until(lambda: predictor.state == "draining")
+        with pytest.raises(ShuttingDown):
+            await predictor.predict(request(), timeout=5)
+        assert (await accepted).mean.shape == (4, 6)
+        await stopping
+
+
+async def test_nothing_is_taken_before_the_model_is_loaded() -> None:
+    loaded = threading.Event()
+
+    def load() -> SleepyEngine:
+        loaded.wait()
+        return SleepyEngine()
+
+    predictor = AsyncPredictor(load)
+    await predictor.start()
+    assert predictor.state == "loading" and predictor.info is None
+    with pytest.raises(ModelNotReady) as refusal:
+        await predictor.predict(request(), timeout=1)
+    assert refusal.value.retry_after
+    loaded.set()
+    await predictor.ready()
+    assert predictor.info == FAKE_INFO
+    assert (await predictor.predict(request(), timeout=5)).mean.shape == (4, 6)
+    await predictor.stop()
+
+
+@pytest.mark.parametrize("failure", [StartupError("no such folder"), ValueError("bad weights")])
+async def test_a_model_that_fails_to_load(failure: Exception) -> None:
+    def load() -> SleepyEngine:
+        raise failure
+
+    predictor = AsyncPredictor(load)
+    await predictor.start()
+    with pytest.raises(StartupError, match=str(failure)):
+        await predictor.ready()
+    assert predictor.state == "failed"
+    with pytest.raises(ModelNotReady):
+        await predictor.predict(request(), timeout=1)
+    await predictor.stop()

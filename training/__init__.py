@@ -1,0 +1,1 @@
+"""Trains and evaluates the bundled checkpoint; not part of the installed package."""
