@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 import time
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
 EXAMPLE = Path(__file__).resolve().parent / "request-single.json"
@@ -22,22 +24,31 @@ SHOWN = 8
 OPENER = build_opener(ProxyHandler({}))  # the service is on this machine, whatever the proxy
 
 
-def address() -> str:
-    """The service's URL as seen from this machine."""
+def address() -> tuple[str, str]:
+    """Host and port of the service as seen from this machine."""
     host = os.environ.get("KRONOS_HOST") or "127.0.0.1"
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{os.environ.get('KRONOS_PORT') or 8000}"
+    return host, os.environ.get("KRONOS_PORT") or "8000"
 
 
-def answers(url: str) -> bool | None:
-    """True when ready, False while anything else is answered, None when nobody listens."""
+def listens(host: str, port: str) -> bool:
+    """Whether anybody has the port."""
+    try:
+        with socket.create_connection((host, port), timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def state(url: str) -> str | None:
+    """What the service says of its readiness; None when nobody listens."""
     try:
         with OPENER.open(f"{url}/v1/readyz", timeout=5) as response:
-            return bool(response.status == 200)
+            return str(json.load(response)["status"])
     except HTTPError as error:
-        error.close()
-        return False
-    except (URLError, OSError):
+        with error:
+            return str(json.load(error).get("status"))
+    except (OSError, HTTPException):  # URLError is an OSError
         return None
 
 
@@ -53,13 +64,14 @@ def alive(pid: int) -> bool:
 
 
 def wait(url: str, pid: int) -> bool:
-    """Wait until the service is ready; False when it has gone, or when the port is another's."""
-    if answers(url) is not None:  # ours cannot listen yet; it will say that the port is taken
-        return False
+    """Wait until the service is ready; False when it will not be."""
     while alive(pid):
-        if answers(url):
-            return True
-        time.sleep(0.2)
+        match state(url):
+            case "ok":
+                return True
+            case "failed" | "draining":
+                return False
+        time.sleep(0.5)
     return False
 
 
@@ -87,13 +99,15 @@ def describe(answer: Any) -> list[str]:
 
 def main() -> int:
     """Wait, post, print; 0 unless the forecast failed."""
-    url = address()
-    if not wait(url, int(sys.argv[1])):
+    host, port = address()
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    # The service cannot listen so soon. Whoever does has its port, as it will tell by itself.
+    if listens(host, port) or not wait(url, int(sys.argv[1])):
         return 0
     print(f"\nReady: {url} (documentation: {url}/docs)\n", flush=True)
     try:
         lines = describe(forecast(url))
-    except (URLError, OSError) as error:
+    except (OSError, HTTPException) as error:
         print(f"The example forecast failed: {error}", file=sys.stderr)
         return 1
     print("A forecast of examples/request-single.json, 400 candles of 15 minutes:")

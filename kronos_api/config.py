@@ -27,18 +27,7 @@ TOKENIZERS: Final[Mapping[str, str]] = {
 }
 """The tokenizer each published model was trained with."""
 
-REVISIONS: Final[Mapping[str, str]] = {
-    "NeoQuasar/Kronos-small": "901c26c1332695a2a8f243eb2f37243a37bea320",
-    "NeoQuasar/Kronos-Tokenizer-base": "0e0117387f39004a9016484a186a908917e22426",
-}
-"""Revisions taken when a published checkpoint is named without one."""
-
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
-
-
-def pinned(source: str) -> str:
-    """`source` with the known revision of a published checkpoint, unless it names one."""
-    return f"{source}@{REVISIONS[source]}" if source in REVISIONS else source
 
 
 class Settings(BaseSettings):
@@ -52,13 +41,13 @@ class Settings(BaseSettings):
         use_attribute_docstrings=True,
     )
 
-    app_name: str = Field("Kronos API", min_length=1, max_length=100)
+    app_name: str = Field(default="Kronos API", min_length=1, max_length=100)
     """Name of the service in its documentation and at `/`."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     """Lowest level that is logged: DEBUG, INFO, WARNING, ERROR or CRITICAL."""
-    host: str = Field("0.0.0.0", min_length=1)
+    host: str = Field(default="0.0.0.0", min_length=1)
     """Address the server binds."""
-    port: int = Field(8000, ge=1, le=65535)
+    port: int = Field(default=8000, ge=1, le=65535)
     """Port the server binds."""
 
     model_id: str | None = None
@@ -67,39 +56,41 @@ class Settings(BaseSettings):
     """Tokenizer, named as the model is; unset: the one a published model was trained with."""
     model_path: Path | None = None
     """Folder that holds model/ and tokenizer/, instead of MODEL_ID and TOKENIZER_ID."""
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")
     """Where the model runs: auto, cpu, cuda or cuda:<number>."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of the weights: float32 or bfloat16."""
-    max_context: int | None = Field(None, ge=2, le=4096)
+    max_context: int | None = Field(default=None, ge=2, le=4096)
     """Longest window the model sees, in candles; unset: as the model was trained."""
     window_policy: Literal["anchor", "exact"] = "anchor"
     """When history and horizon overflow the window: anchor (fast) or exact (slides each step)."""
-    torch_threads: int | None = Field(None, ge=1, le=1024)
+    torch_threads: int | None = Field(default=None, ge=1, le=1024)
     """Threads of the model's arithmetic; unset: one per core."""
-    clip_value: float = Field(5.0, gt=0, le=100, allow_inf_nan=False)
+    clip_value: float = Field(default=5.0, gt=0, le=100, allow_inf_nan=False)
     """Normalised candles are clipped to plus and minus this."""
 
-    default_pred_len: int = Field(120, ge=1, le=512)
+    default_pred_len: int = Field(default=120, ge=1, le=512)
     """Forecast steps when a request names none."""
-    default_temperature: float = Field(1.0, ge=0, le=100, allow_inf_nan=False)
+    default_temperature: float = Field(default=1.0, ge=0, le=100, allow_inf_nan=False)
     """Sampling temperature when a request names none; 0 is greedy."""
-    default_top_k: int = Field(0, ge=0, le=1024)
+    default_top_k: int = Field(default=0, ge=0, le=1024)
     """Sampling keeps this many likeliest tokens when a request names no number; 0 keeps all."""
-    default_top_p: float = Field(0.9, gt=0, le=1)
+    default_top_p: float = Field(default=0.9, gt=0, le=1)
     """Sampling keeps this much probability when a request names none; 1 keeps all."""
-    default_sample_count: int = Field(1, ge=1, le=1024)
+    default_sample_count: int = Field(default=1, ge=1, le=1024)
     """Sample paths when a request names no number."""
 
-    max_request_size_mb: float = Field(10, gt=0, le=1024, allow_inf_nan=False)
+    max_request_size_mb: float = Field(default=10, gt=0, le=1024, allow_inf_nan=False)
     """Largest request body, in MiB."""
-    max_queue: int = Field(64, ge=1, le=100_000)
+    kv_cache_mb: int = Field(default=1024, ge=16, le=1_048_576)
+    """Memory for the keys and values of series in the model, in MiB; more series wait."""
+    max_queue: int = Field(default=64, ge=1, le=100_000)
     """Requests that may wait for the model; more are refused."""
-    max_batch_items: int = Field(64, ge=1, le=1024)
+    max_batch_items: int = Field(default=64, ge=1, le=1024)
     """Series in one batch; at most MAX_QUEUE, or a full batch could never be admitted."""
-    max_samples: int = Field(64, ge=1, le=1024)
+    max_samples: int = Field(default=64, ge=1, le=1024)
     """Sample paths of one series."""
-    max_work: int = Field(32_768, ge=1, le=100_000_000)
+    max_work: int = Field(default=32_768, ge=1, le=100_000_000)
     """Sample paths times forecast steps, summed over a request (64 paths of 512 steps)."""
 
     inference_timeout: Seconds = 30
@@ -172,19 +163,19 @@ class Settings(BaseSettings):
 
     @property
     def model_source(self) -> str | None:
-        """Hub id, with revision where known, or folder of the model; None: bundled."""
+        """Hub id or folder of the model; None: bundled."""
         if self.model_path is not None:
             return str(self.model_path / "model")
-        return None if self.model_id is None else pinned(self.model_id)
+        return self.model_id
 
     @property
     def tokenizer_source(self) -> str | None:
-        """Hub id, with revision where known, or folder of the tokenizer; None: bundled."""
+        """Hub id or folder of the tokenizer; None: bundled."""
         if self.model_path is not None:
             return str(self.model_path / "tokenizer")
         if self.model_id is None:
             return None
-        return pinned(self.tokenizer_id or TOKENIZERS[self.model_id.partition("@")[0]])
+        return self.tokenizer_id or TOKENIZERS[self.model_id.partition("@")[0]]
 
     @property
     def max_request_bytes(self) -> int:
@@ -211,13 +202,15 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
 
     Not an error: Kubernetes injects `KRONOS_API_*` beside a service of that name.
     """
-    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    known = [name.upper() for name in Settings.model_fields]
     lines = []
     for name in sorted(environ):
-        if not name.upper().startswith(PREFIX) or name.upper() in known:
+        bare = name.upper().removeprefix(PREFIX)
+        if bare == name.upper() or bare in known:
             continue
-        near = difflib.get_close_matches(name.upper(), known, n=1)
-        lines.append(f"{name!a} is no setting" + (f"; did you mean {near[0]}?" if near else ""))
+        near = difflib.get_close_matches(bare, known, n=1)
+        hint = f"; did you mean {PREFIX}{near[0]}?" if near else ""
+        lines.append(f"{name!a} is no setting{hint}")
     return lines
 
 

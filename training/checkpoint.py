@@ -24,6 +24,7 @@ def write(model: Kronos | KronosTokenizer, folder: Path) -> None:
     (folder / "config.json").write_text(config, encoding="utf-8")
     scratch = folder / "model.safetensors.part"
     save_file(tensors, scratch)
+    scratch.chmod(0o644)  # safetensors writes for the owner alone
     os.replace(scratch, folder / "model.safetensors")
 
 

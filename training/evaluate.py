@@ -10,7 +10,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from kronos_api.engine.checkpoint import locate
 from kronos_api.predictor import AsyncPredictor, ForecastRequest
 from training.candles import Series, load, split, stamp_features
 from training.metrics import LEVELS, Doubles, Score, historical_volatility, last_close, score
-from training.windows import held_out
+from training.windows import CLIP, held_out
 
 TOGETHER = 4
 """Forecasts asked for at a time; the engine decodes them together."""
@@ -38,6 +38,7 @@ class Case:
     horizon: int = 24
     windows: int = 200
     paths: int = 50
+    temperature: float = 1.0
     top_p: float = 0.9
     seed: int = 0
 
@@ -70,7 +71,10 @@ class Service:
                 window_policy="anchor",
                 torch_threads=self.threads,
             ),
+            max_queue=TOGETHER,
             inference_timeout=PATIENCE,
+            clip=CLIP,
+            max_active=TOGETHER,
         )
         turns = asyncio.Semaphore(TOGETHER)
         bar = tqdm(total=len(windows), desc=f"top_p {case.top_p:g}", mininterval=5.0)
@@ -99,7 +103,7 @@ def request(window: Series, case: Case, seed: int) -> ForecastRequest:
         candles=window.candles[: case.history],
         history_stamps=stamps[: case.history],
         future_stamps=stamps[case.history :],
-        temperature=1.0,
+        temperature=case.temperature,
         top_k=0,
         top_p=case.top_p,
         sample_count=case.paths,
@@ -156,8 +160,7 @@ def with_top_p(forecaster: Forecaster, top_p: float) -> Forecaster:
     """Return `forecaster` with its sampling cut at `top_p`."""
 
     def forecast(windows: Sequence[Series], case: Case) -> Doubles:
-        cut = Case(case.history, case.horizon, case.windows, case.paths, top_p, case.seed)
-        return forecaster(windows, cut)
+        return forecaster(windows, replace(case, top_p=top_p))
 
     return forecast
 
@@ -173,6 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--paths", type=int, default=case.paths)
     parser.add_argument("--history", type=int, default=case.history)
     parser.add_argument("--horizon", type=int, default=case.horizon)
+    parser.add_argument("--temperature", type=float, default=case.temperature)
     parser.add_argument("--top-p", type=float, nargs="+", default=[0.9, 1.0])
     parser.add_argument("--seed", type=int, default=case.seed)
     parser.add_argument("--threads", type=int, default=1)
@@ -183,6 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         horizon=chosen.horizon,
         windows=chosen.windows,
         paths=chosen.paths,
+        temperature=chosen.temperature,
         seed=chosen.seed,
     )
     started = time.monotonic()

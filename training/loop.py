@@ -96,7 +96,7 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         rng = np.random.default_rng([schedule.seed, self.step])
         loss = self.loss(rng, self.step / schedule.steps)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM)
         self.optimiser.step()
         self.step += 1
@@ -114,7 +114,7 @@ class Trainer:
             self.best_weights = {k: v.clone() for k, v in self.model.state_dict().items()}
 
     def _weary(self) -> bool:
-        waited = self.step - max(self.best_step, 1)
+        waited = self.step - self.best_step
         return waited > self.schedule.patience * self.schedule.validate_every
 
     def save(self, path: Path) -> None:

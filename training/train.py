@@ -38,8 +38,8 @@ ALONE_AFTER = 0.5
 class Plan:
     """What to train and for how long."""
 
-    tokenizer_steps: int = 1200
-    steps: int = 1200
+    tokenizer_steps: int = 1000
+    steps: int = 1000
     batch: int = 16
     seed: int = 0
     width: int = 128

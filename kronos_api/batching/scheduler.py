@@ -1,9 +1,9 @@
 """Which forecasts run now, which wait, and which have ended.
 
-Pure bookkeeping: no threads, no torch. Forecasts are taken up first come, first served, as long as the memory that all those under way
-may need stays within the budget. The first in line is never overtaken, so a large request waits
-for room but not for ever; alone it is always taken up. Every ticket that was accepted ends exactly
-once, with a result or an error.
+Pure bookkeeping: no threads, no torch. Forecasts are taken up first come, first served, as long
+as the memory that all those under way may need stays within the budget. The first in line is
+never overtaken, so a large request waits for room but not for ever; alone it is always taken up.
+Every ticket that was accepted ends exactly once, with a result or an error.
 """
 
 from __future__ import annotations

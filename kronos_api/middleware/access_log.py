@@ -45,7 +45,7 @@ class AccessLog:
         finally:
             metrics.CONCURRENT_REQUESTS.dec()
             elapsed = time.perf_counter() - started
-            route = getattr(scope.get("route"), "path", UNMATCHED)
+            route = _template(scope)
             metrics.REQUESTS.labels(route, str(status)).inc()
             metrics.REQUEST_DURATION.labels(route).observe(elapsed)
             log.info(
@@ -55,3 +55,12 @@ class AccessLog:
                 status=status,
                 latency_ms=round(elapsed * 1000, 3),
             )
+
+
+def _template(scope: Scope) -> str:
+    """The template of the route that took the request."""
+    if "route" in scope:
+        return str(scope["route"].path)
+    # The framework's own pages leave no route behind; without parameters a path is its template.
+    known = "endpoint" in scope and not scope.get("path_params")
+    return str(scope["path"]) if known else UNMATCHED

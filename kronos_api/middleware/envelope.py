@@ -19,8 +19,8 @@ def render(error: KronosError, scope: Scope) -> JSONResponse:
     metrics.ERRORS.labels(error.code).inc()
     structlog.contextvars.bind_contextvars(code=error.code)
     headers = {}
-    if error.retry_after is not None:
-        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    if error.retry_after is not None or error.status == 503:
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after or 1)))
     content = {
         "code": error.code,
         "message": error.message,

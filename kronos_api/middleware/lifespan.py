@@ -47,6 +47,8 @@ class Lifespan:
             await self.shutdown()
         except Exception:
             log.exception("defect at stop")
-            await send({"type": "lifespan.shutdown.failed", "message": "The service failed to stop."})
+            await send(
+                {"type": "lifespan.shutdown.failed", "message": "The service failed to stop."}
+            )
             return
         await send({"type": "lifespan.shutdown.complete"})

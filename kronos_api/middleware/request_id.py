@@ -58,6 +58,10 @@ def _trace_id(traceparent: str) -> str | None:
     if match is None:
         return None
     version, trace_id, parent_id, more = match.groups()
-    if version == "ff" or (version == "00" and more) or not (int(trace_id, 16) and int(parent_id, 16)):
+    if (
+        version == "ff"
+        or (version == "00" and more)
+        or not (int(trace_id, 16) and int(parent_id, 16))
+    ):
         return None
     return trace_id

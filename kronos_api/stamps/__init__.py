@@ -6,13 +6,14 @@ trading hours of exchanges.
 
 from kronos_api.stamps.calendars import Calendars
 from kronos_api.stamps.frequency import Frequency, infer_frequency, parse_frequency
-from kronos_api.stamps.refusal import Breach, refusal
+from kronos_api.stamps.refusal import Breach, Refusal, refusal
 from kronos_api.stamps.series import Stamps, parse_stamps
 
 __all__ = [
     "Breach",
     "Calendars",
     "Frequency",
+    "Refusal",
     "Stamps",
     "infer_frequency",
     "parse_frequency",

@@ -129,9 +129,7 @@ class Calendars:
         self._cache: OrderedDict[tuple[str, int], Sessions] = OrderedDict()
         self._building = asyncio.Lock()
 
-    async def following(
-        self, code: str, history: Stamps, horizon: int, freq: Frequency
-    ) -> Stamps:
+    async def following(self, code: str, history: Stamps, horizon: int, freq: Frequency) -> Stamps:
         """The next `horizon` stamps in the sessions of exchange `code`; raises `Refusal`."""
         sessions = await self.sessions(code, history.walls[-1].year)
         return sessions.following(history, horizon, freq)

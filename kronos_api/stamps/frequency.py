@@ -10,12 +10,10 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from kronos_api.stamps.refusal import Refusal, refusal
+from kronos_api.stamps.refusal import refusal
 from kronos_api.stamps.series import Stamps
 
-FORM: Final = (
-    "a pandas offset of one second to one year, such as 15min, 1h, 1D, B, W-FRI, MS or QE"
-)
+FORM: Final = "a pandas offset of one second to one year, such as 15min, 1h, 1D, B, W-FRI, MS or QE"
 GIVE: Final = "given, because it cannot be inferred from timestamps"
 
 DAY: Final = timedelta(days=1)
@@ -35,6 +33,12 @@ _CALENDAR = (
     (re.compile(r"B?M[ES]"), timedelta(days=28)),
     (re.compile(rf"B?Q[ES](-({_MONTHS}))?"), timedelta(days=90)),
     (re.compile(rf"B?Y[ES](-({_MONTHS}))?"), timedelta(days=365)),
+)
+# Names that are inferred, the range of their lengths in days, and where each can be anchored.
+_LONG = (
+    (("MS", "ME", "BMS", "BME"), (28, 35), ("",)),
+    (("QS", "QE", "BQS", "BQE"), (87, 96), ("-JAN", "-FEB", "-MAR")),
+    (("YS", "YE", "BYS", "BYE"), (362, 370), tuple(f"-{name}" for name in _MONTHS.split("|"))),
 )
 _FORM = re.compile(r"(\d{0,8})([A-Za-z]+(?:-[A-Z]{3})?)", re.ASCII)
 
@@ -82,13 +86,11 @@ def parse_frequency(text: str) -> Frequency:
     count, unit = int(match[1] or 1), match[2]
     if unit in _FIXED:
         length = _FIXED[unit]
-        step = length * count
     else:
         length = next((least for form, least in _CALENDAR if form.fullmatch(unit)), timedelta())
-        step = None
-    if not timedelta(seconds=1) <= length * count <= YEAR:
+    if not 1 <= length.total_seconds() * count <= YEAR.total_seconds():
         raise refusal("freq", FORM)
-    return Frequency(text, step)
+    return Frequency(text, length * count if unit in _FIXED else None)
 
 
 def infer_frequency(history: Stamps) -> Frequency:
@@ -102,8 +104,8 @@ def infer_frequency(history: Stamps) -> Frequency:
         raise refusal("freq", GIVE)
     lengths, counts = np.unique(np.diff(history.instants), return_counts=True)
     step = timedelta(microseconds=int(lengths[counts.argmax()]))
-    if step >= timedelta(days=28):
-        return _infer_calendar(history)
+    if named := _in_the_calendar(history, step.days):
+        return Frequency(named, None)
     if 2 * counts.max() <= counts.sum() or step % timedelta(seconds=1):
         raise refusal("freq", GIVE)
     if step == DAY and _skips_weekends(history):
@@ -115,14 +117,17 @@ def infer_frequency(history: Stamps) -> Frequency:
 
 def _skips_weekends(history: Stamps) -> bool:
     weekdays = np.array([wall.weekday() for wall in history.walls])
-    goes_over = (np.diff(weekdays) < 0).any() # from one week into the next
+    goes_over = (np.diff(weekdays) < 0).any()  # from one week into the next
     return bool(goes_over and (weekdays < 5).all())
 
 
-def _infer_calendar(history: Stamps) -> Frequency:
-    """Months, quarters or years, at a fixed place in each."""
-    named = pd.infer_freq(pd.DatetimeIndex(list(history.walls)))
-    try:
-        return parse_frequency(named or "")
-    except Refusal:
-        raise refusal("freq", GIVE) from None
+def _in_the_calendar(history: Stamps, days: int) -> str | None:
+    """The name of months, quarters or years on whose first or last (business) days all lie."""
+    for units, (least, most), anchors in _LONG:
+        if not least <= days <= most:
+            continue
+        for name in (unit + anchor for unit in units for anchor in anchors):
+            offset = pd.tseries.frequencies.to_offset(name)
+            if all(offset.is_on_offset(wall) for wall in history.walls):
+                return name
+    return None

@@ -46,4 +46,3 @@ class Refusal(InvalidInput):
 def refusal(field: str, constraint: str, index: int | None = None) -> Refusal:
     """The refusal of a single value."""
     return Refusal([Breach(field, constraint, index)])
-

@@ -1,0 +1,170 @@
+"""The engine against the published implementation and against the floor, on random weights.
+
+Prints the machine's rates, then a row a case: seconds of both, their ratio, and how far ours is
+above the floor. Peak memory is that of a process of its own for each side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from benchmarks.floor import best_of, count_work, measure_machine
+from kronos_api.engine.build import build_engine
+from kronos_api.engine.checkpoint import load_model, load_tokenizer
+from tests.oracle import Series, make_oracle, walk
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One forecast."""
+
+    history: int
+    horizon: int
+    paths: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What was measured of one case; times in seconds, memory in MB."""
+
+    case: Case
+    ours: float
+    theirs: float
+    floor: float
+    our_peak_mb: float
+    their_peak_mb: float
+
+
+CASES = (Case(400, 24, 1), Case(400, 112, 1), Case(400, 24, 30))
+HEAD = (
+    "history  horizon  paths  published      ours  times faster     floor  times floor"
+    "  peak MB: published  ours"
+)
+
+
+def main() -> None:
+    """Run every case, or one side of one case in a process of its own."""
+    options = _parse()
+    torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        if options.side:
+            _run_side(options, Path(folder))
+            return
+        machine = measure_machine()
+        print(
+            f"Kronos-{options.shape} shape, float32, {options.threads} threads:"
+            f" {machine.flops / 1e9:.0f} GFLOP/s, {machine.bandwidth / 1e9:.0f} GB/s"
+        )
+        print(HEAD)
+        oracle = make_oracle(options.shape, Path(folder))
+        model, _ = load_model(oracle.sources[0])
+        tokenizer, _ = load_tokenizer(oracle.sources[1])
+        rows = []
+        for case in CASES[: options.cases]:
+            work = count_work(model, tokenizer, case.history, case.horizon, case.paths)
+            ours, our_peak = _measure("ours", case, options)
+            theirs, their_peak = _measure("published", case, options)
+            rows.append(Row(case, ours, theirs, work.seconds(machine), our_peak, their_peak))
+            _print(rows[-1])
+        if options.json:
+            Path(options.json).write_text(
+                json.dumps(
+                    {"machine": asdict(machine), "rows": [asdict(r) for r in rows]}, indent=1
+                )
+            )
+
+
+def _print(row: Row) -> None:
+    case = row.case
+    print(
+        f"{case.history:7d}  {case.horizon:7d}  {case.paths:5d}  {row.theirs:7.2f} s"
+        f"  {row.ours:6.3f} s  {row.theirs / row.ours:10.1f} x  {row.floor:6.3f} s"
+        f"  {row.ours / row.floor:9.2f} x  {row.their_peak_mb:18.0f}  {row.our_peak_mb:4.0f}",
+        flush=True,
+    )
+
+
+def _measure(side: str, case: Case, options: argparse.Namespace) -> tuple[float, float]:
+    """Seconds and peak MB of one side, measured in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.engine", "--side", side]
+    command += ["--shape", options.shape, "--threads", str(options.threads)]
+    command += ["--repeat", str(options.repeat if side == "ours" else 1)]
+    command += ["--case", str(case.history), str(case.horizon), str(case.paths)]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    seconds, peak = json.loads(out.splitlines()[-1])
+    return seconds, peak
+
+
+def _run_side(options: argparse.Namespace, folder: Path) -> None:
+    case = Case(*options.case)
+    series = walk(case.history)
+    make = _ours if options.side == "ours" else _published
+    run = make(options.shape, folder, series, case)
+    start = time.perf_counter()
+    run()
+    first = time.perf_counter() - start
+    seconds = min(first, best_of(options.repeat, run)) if options.repeat > 1 else first
+    print(json.dumps([seconds, _peak_mb()]))
+
+
+def _peak_mb() -> float:
+    """Peak resident memory of this process; ru_maxrss would include its parent's."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def _ours(shape: str, folder: Path, series: Series, case: Case) -> Callable[[], object]:
+    oracle = make_oracle(shape, folder)
+    engine = build_engine(*oracle.sources, device="cpu", max_context=oracle.shape.context)
+    job, _ = series.job(case.horizon, paths=case.paths, top_k=0, top_p=0.9)
+    return lambda: engine.run(job)
+
+
+def _published(shape: str, folder: Path, series: Series, case: Case) -> Callable[[], object]:
+    import model
+
+    oracle = make_oracle(shape, folder)
+    predictor = model.KronosPredictor(
+        oracle.model, oracle.tokenizer, device="cpu", max_context=oracle.shape.context
+    )
+    history = len(series.frame)
+    after = series.stamps[history : history + case.horizon].reset_index(drop=True)
+    warnings.simplefilter("ignore")
+    return lambda: predictor.predict(
+        series.frame,
+        series.stamps[:history],
+        after,
+        case.horizon,
+        T=1.0,
+        top_k=0,
+        top_p=0.9,
+        sample_count=case.paths,
+        verbose=False,
+    )
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description=__doc__)
+    parser.add_argument("--shape", default="small", choices=["mini", "small", "base"])
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--repeat", type=int, default=3, help="runs of ours; the best counts")
+    parser.add_argument("--cases", type=int, default=len(CASES), help="how many of the cases")
+    parser.add_argument("--json", help="write the figures to this file")
+    parser.add_argument("--side", choices=["ours", "published"], help=argparse.SUPPRESS)
+    parser.add_argument("--case", type=int, nargs=3, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

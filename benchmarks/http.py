@@ -1,0 +1,174 @@
+"""What HTTP adds to a forecast, and how long the event loop is ever held up.
+
+Starts the service in a process of its own. First one client: the time of a POST of 400 candles
+against the engine called directly on the same candles. Then the engine is saturated by many
+clients while `/v1/healthz` is asked every few milliseconds.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import torch
+
+from benchmarks.report import parser, print_row, write_json
+from kronos_api.engine.build import build_engine
+from kronos_api.features import FIELDS
+from tests.oracle import Oracle, Series, make_oracle, walk
+
+HISTORY, HORIZON = 400, 24
+WIDTHS = (34, 10, 10, 10)
+
+
+@contextmanager
+def service(folder: Path, threads: int) -> Iterator[str]:
+    """The base URL of a service on the checkpoint in `folder`, ready to forecast."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = {
+        "KRONOS_HOST": "127.0.0.1",
+        "KRONOS_PORT": str(port),
+        "KRONOS_MODEL_PATH": str(folder),
+        "KRONOS_TORCH_THREADS": str(threads),
+        "KRONOS_LOG_LEVEL": "ERROR",
+        "KRONOS_MAX_QUEUE": "1000",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kronos_api", "serve"], env=os.environ | settings
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        while not _ready(url):
+            if process.poll() is not None:
+                raise SystemExit("the service did not start")
+            time.sleep(0.1)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def _ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/v1/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def body(series: Series, horizon: int, seed: int = 0) -> dict[str, Any]:
+    """The request for `series` with its candles in columns."""
+    names = [name for name in FIELDS if name in series.frame]
+    stamps = [stamp.isoformat() for stamp in series.stamps[: len(series.frame) + horizon]]
+    return {
+        "candles": {name: series.frame[name].to_list() for name in names},
+        "timestamps": stamps[: len(series.frame)],
+        "prediction_timestamps": stamps[len(series.frame) :],
+        "overrides": {"seed": seed},
+    }
+
+
+def milliseconds(count: int, run: Any) -> list[float]:
+    """Times of `count` calls after one to warm up."""
+    run()
+    times = []
+    for _ in range(count):
+        begin = time.perf_counter()
+        run()
+        times.append((time.perf_counter() - begin) * 1e3)
+    return times
+
+
+def main() -> None:
+    """Print both tables."""
+    made = parser("http", __doc__)
+    made.add_argument("--requests", type=int, default=30)
+    made.add_argument("--clients", type=int, default=32)
+    options = made.parse_args()
+    torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        oracle = make_oracle(options.shape, Path(folder))
+        print(f"Kronos-{options.shape} shape, {HISTORY} candles, horizon {HORIZON}; milliseconds")
+        print_row(["", "p50", "p95", "p99"], WIDTHS)
+        direct = _direct(oracle, options.requests)
+        with service(Path(folder), options.threads) as url:
+            over_http = _over_http(url, options.requests)
+            idle = milliseconds(200, lambda: httpx.get(f"{url}/v1/healthz"))
+            alone, saturated = _healthz_under(url, 1), _healthz_under(url, options.clients)
+    figures = {
+        "engine called directly": direct,
+        "POST /v1/predict/single, in all": over_http["total"],
+        "of it outside the engine": over_http["outside"],
+        "GET /v1/healthz, idle": idle,
+        "healthz during forecasts, 1 client": alone,
+        f"healthz, {options.clients} clients": saturated,
+    }
+    rows = {name: np.quantile(times, [0.5, 0.95, 0.99]).tolist() for name, times in figures.items()}
+    for name, quantiles in rows.items():
+        print_row([name, *quantiles], WIDTHS)
+    print(f"longest healthz while saturated: {max(saturated):.1f} ms")
+    write_json(options.json, "http", rows)
+
+
+def _direct(oracle: Oracle, count: int) -> list[float]:
+    engine = build_engine(*oracle.sources, device="cpu")
+    job, _ = walk(HISTORY).job(HORIZON, top_k=0, top_p=0.9)
+    return milliseconds(count, lambda: engine.run(job))
+
+
+def _over_http(url: str, count: int) -> dict[str, list[float]]:
+    """Time of a POST as its caller sees it, and how much of it was not inference."""
+    inference: list[float] = []
+    with httpx.Client(base_url=url, timeout=120) as client:
+        sent = body(walk(HISTORY), HORIZON)
+
+        def ask() -> None:
+            answer = client.post("/v1/predict/single", json=sent)
+            inference.append(answer.raise_for_status().json()["timings_ms"]["inference"])
+
+        total = milliseconds(count, ask)
+    pairs = zip(total, inference[1:], strict=True)
+    return {"total": total, "outside": [whole - inner for whole, inner in pairs]}
+
+
+def _healthz_under(url: str, clients: int) -> list[float]:
+    """Times of `/v1/healthz`, asked all the while `clients` ask for forecasts."""
+    stop = threading.Event()
+
+    def load(seed: int) -> None:
+        sent = body(walk(HISTORY, seed), 112, seed)
+        with httpx.Client(base_url=url, timeout=600) as client:
+            while not stop.is_set():
+                client.post("/v1/predict/single", json=sent)
+
+    threads = [threading.Thread(target=load, args=(seed,)) for seed in range(clients)]
+    for thread in threads:
+        thread.start()
+    time.sleep(1)
+    with httpx.Client(base_url=url, timeout=60) as client:
+        times = []
+        for _ in range(400):
+            begin = time.perf_counter()
+            client.get("/v1/healthz").raise_for_status()
+            times.append((time.perf_counter() - begin) * 1e3)
+            time.sleep(0.02)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    return times
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""The command line: `kronos-api serve | predict | fetch`.
+
+What takes long to import is imported where it is used, so that `--help` is quick. What a user can
+put right is told in one line.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from kronos_api import __version__
+from kronos_api.cli.fetch import fetch
+from kronos_api.cli.predict import predict
+from kronos_api.cli.serve import serve
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (serve, predict, fetch):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command that the arguments name."""
+    # Read by OpenMP when PyTorch is imported. Threads that spin while they wait for each other
+    # make a forecast many times slower as soon as anything else wants their cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    app(prog_name="kronos-api")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"kronos-api {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Forecasts of candlestick series."""
+    del version

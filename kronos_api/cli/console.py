@@ -1,0 +1,53 @@
+"""How commands talk to their user: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import structlog
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from kronos_api.errors import KronosError, StartupError
+
+OFF_TERMINAL: Final = 120
+"""Columns of a table that goes to a file or a pipe."""
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Tell what is the user's to put right in one line instead of a traceback; exit status 1."""
+    try:
+        yield
+    except (StartupError, KronosError) as error:
+        typer.echo(f"kronos-api: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+@contextmanager
+def progress(what: str) -> Iterator[None]:
+    """Show on a terminal that `what` is under way, and for how long."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    console = Console(stderr=True)
+    off = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=off) as bar:
+        bar.add_task(what, total=None)
+        yield
+
+
+def results() -> Console:
+    """Where results go."""
+    return Console(width=None if sys.stdout.isatty() else OFF_TERMINAL, highlight=False)
+
+
+def log_to_stderr() -> None:
+    """Keep stdout for results; only what has gone wrong is logged."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

@@ -1,0 +1,146 @@
+"""`kronos-api predict`: a forecast of a CSV file on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+from typer import Option
+
+from kronos_api.cli.console import log_to_stderr, one_line_errors, progress, results
+from kronos_api.config import Settings, load_settings
+from kronos_api.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from kronos_api.engine.checkpoint import ModelInfo
+    from kronos_api.predictor import Forecast, ForecastRequest
+    from kronos_api.stamps import Stamps
+
+MAX_SEED: Final = 2**53 - 1
+PATIENCE: Final = 3600.0
+"""Seconds that a forecast may take when nobody else waits."""
+
+
+def predict(
+    csv: Annotated[Path, typer.Argument(help="Candles, oldest first: time, open, high, ...")],
+    horizon: Annotated[int, Option(min=1, max=512, help="Candles to forecast.")] = 24,
+    history: Annotated[int, Option(min=1, max=2048, help="Candles to use, the last ones.")] = 400,
+    freq: Annotated[str | None, Option(help="Step: 15min, 1D, ...; else inferred.")] = None,
+    calendar: Annotated[str | None, Option(help="Exchange to keep to, such as XNYS.")] = None,
+    samples: Annotated[int | None, Option(min=1, help="Sample paths.")] = None,
+    temperature: Annotated[float | None, Option(min=0, max=100, help="0 is greedy.")] = None,
+    top_k: Annotated[int | None, Option(min=0, max=1024, help="0 keeps all.")] = None,
+    top_p: Annotated[float | None, Option(min=0, max=1, help="1 keeps all.")] = None,
+    seed: Annotated[int | None, Option(min=0, max=MAX_SEED, help="Repeats a forecast.")] = None,
+    quantiles: Annotated[str, Option(help="Levels, such as 0.1,0.9.")] = "",
+    output: Annotated[Path | None, Option(help="Write the forecast as CSV.")] = None,
+    plot: Annotated[Path | None, Option(help="Write a chart, such as out.png.")] = None,
+) -> None:
+    """Forecast the candles of a CSV file. What is not given is as the KRONOS_ variables say."""
+    log_to_stderr()
+    with one_line_errors():
+        settings = load_settings()
+        levels = parse_levels(quantiles)
+        with progress("reading the candles"):
+            from kronos_api.cli.tables import draw, read_series, write
+            from kronos_api.features import time_features
+            from kronos_api.predictor import ForecastRequest
+
+            series = read_series(csv, history)
+            future = asyncio.run(_future(series.stamps, horizon, freq, calendar))
+        request = ForecastRequest(
+            candles=series.candles,
+            history_stamps=time_features(series.stamps.walls),
+            future_stamps=time_features(future.walls),
+            temperature=settings.default_temperature if temperature is None else temperature,
+            top_k=settings.default_top_k if top_k is None else top_k,
+            top_p=settings.default_top_p if top_p is None else top_p,
+            sample_count=samples or settings.default_sample_count,
+            seed=secrets.randbelow(MAX_SEED + 1) if seed is None else seed,
+            quantile_levels=levels,
+        )
+        _check(request, settings)
+        forecast, info = asyncio.run(_forecast(settings, request))
+        _show(f"{csv.name}, {info.model.id}, seed {request.seed}", forecast, future)
+        if info.demo:
+            typer.echo("The bundled checkpoint is a demonstration, not for trading.", err=True)
+        if output is not None:
+            write(forecast, future, output)
+        if plot is not None:
+            draw(series, forecast, future, plot, f"{csv.name}, {info.model.id}")
+
+
+def parse_levels(text: str) -> tuple[float, ...]:
+    """Quantile levels of `0.1,0.9`, ascending; raises `InvalidInput`."""
+    try:
+        levels = {float(part) for part in text.split(",") if part.strip()}
+    except ValueError:
+        levels = {0.0}
+    if not all(0 < level < 1 for level in levels):
+        raise InvalidInput("--quantiles must be levels between 0 and 1, such as 0.1,0.9")
+    return tuple(sorted(levels))
+
+
+def _check(request: ForecastRequest, settings: Settings) -> None:
+    """What the options' own bounds do not say."""
+    if request.sample_count > settings.max_samples:
+        raise InvalidInput(f"--samples must be at most {settings.max_samples}")
+    if request.top_p == 0:
+        raise InvalidInput("--top-p must be greater than 0")
+    if 0 < request.temperature < 0.001:
+        raise InvalidInput("--temperature must be 0 or at least 0.001")
+
+
+async def _future(history: Stamps, horizon: int, freq: str | None, calendar: str | None) -> Stamps:
+    from kronos_api.stamps import Calendars, infer_frequency, parse_frequency
+
+    step = infer_frequency(history) if freq is None else parse_frequency(freq)
+    if calendar is None:
+        return step.following(history, horizon)
+    return await Calendars().following(calendar, history, horizon, step)
+
+
+async def _forecast(settings: Settings, request: ForecastRequest) -> tuple[Forecast, ModelInfo]:
+    """Load what the service would load, and ask it once."""
+    from kronos_api.app import Checkpoints
+    from kronos_api.predictor import AsyncPredictor
+
+    checkpoints = Checkpoints(settings)
+    predictor = AsyncPredictor(
+        checkpoints.load,
+        inference_timeout=PATIENCE,
+        clip=settings.clip_value,
+        kv_cache_mb=settings.kv_cache_mb,
+    )
+    with progress("loading the model"):
+        await asyncio.to_thread(checkpoints.find)
+        await predictor.start()
+        await predictor.ready()
+    assert predictor.info is not None
+    with progress("forecasting"):
+        forecast = await predictor.predict(request, timeout=PATIENCE)
+    await predictor.stop()
+    return forecast, predictor.info
+
+
+def _show(title: str, forecast: Forecast, future: Stamps) -> None:
+    from rich import box
+    from rich.table import Table
+
+    from kronos_api.features import FIELDS
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("time", no_wrap=True)
+    for name in FIELDS[:5]:
+        table.add_column(name, justify="right")
+    close = FIELDS.index("close")
+    for level in forecast.quantiles:
+        table.add_column(f"close {level * 100:g} %", justify="right")
+    for row, stamp in enumerate(future.texts):
+        cuts = [values[row, close] for values in forecast.quantiles.values()]
+        numbers = [*forecast.mean[row, :5], *cuts]
+        table.add_row(stamp, *(f"{number:#.6g}" for number in numbers))
+    results().print(table)

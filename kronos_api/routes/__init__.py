@@ -1,0 +1,1 @@
+"""The paths of the service; each module makes a router from plain values."""

@@ -1,0 +1,49 @@
+"""What is loaded, and what the service is called."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from kronos_api.engine.checkpoint import Part
+from kronos_api.errors import ModelNotReady
+from kronos_api.predictor import AsyncPredictor
+from kronos_api.schemas.responses import (
+    ErrorResponse,
+    ModelDescription,
+    PartDescription,
+    Welcome,
+)
+
+
+def router(predictor: AsyncPredictor, app_name: str) -> APIRouter:
+    """`/v1/models` and `/`."""
+    routes = APIRouter(tags=["about"])
+
+    @routes.get("/v1/models", responses={503: {"model": ErrorResponse}})
+    async def models() -> ModelDescription:
+        """The model and the tokenizer that are loaded."""
+        info = predictor.info
+        if info is None:
+            raise ModelNotReady("No model is loaded.", retry_after=1)
+        return ModelDescription(
+            model=_described(info.model),
+            tokenizer=_described(info.tokenizer),
+            context_length=info.max_context,
+            dtype=info.dtype,
+            device=info.device,
+            device_warning=info.device_warning,
+            demo=info.demo,
+        )
+
+    @routes.get("/")
+    async def root() -> Welcome:
+        """The service's name."""
+        return Welcome(message=app_name)
+
+    return routes
+
+
+def _described(part: Part) -> PartDescription:
+    return PartDescription(
+        id=part.id, revision=part.revision, sha256=part.sha256, parameters=part.parameters
+    )

@@ -1,0 +1,241 @@
+"""Forecasts: one series, or several in a batch.
+
+A request is read, its future stamps are made, the predictor forecasts, the answer is written;
+one deadline holds for all of it. Whatever may take long is done in threads. A caller that leaves
+takes its forecast along.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import structlog
+from fastapi import APIRouter, Request, Response
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
+
+from kronos_api.errors import InternalError, KronosError, PredictionTimeout
+from kronos_api.features import time_features
+from kronos_api.predictor import AsyncPredictor, ForecastRequest
+from kronos_api.schemas.examples import (
+    BATCH_ANSWER,
+    BATCH_REQUESTS,
+    SINGLE_ANSWER,
+    SINGLE_REQUESTS,
+    described,
+)
+from kronos_api.schemas.reading import Reader, Series, numbered
+from kronos_api.schemas.responses import ErrorResponse, PredictResponse
+from kronos_api.schemas.writing import Answered, write_many, write_one
+from kronos_api.stamps import Calendars, Refusal, Stamps
+from kronos_api.telemetry import metrics
+
+LARGE_BODY: Final = 128 * 1024
+"""Bodies of more bytes are read in a thread: this many take some 5 ms."""
+LARGE_ANSWER: Final = 10_000
+"""Answers of more numbers are written in a thread: this many take some 3 ms."""
+GONE: Final = 499
+"""Status counted for a caller that left."""
+
+ERRORS: Final[dict[int | str, dict[str, Any]]] = {
+    400: {"model": ErrorResponse, "description": "INVALID_INPUT, MALFORMED_JSON"},
+    413: {"model": ErrorResponse, "description": "REQUEST_TOO_LARGE"},
+    422: {"model": ErrorResponse, "description": "VALIDATION_ERROR"},
+    500: {"model": ErrorResponse, "description": "INTERNAL_ERROR"},
+    503: {"model": ErrorResponse, "description": "MODEL_NOT_READY, QUEUE_FULL, SHUTTING_DOWN"},
+    504: {"model": ErrorResponse, "description": "PREDICTION_TIMEOUT"},
+}
+
+Result = TypeVar("Result")
+log = structlog.stdlib.get_logger(__name__)
+
+
+def router(predictor: AsyncPredictor, reader: Reader, *, timeout: float) -> APIRouter:
+    """`/v1/predict/*`; a request takes at most `timeout` seconds."""
+    routes = APIRouter(tags=["predict"], responses=ERRORS)
+    forecasts = Forecasts(predictor, Calendars(), timeout)
+
+    @routes.post(
+        "/v1/predict/single",
+        response_model=PredictResponse,
+        openapi_extra=described("PredictRequest", SINGLE_REQUESTS, SINGLE_ANSWER),
+    )
+    async def predict_single(request: Request) -> Response:
+        """Forecast one series."""
+        return await forecasts.answer("single", request, reader.single)
+
+    @routes.post(
+        "/v1/predict/batch",
+        response_model=list[PredictResponse],
+        openapi_extra=described("BatchRequest", BATCH_REQUESTS, BATCH_ANSWER),
+    )
+    async def predict_batch(request: Request) -> Response:
+        """Forecast several series; the answers come in the order of the items."""
+        return await forecasts.answer("batch", request, reader.batch)
+
+    return routes
+
+
+@dataclass(frozen=True, slots=True)
+class Forecasts:
+    """Answers requests for forecasts."""
+
+    predictor: AsyncPredictor
+    calendars: Calendars
+    timeout: float
+
+    async def answer(
+        self, endpoint: str, request: Request, read: Callable[[bytes], list[Series]]
+    ) -> Response:
+        """The response to `request`, whose body `read` takes apart; raises `KronosError`."""
+        started = time.perf_counter()
+        with _observed(endpoint, started):
+            deadline = asyncio.get_running_loop().time() + self.timeout
+            try:
+                async with asyncio.timeout_at(deadline):
+                    body = await request.body()
+                    series = await _off_loop(len(body) > LARGE_BODY, read, body)
+                    _bind(endpoint, series)
+                    answered = await _while_present(
+                        request.receive, self._forecast(series, deadline)
+                    )
+                    return await self._response(endpoint, answered, started)
+            except TimeoutError:
+                raise PredictionTimeout("The request's deadline passed.") from None
+
+    async def _forecast(self, series: Sequence[Series], deadline: float) -> list[Answered]:
+        futures = await self._futures(series)
+        requests = [
+            ForecastRequest(
+                candles=one.candles,
+                history_stamps=time_features(one.history.walls),
+                future_stamps=time_features(future.walls),
+                temperature=one.temperature,
+                top_k=one.top_k,
+                top_p=one.top_p,
+                sample_count=one.sample_count,
+                seed=one.seed,
+                quantile_levels=one.quantile_levels,
+                return_samples=one.return_samples,
+                repair=one.repair,
+            )
+            for one, future in zip(series, futures, strict=True)
+        ]
+        left = deadline - asyncio.get_running_loop().time()
+        forecasts = await self.predictor.predict_many(requests, timeout=max(left, 0.001))
+        answers = zip(series, futures, forecasts, strict=True)
+        return [Answered(*answer) for answer in answers]
+
+    async def _futures(self, series: Sequence[Series]) -> list[Stamps]:
+        """The future stamps of each series, as given or as made."""
+        futures = []
+        for one in series:
+            try:
+                futures.append(await self._future(one))
+            except Refusal as error:
+                raise numbered(error, one.item) from None
+        return futures
+
+    async def _future(self, one: Series) -> Stamps:
+        if one.future is not None:
+            return one.future
+        assert one.freq is not None
+        if one.calendar is None:
+            return one.freq.following(one.history, one.horizon)
+        return await self.calendars.following(one.calendar, one.history, one.horizon, one.freq)
+
+    async def _response(
+        self, endpoint: str, answered: Sequence[Answered], started: float
+    ) -> Response:
+        info = self.predictor.info
+        if info is None or not all(one.finite for one in answered):
+            log.error("forecast without a number")
+            raise InternalError
+        _measure(answered)
+        large = sum(one.size for one in answered) > LARGE_ANSWER
+        total_ms = (time.perf_counter() - started) * 1000
+        if endpoint == "single":
+            content = await _off_loop(large, write_one, answered[0], info, total_ms)
+        else:
+            content = await _off_loop(large, write_many, answered, info, total_ms)
+        return Response(content, media_type="application/json")
+
+
+async def _off_loop(large: bool, work: Callable[..., Result], *args: object) -> Result:
+    """`work(*args)`, in a thread if it is `large`."""
+    return await asyncio.to_thread(work, *args) if large else work(*args)
+
+
+async def _while_present(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
+    """The result of `work`; if the caller leaves first, `work` is cancelled.
+
+    Raises `ClientDisconnect` for a caller that left. The body must have been read.
+    """
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_left(receive))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+@contextmanager
+def _observed(endpoint: str, started: float) -> Iterator[None]:
+    """Count how long a forecast took and how it ended."""
+    status = InternalError.status
+    try:
+        yield
+        status = 200
+    except KronosError as error:
+        status = error.status
+        if isinstance(error, PredictionTimeout):
+            metrics.TIMEOUTS.labels(endpoint).inc()
+        raise
+    except (ClientDisconnect, asyncio.CancelledError):
+        status = GONE
+        raise
+    finally:
+        elapsed = time.perf_counter() - started
+        metrics.PREDICTION_LATENCY.labels(endpoint, str(status)).observe(elapsed)
+
+
+def _bind(endpoint: str, series: Sequence[Series]) -> None:
+    """What the request's log line tells of its series; sums, where it is a batch."""
+    structlog.contextvars.bind_contextvars(
+        history=sum(len(one.history) for one in series),
+        horizon=sum(one.horizon for one in series),
+        samples=sum(one.sample_count for one in series),
+    )
+    if endpoint == "single":
+        structlog.contextvars.bind_contextvars(series_id=series[0].series_id)
+    else:
+        structlog.contextvars.bind_contextvars(items=len(series))
+    for one in series:
+        metrics.PREDICTION_INPUT_SIZE.labels(endpoint).observe(len(one.history))
+
+
+def _measure(answered: Sequence[Answered]) -> None:
+    """Count what the model did; the log line has the longest times of a batch."""
+    for one in answered:
+        metrics.QUEUE_WAIT.observe(one.forecast.queue_ms / 1000)
+        metrics.MODEL_INFERENCE.observe(one.forecast.inference_ms / 1000)
+        metrics.TOKENS_DECODED.inc(one.series.sample_count * one.series.horizon)
+    structlog.contextvars.bind_contextvars(
+        queue_ms=round(max(one.forecast.queue_ms for one in answered), 3),
+        inference_ms=round(max(one.forecast.inference_ms for one in answered), 3),
+    )

@@ -1,0 +1,108 @@
+"""The rules of candles, on whole columns at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kronos_api.features import FIELDS, PRICES, Floats, candle_matrix
+from kronos_api.schemas.requests import MAX_VALUE, Candle, Columns
+from kronos_api.stamps import Breach, Refusal
+
+FINITE: Final = "finite in float32"
+LARGEST: Final = f"at most {MAX_VALUE:g}"
+
+Column = Sequence[float]
+
+
+def read_candles(candles: Sequence[Candle] | Columns) -> Floats:
+    """Candles as float32 [history, 6]; raises `Refusal` that names every value at fault."""
+    columns = _by_field(candles) if isinstance(candles, Columns) else _transposed(candles)
+    values = {
+        name: np.array(column, dtype=np.float64)
+        for name, column in columns.items()
+        if column is not None
+    }
+    breaches = [breach for name, column in values.items() for breach in _bounds(name, column)]
+    breaches += _order(values)
+    if not breaches:
+        breaches += _computed_amount(values)
+    if breaches:
+        raise Refusal(breaches)
+    return candle_matrix(columns)
+
+
+def _by_field(candles: Columns) -> dict[str, Column | None]:
+    columns: dict[str, Column | None] = {name: getattr(candles, name) for name in FIELDS}
+    rows = len(candles.open)
+    breaches = [
+        Breach(f"candles.{name}", f"as long as candles.open ({rows})")
+        for name, column in columns.items()
+        if column is not None and len(column) != rows
+    ]
+    if candles.amount is not None and candles.volume is None:
+        breaches.append(_amount_alone(None))
+    if breaches:
+        raise Refusal(breaches)
+    return columns
+
+
+def _transposed(candles: Sequence[Candle]) -> dict[str, Column | None]:
+    columns: dict[str, Column | None] = {
+        name: [getattr(candle, name) for candle in candles] for name in PRICES
+    }
+    breaches = []
+    for name in FIELDS[4:]:
+        column = [getattr(candle, name) for candle in candles]
+        missing = [index for index, value in enumerate(column) if value is None]
+        columns[name] = None if missing else column
+        if 0 < len(missing) < len(candles):
+            rule = "given in all candles or in none"
+            breaches += [Breach(f"candles.{name}", rule, index) for index in missing]
+    if not breaches and columns["volume"] is None and columns["amount"] is not None:
+        breaches.append(_amount_alone(0))
+    if breaches:
+        raise Refusal(breaches)
+    return columns
+
+
+def _amount_alone(index: int | None) -> Breach:
+    return Breach("candles.amount", "absent where there is no volume", index)
+
+
+def _bounds(name: str, column: NDArray[np.float64]) -> list[Breach]:
+    """Finite, of the right sign as float32, and not too large."""
+    with np.errstate(over="ignore"):
+        single = column.astype(np.float32)
+    finite = np.isfinite(single)
+    price = name in PRICES
+    low = single <= 0 if price else single < 0
+    return (
+        _where(~finite, name, FINITE)
+        + _where(finite & low, name, "greater than 0" if price else "at least 0")
+        + _where(finite & (column > MAX_VALUE), name, LARGEST)
+    )
+
+
+def _order(values: dict[str, NDArray[np.float64]]) -> list[Breach]:
+    """Open and close lie between low and high."""
+    top = np.maximum(values["open"], values["close"])
+    bottom = np.minimum(values["open"], values["close"])
+    # Comparisons with NaN are false: what is not finite is told of elsewhere.
+    return _where(values["high"] < top, "high", "at least open and close") + _where(
+        values["low"] > bottom, "low", "at most open and close"
+    )
+
+
+def _computed_amount(values: dict[str, NDArray[np.float64]]) -> list[Breach]:
+    if "volume" not in values or "amount" in values:
+        return []
+    amount = values["volume"] * np.mean([values[name] for name in PRICES], axis=0)
+    return _where(amount > MAX_VALUE, "volume", f"{LARGEST} when multiplied by the mean price")
+
+
+def _where(faulty: NDArray[np.bool_], name: str, constraint: str) -> list[Breach]:
+    return [Breach(f"candles.{name}", constraint, int(index)) for index in np.flatnonzero(faulty)]

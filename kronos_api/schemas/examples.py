@@ -1,0 +1,114 @@
+"""Requests and an answer for the documentation; the requests work when they are posted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+_ROWS: Final = [
+    {"open": 100.0, "high": 100.9, "low": 99.6, "close": 100.4, "volume": 1200},
+    {"open": 100.4, "high": 101.2, "low": 100.1, "close": 101.0, "volume": 1350},
+    {"open": 101.0, "high": 101.1, "low": 100.2, "close": 100.5, "volume": 980},
+    {"open": 100.5, "high": 101.6, "low": 100.4, "close": 101.3, "volume": 1410},
+]
+_COLUMNS: Final = {
+    name: [row[name] for row in _ROWS] for name in ("open", "high", "low", "close", "volume")
+}
+_HOURS: Final = [f"2025-03-03T{hour:02d}:00:00Z" for hour in range(9, 13)]
+
+_COLUMNAR: Final = {
+    "series_id": "BTC-USD",
+    "candles": _COLUMNS,
+    "timestamps": _HOURS,
+    "horizon": 4,
+    "freq": "1h",
+}
+
+SINGLE_REQUESTS: Final[Mapping[str, Any]] = {
+    "columnar": {"summary": "Candles as columns, and a horizon", "value": _COLUMNAR},
+    "rows": {
+        "summary": "Candles as objects, and the future stamps",
+        "value": {
+            "series_id": "BTC-USD",
+            "candles": _ROWS,
+            "timestamps": _HOURS,
+            "prediction_timestamps": ["2025-03-03T13:00:00Z", "2025-03-03T14:00:00Z"],
+        },
+    },
+    "samples": {
+        "summary": "Ten sample paths of one seed, and quantiles over them",
+        "value": _COLUMNAR
+        | {
+            "overrides": {"sample_count": 10, "temperature": 0.8, "seed": 7},
+            "quantile_levels": [0.1, 0.5, 0.9],
+            "return_samples": True,
+        },
+    },
+    "calendar": {
+        "summary": "Only in the sessions of an exchange, in its local time",
+        "value": {
+            "series_id": "AAPL",
+            "candles": _ROWS,
+            "timestamps": [f"2025-03-07T{hour}:30" for hour in range(12, 16)],
+            "horizon": 5,
+            "freq": "1h",
+            "calendar": "XNYS",
+        },
+    },
+}
+
+BATCH_REQUESTS: Final[Mapping[str, Any]] = {
+    "two series": {
+        "summary": "Two series that differ in form and horizon",
+        "value": {
+            "items": [
+                _COLUMNAR,
+                {
+                    "series_id": "ETH-USD",
+                    "candles": _ROWS,
+                    "timestamps": _HOURS,
+                    "horizon": 2,
+                    "overrides": {"top_p": 0.95},
+                },
+            ]
+        },
+    },
+}
+
+_ANSWER: Final = {
+    "series_id": "BTC-USD",
+    "prediction": [
+        {
+            "timestamp": "2025-03-03T13:00:00Z",
+            "open": 101.28,
+            "high": 101.72,
+            "low": 100.97,
+            "close": 101.35,
+            "volume": 1304.6,
+            "amount": 132102.3,
+        }
+    ],
+    "seed": 5129640023714,
+    "context_used": 4,
+    "repaired": 0,
+    "model_version": "kronos-demo@0f343b0931126a20",
+    "tokenizer_version": "kronos-demo@5c1f8a6e4ce03dd2",
+    "timings_ms": {"queue": 0.21, "inference": 18.4, "total": 20.1},
+    "demo": True,
+}
+
+SINGLE_ANSWER: Final[Mapping[str, Any]] = {"one step": {"value": _ANSWER}}
+BATCH_ANSWER: Final[Mapping[str, Any]] = {"one series": {"value": [_ANSWER]}}
+
+
+def described(
+    model: str, requests: Mapping[str, Any], answers: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The OpenAPI operation's body of `model` (which the router does not see) and examples."""
+    schema = {"$ref": f"#/components/schemas/{model}"}
+    body = {"application/json": {"schema": schema, "examples": requests}}
+    answer = {"application/json": {"examples": answers}}
+    return {
+        "requestBody": {"required": True, "content": body},
+        "responses": {"200": {"content": answer}},
+    }

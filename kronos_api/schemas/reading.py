@@ -1,0 +1,237 @@
+"""From the bytes of a body to series that are ready to be forecast.
+
+Everything here is plain work without waiting: the caller decides in which thread it is done.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from kronos_api.errors import KronosError
+from kronos_api.features import Floats
+from kronos_api.schemas.candles import read_candles
+from kronos_api.schemas.faults import told
+from kronos_api.schemas.requests import (
+    MAX_SEED,
+    BatchItem,
+    BatchRequest,
+    Overrides,
+    PredictRequest,
+)
+from kronos_api.schemas.splitting import split_items
+from kronos_api.stamps import (
+    Breach,
+    Frequency,
+    Refusal,
+    Stamps,
+    infer_frequency,
+    parse_frequency,
+    parse_stamps,
+    refusal,
+)
+
+MOST_VALUES: Final = 32_768
+"""Values that are parsed at once: over twice what a series can hold.
+
+They are counted before, so that no body takes long to refuse."""
+LONGEST_ITEM: Final = 2**21
+"""Bytes that an item of a batch may take: over three times what a series fills."""
+
+Wire = TypeVar("Wire", bound=BaseModel)
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What a request need not say."""
+
+    pred_len: int
+    temperature: float
+    top_k: int
+    top_p: float
+    sample_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds that the operator sets; `work` is sample paths times steps, over a request."""
+
+    batch_items: int
+    samples: int
+    work: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Series:
+    """One series with everything that is asked of it, checked.
+
+    item: its number in a batch. candles: float32 [history, 6]. `future` is None where stamps
+    are to be made: `horizon` of them, `freq` apart, in the sessions of `calendar`.
+    """
+
+    item: int | None
+    series_id: str | None
+    candles: Floats
+    history: Stamps
+    future: Stamps | None
+    horizon: int
+    freq: Frequency | None
+    calendar: str | None
+    temperature: float
+    top_k: int
+    top_p: float
+    sample_count: int
+    seed: int
+    quantile_levels: tuple[float, ...]
+    return_samples: bool
+    repair: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Reads bodies by the service's defaults and limits."""
+
+    defaults: Defaults
+    limits: Limits
+
+    def single(self, body: bytes) -> list[Series]:
+        """The one series of a body of `/v1/predict/single`; raises `KronosError`."""
+        series = self._series(_parse(PredictRequest, body), None)
+        self._check_work([series])
+        return [series]
+
+    def batch(self, body: bytes) -> list[Series]:
+        """The series of a body of `/v1/predict/batch`, in order; raises `KronosError`."""
+        most = self.limits.batch_items
+        parts = split_items(body, longest=LONGEST_ITEM, most=most)
+        # A body that cannot be split is hardly ever right; as a whole it tells what is wrong.
+        whole = _parse(BatchRequest, body).items if parts is None else ()
+        if len(parts or whole) > most:
+            raise refusal("items", f"at most {most} long")
+        items = whole or (_parse(BatchItem, part, n) for n, part in enumerate(parts or ()))
+        series = [self._series(item, number) for number, item in enumerate(items)]
+        self._check_work(series)
+        return series
+
+    def _series(self, request: PredictRequest, item: int | None) -> Series:
+        overrides = request.overrides or Overrides()
+        faults = _Faults()
+        faults += _misfits(request, overrides)
+        candles = faults.of(lambda: read_candles(request.candles))
+        history = faults.of(lambda: parse_stamps(request.timestamps, "timestamps"))
+        if candles is not None and len(request.timestamps) != len(candles):
+            rule = f"as long as candles ({len(candles)})"
+            faults.append(Breach("timestamps", rule))
+        future = None
+        if request.prediction_timestamps is not None and history is not None:
+            future = faults.of(lambda: _future(request.prediction_timestamps or (), history))
+        freq = None
+        if request.prediction_timestamps is None and history is not None:
+            freq = faults.of(
+                lambda: (
+                    infer_frequency(history)
+                    if request.freq is None
+                    else parse_frequency(request.freq)
+                )
+            )
+        sample_count = overrides.sample_count or self.defaults.sample_count
+        if sample_count > self.limits.samples:
+            rule = f"at most {self.limits.samples}"
+            faults.append(Breach("overrides.sample_count", rule))
+        if faults:
+            raise numbered(Refusal(faults), item)
+        assert candles is not None and history is not None
+        return Series(
+            item=item,
+            series_id=request.series_id,
+            candles=candles,
+            history=history,
+            future=future,
+            horizon=_horizon(request, overrides, self.defaults.pred_len),
+            freq=freq,
+            calendar=request.calendar,
+            temperature=_or(overrides.temperature, self.defaults.temperature),
+            top_k=_or(overrides.top_k, self.defaults.top_k),
+            top_p=_or(overrides.top_p, self.defaults.top_p),
+            sample_count=sample_count,
+            seed=_or(overrides.seed, secrets.randbelow(MAX_SEED + 1)),
+            quantile_levels=tuple(request.quantile_levels or ()),
+            return_samples=request.return_samples,
+            repair=request.repair,
+        )
+
+    def _check_work(self, series: Sequence[Series]) -> None:
+        work = sum(one.sample_count * one.horizon for one in series)
+        if work > self.limits.work:
+            rule = f"at most {self.limits.work} times the horizon, summed over the request"
+            raise refusal("overrides.sample_count", rule)
+
+
+class _Faults(list[Breach]):
+    """Breaches of several rules, collected."""
+
+    def of(self, step: Callable[[], Result]) -> Result | None:
+        """What `step` gives; None, and its breaches here, if it refuses."""
+        try:
+            return step()
+        except Refusal as error:
+            self.extend(error.breaches)
+            return None
+
+
+def numbered(error: Refusal, item: int | None) -> Refusal:
+    """`error` as that of the batch's item number `item`; None: there is no batch."""
+    return Refusal([replace(breach, item=item) for breach in error.breaches])
+
+
+def _parse(model: type[Wire], body: bytes, item: int | None = None) -> Wire:
+    if body.count(b",") >= MOST_VALUES:
+        raise numbered(refusal("body", f"of at most {MOST_VALUES} values"), item)
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        refused: KronosError = told(error, item)
+    # Raised out here, so that the input does not hang on it.
+    raise refused
+
+
+def _misfits(request: PredictRequest, overrides: Overrides) -> list[Breach]:
+    """Options that contradict each other."""
+    breaches = []
+    given = request.prediction_timestamps
+    if given is not None:
+        names = ("horizon", "freq", "calendar")
+        rule = "absent where prediction_timestamps are given"
+        breaches += [Breach(name, rule) for name in names if getattr(request, name) is not None]
+    steps = request.horizon if given is None else len(given)
+    if steps is not None and overrides.pred_len not in (None, steps):
+        rule = f"the number of future stamps ({steps})"
+        breaches.append(Breach("overrides.pred_len", rule))
+    if 0 < (overrides.temperature or 0) < 0.001:
+        breaches.append(Breach("overrides.temperature", "0 or at least 0.001"))
+    levels = request.quantile_levels or []
+    repeated = [index for index, level in enumerate(levels) if level in levels[:index]]
+    breaches += [Breach("quantile_levels", "given once", index) for index in repeated]
+    return breaches
+
+
+def _future(texts: Sequence[str], history: Stamps) -> Stamps:
+    future = parse_stamps(texts, "prediction_timestamps", aware=history.aware)
+    if future.instants[0] <= history.instants[-1]:
+        raise refusal("prediction_timestamps", "after the last of timestamps", 0)
+    return future
+
+
+def _horizon(request: PredictRequest, overrides: Overrides, default: int) -> int:
+    if request.prediction_timestamps is not None:
+        return len(request.prediction_timestamps)
+    return request.horizon or overrides.pred_len or default
+
+
+def _or(given: Result | None, default: Result) -> Result:
+    return default if given is None else given

@@ -1,0 +1,124 @@
+"""Requests as they come in. Types are strict: "1.5" and true are no numbers, 5.0 is no integer.
+
+Bounds of single values stand here; rules that hold between values are in `candles` and `reading`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from pydantic import BaseModel, ConfigDict, Field, Tag
+
+MAX_HISTORY: Final = 2048
+MAX_HORIZON: Final = 512
+MAX_SEED: Final = 2**53 - 1
+"""Seeds survive readers of JSON that hold numbers as doubles."""
+MAX_VALUE: Final = 1e17
+"""Largest price, volume or amount: float32 statistics over a history of them stay finite."""
+
+Price = Annotated[float, Field(json_schema_extra={"exclusiveMinimum": 0, "maximum": MAX_VALUE})]
+Quantity = Annotated[float, Field(json_schema_extra={"minimum": 0, "maximum": MAX_VALUE})]
+# After one fault in a list the rest is not looked at: a list of faults costs more than its values.
+Prices = Annotated[list[Price], Field(max_length=MAX_HISTORY, fail_fast=True)]
+Quantities = Annotated[list[Quantity], Field(max_length=MAX_HISTORY, fail_fast=True)]
+Level = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+
+
+class Wire(BaseModel):
+    """Strict types, and unknown keys are refused."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True
+    )
+
+
+class Candle(Wire):
+    """One candle. Volume, and amount with it, stand in all candles of a series or in none."""
+
+    open: Price
+    high: Price
+    low: Price
+    close: Price
+    volume: Quantity | None = None
+    amount: Quantity | None = None
+
+
+class Columns(Wire):
+    """The candles of one series as arrays of the same length."""
+
+    open: Annotated[Prices, Field(min_length=1)]
+    high: Prices
+    low: Prices
+    close: Prices
+    volume: Quantities | None = None
+    amount: Quantities | None = None
+
+
+class Overrides(Wire):
+    """What this forecast does differently from the service's defaults."""
+
+    pred_len: int | None = Field(default=None, ge=1, le=MAX_HORIZON)
+    """Forecast steps; with `prediction_timestamps` or `horizon` it must agree with them."""
+    temperature: float | None = Field(default=None, ge=0, le=100, allow_inf_nan=False)
+    """0 is greedy; else at least 0.001."""
+    top_k: int | None = Field(default=None, ge=0, le=1024)
+    """Sample from the likeliest `top_k` tokens; 0: all. Applied before `top_p`."""
+    top_p: float | None = Field(default=None, gt=0, le=1, allow_inf_nan=False)
+    """Sample from the likeliest tokens that make up this probability."""
+    sample_count: int | None = Field(default=None, ge=1)
+    """Sample paths; the service sets an upper bound."""
+    seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
+    """The same request with the same seed has the same forecast."""
+
+
+class PredictRequest(Wire):
+    """One series and what is asked of it.
+
+    The future is given by `prediction_timestamps`, or by `horizon` with `freq` and `calendar`,
+    or left to the service's default length.
+    """
+
+    series_id: str | None = Field(default=None, min_length=1, max_length=128)
+    """Comes back in the response."""
+    candles: (
+        Annotated[
+            list[Candle],
+            Field(min_length=1, max_length=MAX_HISTORY, fail_fast=True),
+            Tag("rows"),
+        ]
+        | Annotated[Columns, Tag("columns")]
+    )
+    """Oldest first. low ≤ open, close ≤ high; without amount it is volume times mean price."""
+    timestamps: list[Timestamp] = Field(min_length=1, max_length=MAX_HISTORY, fail_fast=True)
+    """One for each candle: ISO 8601, strictly ascending, all with or all without an offset."""
+    prediction_timestamps: list[Timestamp] | None = Field(
+        default=None, min_length=1, max_length=MAX_HORIZON, fail_fast=True
+    )
+    """The future stamps, all after the last of `timestamps`."""
+    horizon: int | None = Field(default=None, ge=1, le=MAX_HORIZON)
+    """Number of future stamps to make."""
+    freq: str | None = Field(default=None, max_length=32)
+    """Step between them as a pandas offset; inferred from three or more `timestamps`."""
+    calendar: str | None = Field(default=None, max_length=32)
+    """Exchange code, such as XNYS: the future stamps fall into its sessions only."""
+    overrides: Overrides | None = None
+    """Each key on its own replaces a default of the service."""
+    quantile_levels: list[Level] | None = Field(default=None, max_length=20, fail_fast=True)
+    """Quantiles over the sample paths, for all six fields."""
+    return_samples: bool = False
+    """Whether the sample paths themselves come back."""
+    repair: bool = True
+    """Make what comes back possible candles: high and low enclose open and close, volume ≥ 0."""
+
+
+class BatchItem(PredictRequest):
+    """One series of a batch."""
+
+    series_id: str = Field(min_length=1, max_length=128)
+
+
+class BatchRequest(Wire):
+    """Several series, answered in order, all or none; they may differ in everything."""
+
+    items: list[BatchItem] = Field(min_length=1, max_length=1024, fail_fast=True)

@@ -1,0 +1,194 @@
+"""Answers as they go out. Written by hand in `writing`, so these models are the contract."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Answer(BaseModel):
+    """An answer: nothing but the fields named."""
+
+    model_config = ConfigDict(
+        extra="forbid", protected_namespaces=(), use_attribute_docstrings=True
+    )
+
+
+class ForecastCandle(Answer):
+    """The forecast of one step: the mean over the sample paths."""
+
+    timestamp: str
+    """In the style and at the offset of the request's stamps."""
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
+    amount: float
+
+
+class Arrays(Answer):
+    """The six fields of a forecast, one number for each step."""
+
+    open: list[float]
+    high: list[float]
+    low: list[float]
+    close: list[float]
+    volume: list[float]
+    amount: list[float]
+
+
+class Timings(Answer):
+    """Where the time went, in milliseconds; `total` is that of the whole request."""
+
+    queue: float
+    inference: float
+    total: float
+
+
+class PredictResponse(Answer):
+    """The forecast of one series. All numbers are float32, written as short as they can be."""
+
+    series_id: str | None
+    prediction: list[ForecastCandle]
+    quantiles: dict[str, Arrays] | None = None
+    """By level, if levels were asked for."""
+    samples: list[Arrays] | None = None
+    """The sample paths, if they were asked for."""
+    seed: int
+    """The same request with this seed has the same forecast."""
+    context_used: int
+    """Candles of the history that the model has seen."""
+    repaired: int
+    """Numbers that were changed to make possible candles."""
+    model_version: str
+    tokenizer_version: str
+    timings_ms: Timings
+    demo: bool
+    """Whether the bundled demonstration checkpoint answered: nothing to trade on."""
+
+
+class Fault(Answer):
+    """One thing that is wrong with a request."""
+
+    item: int | None = None
+    """Number of the series in a batch."""
+    field: str
+    index: int | None
+    """Number of the element in the field."""
+    constraint: str
+    """What the value must be; the value is not repeated."""
+
+
+class ErrorBody(Answer):
+    """What went wrong."""
+
+    code: str
+    message: str
+    details: list[Fault]
+    request_id: str | None
+
+
+class ErrorResponse(Answer):
+    """The one shape of every refusal and failure."""
+
+    error: ErrorBody
+
+
+class Status(Answer):
+    """The process lives."""
+
+    status: Literal["ok"]
+
+
+class Readiness(Answer):
+    """Whether forecasts are taken."""
+
+    status: Literal["ok", "loading", "draining", "failed"]
+    model_loaded: bool
+    device: str | None
+    device_warning: str | None
+
+
+class ModelCheck(Answer):
+    """The model; `version` once it is loaded."""
+
+    status: Literal["ok", "loading", "draining", "failed"]
+    loaded: bool
+    version: str | None
+
+
+class MemoryCheck(Answer):
+    """Memory of the process and of the machine."""
+
+    status: Literal["ok", "degraded"]
+    process_mb: float
+    system_total_mb: float
+    system_available_mb: float
+    system_percent: float
+
+
+class DiskCheck(Answer):
+    """The disk that holds the root."""
+
+    status: Literal["ok", "degraded"]
+    total_gb: float
+    free_gb: float
+    percent: float
+
+
+class QueueCheck(Answer):
+    """Series that wait for the model, and those in it."""
+
+    status: Literal["ok", "degraded"]
+    waiting: int
+    active: int
+    limit: int
+
+
+class Checks(Answer):
+    """What was looked at."""
+
+    model: ModelCheck
+    memory: MemoryCheck
+    disk: DiskCheck
+    queue: QueueCheck
+
+
+class Health(Answer):
+    """Health in detail."""
+
+    status: Literal["healthy", "degraded"]
+    timestamp: str
+    uptime_seconds: float
+    checks: Checks
+
+
+class PartDescription(Answer):
+    """One checkpoint that is loaded."""
+
+    id: str
+    revision: str | None
+    sha256: str
+    """Of the weights."""
+    parameters: int
+
+
+class ModelDescription(Answer):
+    """What is loaded, and where."""
+
+    model: PartDescription
+    tokenizer: PartDescription
+    context_length: int
+    """Candles the model sees at most."""
+    dtype: str
+    device: str
+    device_warning: str | None
+    demo: bool
+
+
+class Welcome(Answer):
+    """The service's name."""
+
+    message: str

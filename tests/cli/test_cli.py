@@ -1,0 +1,50 @@
+"""The command line as a whole."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from kronos_api import __version__
+from tests.cli.conftest import Command
+
+HEAVY = ("fastapi", "matplotlib", "pandas", "torch", "uvicorn")
+
+
+def test_version(command: Command) -> None:
+    result = command("--version")
+    assert (result.exit_code, result.output) == (0, f"kronos-api {__version__}\n")
+
+
+@pytest.mark.parametrize("name", ["serve", "predict", "fetch"])
+def test_commands_explain_themselves(command: Command, name: str) -> None:
+    assert name in command("--help").output
+    result = command(name, "--help")
+    assert result.exit_code == 0
+    assert f"{name} [OPTIONS]" in result.output
+
+
+def test_no_command_shows_the_help(command: Command) -> None:
+    assert "Commands" in command().output
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, kronos_api.cli\n"
+        "try: kronos_api.cli.main()\n"
+        f"finally: print(*(set({HEAVY}) & set(sys.modules)), file=sys.stderr)"
+    )
+    began = time.perf_counter()
+    result = subprocess.run(
+        [sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True
+    )
+    assert result.stderr.strip() == ""
+    assert time.perf_counter() - began < 10
+
+
+def test_module_is_the_command() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "kronos_api", "--version"], capture_output=True, text=True
+    )
+    assert (result.returncode, result.stdout) == (0, f"kronos-api {__version__}\n")

@@ -1,0 +1,111 @@
+"""`kronos-api predict` on the example candles and the bundled checkpoint."""
+
+import csv
+import math
+from pathlib import Path
+
+import pytest
+
+from kronos_api.cli.predict import parse_levels
+from kronos_api.errors import InvalidInput
+from tests.cli.conftest import Command
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "candles.csv"
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_forecast_as_table_csv_and_chart(command: Command, tmp_path: Path) -> None:
+    output, plot = tmp_path / "out.csv", tmp_path / "out.png"
+    options = ("--horizon", 5, "--samples", 4, "--quantiles", "0.9,0.1", "--seed", 7)
+    result = command("predict", EXAMPLE, *options, "--output", output, "--plot", plot)
+    assert result.exit_code == 0, result.output
+    assert "seed 7" in result.stdout
+    assert "close 10 %" in result.stdout
+    assert "not for trading" in result.stderr
+    table = rows(output)
+    stamps = [f"2026-03-07T{time}Z" for time in ("05:00:00", "05:15:00", "05:30:00", "05:45:00")]
+    assert [row["timestamps"] for row in table] == [*stamps, "2026-03-07T06:00:00Z"]
+    for row in table:
+        assert row["timestamps"] in result.stdout
+        assert all(math.isfinite(float(row[name])) for name in row if name != "timestamps")
+        assert float(row["close-q-0.1"]) <= float(row["close-q-0.9"])
+        assert float(row["low"]) <= float(row["close"]) <= float(row["high"])
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_seed_decides(command: Command, tmp_path: Path) -> None:
+    def forecast(*options: object) -> list[dict[str, str]]:
+        arguments = ("--horizon", 3, "--history", 64, "--output", tmp_path / "out.csv", *options)
+        result = command("predict", EXAMPLE, *arguments)
+        assert result.exit_code == 0, result.output
+        return rows(tmp_path / "out.csv")
+
+    first = forecast("--seed", 1)
+    assert first == forecast("--seed", 1)
+    assert first != forecast("--seed", 2)
+    assert forecast("--temperature", 0) == forecast("--temperature", 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "stamps"),
+    [
+        (("--history", "32", "--freq", "1h"), ["2026-03-07T05:45:00Z", "2026-03-07T06:45:00Z"]),
+        # The 7th of March 2026 is a Saturday; New York opens on Monday in daylight saving time.
+        (("--calendar", "xnys"), ["2026-03-09T13:30:00Z", "2026-03-09T13:45:00Z"]),
+    ],
+)
+def test_future_stamps(
+    command: Command, tmp_path: Path, options: tuple[str, ...], stamps: list[str]
+) -> None:
+    output = tmp_path / "out.csv"
+    arguments = ("--horizon", 2, "--output", output, *options)
+    result = command("predict", EXAMPLE, *arguments)
+    assert result.exit_code == 0, result.output
+    assert [row["timestamps"] for row in rows(output)] == stamps
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--quantiles", "0.5,1"), "--quantiles must be levels between 0 and 1"),
+        (("--quantiles", "high"), "--quantiles must be levels between 0 and 1"),
+        (("--samples", "65"), "--samples must be at most 64"),
+        (("--top-p", "0"), "--top-p must be greater than 0"),
+        (("--temperature", "0.0001"), "--temperature must be 0 or at least 0.001"),
+        (("--freq", "sometimes"), "freq must be a pandas offset"),
+        (("--calendar", "NOWHERE"), "calendar must be the code of a known exchange"),
+        (("--history", "2"), "freq must be given"),
+    ],
+)
+def test_what_is_refused_is_one_line(command: Command, options: tuple[str, ...], told: str) -> None:
+    result = command("predict", EXAMPLE, *options)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"kronos-api: {told}")
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize("option", [("--horizon", 0), ("--horizon", 513), ("--history", 2049)])
+def test_bounds_are_usage_errors(command: Command, option: tuple[str, int]) -> None:
+    assert command("predict", EXAMPLE, *option).exit_code == 2
+
+
+def test_bad_checkpoint_is_one_line(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("KRONOS_MODEL_PATH", str(tmp_path / "nowhere"))
+    result = command("predict", EXAMPLE)
+    assert result.exit_code == 1
+    assert "nowhere" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_levels_are_sorted_and_each_once() -> None:
+    assert parse_levels(" 0.9, .1,0.10,") == (0.1, 0.9)
+    assert parse_levels("") == ()
+    with pytest.raises(InvalidInput):
+        parse_levels("nan")

@@ -1,0 +1,179 @@
+"""Candles from CSV files, forecasts as CSV files and charts."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kronos_api.cli.tables import Series, draw, read_series, to_table, write
+from kronos_api.errors import InvalidInput
+from kronos_api.features import FIELDS
+from kronos_api.predictor import Forecast
+from kronos_api.stamps import Stamps, parse_stamps
+
+HEADER = "timestamps,open,high,low,close,volume"
+GOOD = ("2026-01-05,10,12,9,11,100", "2026-01-06,11,13,10,12,200", "2026-01-07,12,14,11,13,300")
+
+
+def saved(folder: Path, *lines: str) -> Path:
+    path = folder / "candles.csv"
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def test_reads_candles(tmp_path: Path) -> None:
+    series = read_series(saved(tmp_path, HEADER, *GOOD), rows=10)
+    assert series.candles.dtype == np.float32
+    expected = [
+        [10, 12, 9, 11, 100, 1050],
+        [11, 13, 10, 12, 200, 2300],
+        [12, 14, 11, 13, 300, 3750],
+    ]
+    np.testing.assert_array_equal(series.candles, np.array(expected, dtype=np.float32))
+    assert series.stamps.texts == ["2026-01-05", "2026-01-06", "2026-01-07"]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_takes_the_last_rows(tmp_path: Path, rows: int) -> None:
+    series = read_series(saved(tmp_path, HEADER, *GOOD), rows)
+    assert series.candles[:, 3].tolist() == [11.0, 12.0, 13.0][-rows:]
+    assert len(series.stamps) == rows
+
+
+@pytest.mark.parametrize(
+    ("header", "line", "expected"),
+    [
+        ("Datetime, Open, HIGH, Low, Close", "2026-01-05 10:00, 1, 3, 1, 2", [1, 3, 1, 2, 0, 0]),
+        ("close,low,high,open,when,date", "2,1,3,1,x,2026-01-05", [1, 3, 1, 2, 0, 0]),
+        ("when,open,high,low,close,vol", "2026-01-05,1,3,1,2,8", [1, 3, 1, 2, 8, 14]),
+        ("date,open,high,low,close,Volume,AMOUNT", "2026-01-05,1,3,1,2,8,9", [1, 3, 1, 2, 8, 9]),
+    ],
+)
+def test_finds_columns_by_name(
+    tmp_path: Path, header: str, line: str, expected: list[float]
+) -> None:
+    series = read_series(saved(tmp_path, header, line), rows=5)
+    assert series.candles.tolist() == [expected]
+    assert series.stamps.texts[0].startswith("2026-01-05")
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ((), "cannot be read"),
+        ((HEADER,), "has no candles"),
+        (("date,open,high,volume",), "has no column low, close"),
+        (("date,open,high,low,close,Close", GOOD[0]), "more than one column close"),
+        (("date,open,high,low,close,amount", GOOD[0]), "amount and none for volume"),
+        ((HEADER, "2026-01-05,10,12,9,x,1"), "line 2: close must be a finite number"),
+        ((HEADER, "2026-01-05,10,12,9,,1"), "line 2: close must be a finite number"),
+        ((HEADER, "2026-01-05,10,12,9,inf,1"), "line 2: close must be a finite number"),
+        ((HEADER, GOOD[0], "2026-01-06,0,12,0,11,1"), "line 3: open must be greater than 0"),
+        ((HEADER, "2026-01-05,1e-50,12,9,11,1"), "line 2: open must be greater than 0"),
+        ((HEADER, "2026-01-05,10,12,9,11,-1"), "line 2: volume must be at least 0"),
+        ((HEADER, "2026-01-05,10,1e18,9,11,1"), "line 2: high must be at most 1e+17"),
+        ((HEADER, "2026-01-05,10,1e39,9,11,1"), "line 2: high must be at most 1e+17"),
+        ((HEADER, "2026-01-05,10,12,9,11,1e17"), "line 2: volume times price must be at most"),
+        ((HEADER, "2026-01-05,10,10.5,9,11,1"), "line 2: high must be at least open and close"),
+        ((HEADER, "2026-01-05,10,12,10.5,11,1"), "line 2: low must be at most open and close"),
+        ((HEADER, "yesterday,10,12,9,11,1"), "line 2: timestamps must be an ISO 8601"),
+        ((HEADER, ",10,12,9,11,1"), "line 2: timestamps must be an ISO 8601"),
+        ((HEADER, GOOD[0], GOOD[0]), "line 3: timestamps must be after the one before it"),
+    ],
+)
+def test_bad_files_are_refused_by_line(tmp_path: Path, lines: tuple[str, ...], told: str) -> None:
+    path = saved(tmp_path, *lines)
+    with pytest.raises(InvalidInput) as refused:
+        read_series(path, rows=10)
+    assert str(refused.value).startswith(f"{path}: ")
+    assert told in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_lines_are_the_files_also_in_a_part(tmp_path: Path) -> None:
+    path = saved(tmp_path, HEADER, *GOOD[:2], "2026-01-07,12,14,11,15,1")
+    with pytest.raises(InvalidInput, match="line 4: high"):
+        read_series(path, rows=1)
+
+
+def test_old_lines_are_not_read(tmp_path: Path) -> None:
+    path = saved(tmp_path, HEADER, "nonsense,a,b,c,d,e", *GOOD)
+    assert len(read_series(path, rows=3).stamps) == 3
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b'a,b\n"1,2\n', b"a\n1,2\n3,4,5,6\n"])
+def test_what_is_no_csv_is_one_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "candles.csv"
+    path.write_bytes(content)
+    with pytest.raises(InvalidInput, match=r"^[^\n]+$"):
+        read_series(path, rows=3)
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.csv", tmp_path):
+        with pytest.raises(InvalidInput, match="cannot be read: "):
+            read_series(path, rows=3)
+
+
+@pytest.fixture
+def future() -> Stamps:
+    return parse_stamps(["2026-01-08", "2026-01-09"], "timestamps")
+
+
+@pytest.fixture
+def forecast() -> Forecast:
+    mean = np.arange(12, dtype=np.float32).reshape(2, 6) + 10
+    return Forecast(mean, {0.1: mean - 1, 0.9: mean + 1}, None, 3, 0, 0.0, 0.0)
+
+
+def test_table_has_all_fields_and_quantiles(forecast: Forecast, future: Stamps) -> None:
+    table = to_table(forecast, future)
+    quantiles = [f"{name}-q-{level}" for level in (0.1, 0.9) for name in FIELDS]
+    assert list(table.columns) == [*FIELDS, *quantiles]
+    assert table.loc["2026-01-09", "close"] == 19
+    assert table.loc["2026-01-09", "close-q-0.1"] == 18
+
+
+def test_written_table_reads_back(tmp_path: Path, forecast: Forecast, future: Stamps) -> None:
+    write(forecast, future, tmp_path / "out.csv")
+    back = pd.read_csv(tmp_path / "out.csv", index_col="timestamps")
+    np.testing.assert_array_equal(back[list(FIELDS)].to_numpy(), forecast.mean)
+    with pytest.raises(InvalidInput, match="cannot be written"):
+        write(forecast, future, tmp_path / "none" / "out.csv")
+
+
+@pytest.fixture
+def series(tmp_path: Path) -> Series:
+    return read_series(saved(tmp_path, HEADER, *GOOD), rows=3)
+
+
+@pytest.mark.parametrize("quantiles", [0, 1, 2])
+def test_chart_is_a_picture(
+    tmp_path: Path, series: Series, forecast: Forecast, future: Stamps, quantiles: int
+) -> None:
+    levels = dict(list(forecast.quantiles.items())[:quantiles])
+    shown = Forecast(forecast.mean, levels, None, 3, 0, 0.0, 0.0)
+    draw(series, shown, future, tmp_path / "out.png", "a title")
+    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", ["out.nonsense", "none/out.png"])
+def test_chart_that_cannot_be_written(
+    tmp_path: Path, series: Series, forecast: Forecast, future: Stamps, name: str
+) -> None:
+    with pytest.raises(InvalidInput, match="cannot be written"):
+        draw(series, forecast, future, tmp_path / name, "a title")
+
+
+def test_chart_without_matplotlib_tells_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    series: Series,
+    forecast: Forecast,
+    future: Stamps,
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(InvalidInput, match=r"pip install 'kronos-api\[charts\]'"):
+        draw(series, forecast, future, tmp_path / "out.png", "a title")

@@ -1,0 +1,56 @@
+"""The access log: one line and one set of metrics for each request."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from starlette.types import Scope
+
+from kronos_api.middleware.access_log import AccessLog
+from kronos_api.telemetry.metrics import REGISTRY
+from tests.web import serving
+
+
+def counted(route: str, status: int) -> float:
+    labels = {"route": route, "status": str(status)}
+    return REGISTRY.get_sample_value("kronos_requests_total", labels) or 0
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "route", "status"),
+    [
+        ("GET", "/", "/", 200),
+        ("GET", "/v1/models?x=1", "/v1/models", 200),
+        ("GET", "/docs", "/docs", 200),
+        ("GET", "/openapi.json", "/openapi.json", 200),
+        ("GET", "/secret/4711", "unmatched", 404),
+        ("DELETE", "/v1/models", "/v1/models", 405),
+    ],
+)
+async def test_the_route_is_its_template(
+    capsys: pytest.CaptureFixture[str], method: str, path: str, route: str, status: int
+) -> None:
+    async with serving() as client:
+        before = counted(route, status)
+        await client.request(method, path)
+    assert counted(route, status) == before + 1
+    printed = capsys.readouterr().out.splitlines()
+    (line,) = (line for line in map(json.loads, printed) if line["event"] == "request")
+    assert (line["method"], line["endpoint"], line["status"]) == (method, route, status)
+    assert line["latency_ms"] >= 0
+    assert "4711" not in json.dumps(line)
+
+
+async def test_a_caller_that_left_is_counted_and_nothing_stays_open() -> None:
+    async def leave(*_: object) -> None:
+        assert REGISTRY.get_sample_value("kronos_concurrent_requests") == before + 1
+        raise ConnectionError
+
+    before = REGISTRY.get_sample_value("kronos_concurrent_requests") or 0
+    requests = counted("unmatched", 499)
+    scope: Scope = {"type": "http", "method": "GET", "path": "/"}
+    with pytest.raises(ConnectionError):
+        await AccessLog(leave)(scope, None, None)  # type: ignore[arg-type]
+    assert REGISTRY.get_sample_value("kronos_concurrent_requests") == before
+    assert counted("unmatched", 499) == requests + 1

@@ -1,0 +1,106 @@
+"""The bound on bodies: declared, chunked, and on routes that read none."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from kronos_api.app import create_app
+from kronos_api.config import Settings
+from kronos_api.telemetry.metrics import REGISTRY
+from tests.web import SINGLE, body, encode, listening, predictor_of, serving, until
+
+KIB = 1 / 1024
+LIMIT = 1024
+
+
+def rejections() -> float:
+    labels = {"container": "other"}
+    return REGISTRY.get_sample_value("kronos_request_size_rejections_total", labels) or 0
+
+
+async def chunks(size: int, piece: int = 100) -> AsyncIterator[bytes]:
+    for start in range(0, size, piece):
+        yield b" " * min(piece, size - start)
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", SINGLE), ("GET", "/health"), ("PUT", "/no")])
+@pytest.mark.parametrize("declared", [True, False])
+async def test_a_larger_body_is_refused_on_every_route(
+    method: str, path: str, declared: bool
+) -> None:
+    before = rejections()
+    content = b" " * (LIMIT + 1) if declared else chunks(LIMIT + 1)
+    async with serving(max_request_size_mb=KIB) as client:
+        response = await client.request(method, path, content=content)
+    assert response.status_code == 413
+    error = response.json()["error"]
+    assert (error["code"], error["message"]) == (
+        "REQUEST_TOO_LARGE",
+        f"The body is larger than {LIMIT} bytes.",
+    )
+    assert error["request_id"] == response.headers["X-Request-ID"]
+    assert response.headers["Connection"] == "close"
+    assert rejections() == before + 1
+
+
+@pytest.mark.parametrize("length", ["9" * 5000, str(LIMIT + 1), "0" * 30])
+async def test_a_declared_length_is_believed_unread(length: str) -> None:
+    async def never() -> AsyncIterator[bytes]:
+        raise AssertionError("the body was read")
+        yield b""
+
+    async with serving(max_request_size_mb=KIB) as client:
+        headers = {"Content-Length": length}
+        response = await client.post(SINGLE, content=never(), headers=headers)
+    assert response.status_code == 413
+
+
+@pytest.mark.parametrize("declared", [True, False])
+async def test_a_body_of_just_the_limit_passes(declared: bool) -> None:
+    content = encode(body())
+    padded = content + b" " * (LIMIT - len(content))
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield padded[:10]
+        yield padded[10:]
+
+    async with serving(max_request_size_mb=KIB) as client:
+        response = await client.post(SINGLE, content=padded if declared else pieces())
+    assert response.status_code == 200, response.text
+
+
+async def test_chunks_over_a_real_connection() -> None:
+    settings = Settings(max_request_size_mb=KIB)
+    predictor = predictor_of()
+    async with listening(create_app(settings, predictor=predictor)) as (host, port):
+        await until(lambda: predictor.state == "ready")
+        reader, writer = await asyncio.open_connection(host, port)
+        head = f"POST {SINGLE} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        chunk = b"100\r\n" + b" " * 256 + b"\r\n"
+        writer.write(head.encode() + chunk * 5)
+        await writer.drain()
+        answer = await asyncio.wait_for(reader.read(), 5)  # to the end: the server closes
+        writer.close()
+        await writer.wait_closed()
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert b"REQUEST_TOO_LARGE" in answer
+
+
+async def test_a_caller_that_leaves_within_its_chunks_is_let_go() -> None:
+    predictor = predictor_of()
+    labels = {"route": SINGLE, "status": "499"}
+    before = REGISTRY.get_sample_value("kronos_requests_total", labels) or 0
+    async with listening(create_app(Settings(), predictor=predictor)) as (host, port):
+        _, writer = await asyncio.open_connection(host, port)
+        head = f"POST {SINGLE} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        writer.write(head.encode() + b"1\r\n{\r\n")
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.close()
+        await writer.wait_closed()
+        await until(
+            lambda: REGISTRY.get_sample_value("kronos_requests_total", labels) == before + 1
+        )

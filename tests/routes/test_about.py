@@ -1,0 +1,55 @@
+"""What is loaded, what it is called, and what is measured."""
+
+from __future__ import annotations
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.fakes import FAKE_INFO
+from tests.web import serving
+
+
+async def test_models() -> None:
+    async with serving() as client:
+        response = await client.get("/v1/models")
+    answer = response.json()
+    assert answer["model"] == {
+        "id": "fake/model",
+        "revision": "abc",
+        "sha256": "0" * 64,
+        "parameters": 1000,
+    }
+    assert answer["tokenizer"]["id"] == "fake/tokenizer"
+    assert answer["context_length"] == FAKE_INFO.max_context
+    assert (answer["dtype"], answer["device"], answer["demo"]) == ("float32", "cpu", False)
+
+
+async def test_the_root_tells_the_name() -> None:
+    async with serving(app_name="Ours") as client:
+        response = await client.get("/")
+    assert response.json() == {"message": "Ours"}
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/v1/metrics"])
+async def test_metrics_are_those_of_the_contract(path: str) -> None:
+    async with serving() as client:
+        response = await client.get(path)
+    assert response.headers["Content-Type"].startswith("text/plain")
+    families = {family.name for family in text_string_to_metric_families(response.text)}
+    assert families >= {
+        "kronos_requests",
+        "kronos_request_duration_seconds",
+        "kronos_prediction_latency_seconds",
+        "kronos_model_inference_seconds",
+        "kronos_request_size_rejections",
+        "kronos_timeouts",
+        "kronos_concurrent_requests",
+        "kronos_prediction_input_size",
+        "kronos_queue_wait_seconds",
+        "kronos_queue_depth",
+        "kronos_active_series",
+        "kronos_tokens_decoded",
+        "kronos_errors",
+        "kronos_model_info",
+        "process_resident_memory_bytes",
+    }

@@ -1,0 +1,396 @@
+"""Every rule of a request, broken over HTTP: what it costs and what the caller is told."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from tests.web import (
+    BATCH,
+    SINGLE,
+    START,
+    body,
+    candles,
+    columns,
+    encode,
+    serving,
+    stamps,
+    with_candle,
+)
+
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+]
+
+FAR: dict[str, Any] = {
+    "prediction_timestamps": stamps(2, START.replace(year=2026)),
+    "horizon": None,
+}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    async with serving(max_work=1000) as client:
+        yield client
+
+
+def overrides(**values: Any) -> dict[str, Any]:
+    return body(overrides=values)
+
+
+def columnar(**changes: Any) -> dict[str, Any]:
+    return body(candles=columns() | changes)
+
+
+# request, field, index, part of the constraint
+VALUES: list[tuple[dict[str, Any], str, int | None, str]] = [
+    # numbers that are none, or not in float32
+    (with_candle(1, high=float("nan")), "candles.high", 1, "finite in float32"),
+    (with_candle(1, high=float("inf")), "candles.high", 1, "finite in float32"),
+    (with_candle(2, low=float("-inf")), "candles.low", 2, "finite in float32"),
+    (with_candle(3, close="@1e999"), "candles.close", 3, "finite in float32"),
+    (with_candle(0, open="@-1e999"), "candles.open", 0, "finite in float32"),
+    (with_candle(3, high=1e39), "candles.high", 3, "finite in float32"),
+    (with_candle(3, high="@1" + "0" * 400), "candles.high", 3, "finite in float32"),
+    (with_candle(3, volume=float("nan")), "candles.volume", 3, "finite in float32"),
+    (with_candle(3, amount=float("nan")), "candles.amount", 0, "in all candles or in none"),
+    (columnar(close=[1.0, float("nan"), 1.0, 1.0]), "candles.close", 1, "finite in float32"),
+    # signs and sizes
+    (with_candle(0, low=0), "candles.low", 0, "greater than 0"),
+    (with_candle(0, low=-1.5), "candles.low", 0, "greater than 0"),
+    (with_candle(0, low=1e-60), "candles.low", 0, "greater than 0"),
+    (with_candle(2, volume=-1), "candles.volume", 2, "at least 0"),
+    (columnar(amount=[1, 1, -1, 1]), "candles.amount", 2, "at least 0"),
+    (with_candle(2, high=2e17), "candles.high", 2, "at most 1e+17"),
+    (with_candle(2, volume=3e38), "candles.volume", 2, "at most 1e+17"),
+    (with_candle(2, volume=9e16), "candles.volume", 2, "multiplied by the mean price"),
+    # order
+    (with_candle(3, high=1), "candles.high", 3, "at least open and close"),
+    (with_candle(3, low=1e6), "candles.low", 3, "at most open and close"),
+    (columnar(high=[1.0] * 4), "candles.high", 0, "at least open and close"),
+    # shapes
+    (body(candles=[]), "candles", None, "at least 1 long"),
+    (body(candles={name: [] for name in columns()}), "candles.open", None, "at least 1 long"),
+    (body(candles=candles(2049)), "candles", None, "at most 2048 long"),
+    (body(candles=columns(2049)), "candles.open", None, "at most 2048 long"),
+    (columnar(close=[1.0]), "candles.close", None, "as long as candles.open (4)"),
+    (columnar(volume=[1.0] * 5), "candles.volume", None, "as long as candles.open (4)"),
+    (with_candle(2, volume=None), "candles.volume", 2, "given in all candles or in none"),
+    (
+        body(
+            candles=[
+                {k: v for k, v in c.items() if k != "volume"} | {"amount": 1} for c in candles(4)
+            ]
+        ),
+        "candles.amount",
+        0,
+        "absent where there is no volume",
+    ),
+    (columnar(volume=None, amount=[1.0] * 4), "candles.amount", None, "absent where there is no"),
+    (body(timestamps=stamps(3)), "timestamps", None, "as long as candles (4)"),
+    (body(timestamps=[]), "timestamps", None, "at least 1 long"),
+    (body(timestamps=stamps(2049)), "timestamps", None, "at most 2048 long"),
+    (
+        body(prediction_timestamps=[], horizon=None),
+        "prediction_timestamps",
+        None,
+        "at least 1 long",
+    ),
+    (
+        body(prediction_timestamps=stamps(513, START.replace(year=2026)), horizon=None),
+        "prediction_timestamps",
+        None,
+        "at most 512 long",
+    ),
+    # stamps
+    (body(timestamps=[*stamps(3), "tomorrow"]), "timestamps", 3, "ISO 8601"),
+    (body(timestamps=[*stamps(3), "2025-02-29T00:00:00Z"]), "timestamps", 3, "ISO 8601"),
+    (body(timestamps=["2025-01-01T24:00:00Z", *stamps(3)]), "timestamps", 0, "ISO 8601"),
+    (body(timestamps=["2025-01-01T00:00:60Z", *stamps(3)]), "timestamps", 0, "ISO 8601"),
+    (body(timestamps=["1699-12-31T00:00:00Z", *stamps(3)]), "timestamps", 0, "1700 to 2200"),
+    (body(timestamps=["", *stamps(3)]), "timestamps", 0, "ISO 8601"),
+    (body(timestamps=[*stamps(3), stamps(3)[-1]]), "timestamps", 3, "after the one before"),
+    (body(timestamps=stamps(4)[::-1]), "timestamps", 1, "after the one before"),
+    (
+        body(timestamps=["2025-01-01T02:00+01:00", "2025-01-01T02:30+02:00", *stamps(2)]),
+        "timestamps",
+        1,
+        "after the one before",
+    ),
+    (body(timestamps=[*stamps(3), stamps(4, zone="")[3]]), "timestamps", 3, "with an offset"),
+    (body(timestamps=[*stamps(3, zone=""), stamps(4)[3]]), "timestamps", 3, "without an offset"),
+    (
+        body(prediction_timestamps=stamps(2, START.replace(year=2026), zone=""), horizon=None),
+        "prediction_timestamps",
+        0,
+        "with an offset",
+    ),
+    (
+        body(prediction_timestamps=stamps(5)[3:], horizon=None),
+        "prediction_timestamps",
+        0,
+        "after the last of timestamps",
+    ),
+    (
+        body(prediction_timestamps=stamps(6)[:3:-1], horizon=None),
+        "prediction_timestamps",
+        1,
+        "after the one before",
+    ),
+    # the future
+    (body(horizon=0), "horizon", None, "at least 1"),
+    (body(horizon=513), "horizon", None, "at most 512"),
+    (body(**FAR | {"horizon": 2}), "horizon", None, "absent where prediction_timestamps"),
+    (body(**FAR, freq="1h"), "freq", None, "absent where prediction_timestamps"),
+    (body(**FAR, calendar="XNYS"), "calendar", None, "absent where prediction_timestamps"),
+    *(
+        (body(freq=freq), "freq", None, "a pandas offset of one second to one year")
+        for freq in ("", "x", "0min", "-5min", "1ms", "500us", "2YE", "367D", "9" * 9 + "s")
+    ),
+    (body(freq="h" * 33), "freq", None, "at most 32 characters long"),
+    (body(2), "freq", None, "given, because it cannot be inferred"),
+    (body(calendar="XNYSE"), "calendar", None, "such as XNYS"),
+    (body(calendar="XNYS", freq="W-FRI"), "freq", None, "shorter than a day, 1D or B"),
+    (body(calendar="X" * 33), "calendar", None, "at most 32 characters long"),
+    # options
+    (overrides(pred_len=0), "overrides.pred_len", None, "at least 1"),
+    (overrides(pred_len=513), "overrides.pred_len", None, "at most 512"),
+    (overrides(pred_len=3), "overrides.pred_len", None, "the number of future stamps (2)"),
+    (
+        body(**FAR, overrides={"pred_len": 3}),
+        "overrides.pred_len",
+        None,
+        "the number of future stamps (2)",
+    ),
+    (overrides(temperature=-0.1), "overrides.temperature", None, "at least 0"),
+    (overrides(temperature=101), "overrides.temperature", None, "at most 100"),
+    (overrides(temperature=1e-9), "overrides.temperature", None, "0 or at least 0.001"),
+    (overrides(temperature=float("nan")), "overrides.temperature", None, "finite"),
+    (overrides(temperature="@1e999"), "overrides.temperature", None, "finite"),
+    (overrides(top_k=-1), "overrides.top_k", None, "at least 0"),
+    (overrides(top_k=1025), "overrides.top_k", None, "at most 1024"),
+    (overrides(top_p=0), "overrides.top_p", None, "greater than 0"),
+    (overrides(top_p=1.01), "overrides.top_p", None, "at most 1"),
+    (overrides(top_p=float("nan")), "overrides.top_p", None, "finite"),
+    (overrides(sample_count=0), "overrides.sample_count", None, "at least 1"),
+    (overrides(sample_count=65), "overrides.sample_count", None, "at most 64"),
+    (overrides(seed=-1), "overrides.seed", None, "at least 0"),
+    (overrides(seed=2**53), "overrides.seed", None, f"at most {2**53 - 1}"),
+    (overrides(seed="@" + "9" * 400), "overrides.seed", None, "at most"),
+    (body(quantile_levels=[0.5, 0]), "quantile_levels", 1, "greater than 0"),
+    (body(quantile_levels=[1]), "quantile_levels", 0, "less than 1"),
+    (body(quantile_levels=[float("nan")]), "quantile_levels", 0, "finite"),
+    (body(quantile_levels=[0.5, 0.1, 0.5]), "quantile_levels", 2, "given once"),
+    (body(quantile_levels=[n / 22 for n in range(1, 22)]), "quantile_levels", None, "at most 20"),
+    (body(series_id=""), "series_id", None, "at least 1 characters long"),
+    (body(series_id="x" * 129), "series_id", None, "at most 128 characters long"),
+]
+
+
+@pytest.mark.parametrize(("request_", "field", "index", "constraint"), VALUES)
+async def test_a_broken_value_rule_is_invalid_input(
+    client: httpx.AsyncClient,
+    request_: dict[str, Any],
+    field: str,
+    index: int | None,
+    constraint: str,
+) -> None:
+    alone = await client.post(SINGLE, content=encode(request_))
+    second = await client.post(BATCH, content=encode({"items": [body(), request_]}))
+    for response in (alone, second):
+        assert response.status_code == 400, response.text
+        assert response.json()["error"]["code"] == "INVALID_INPUT"
+    found = alone.json()["error"]["details"][0]
+    assert (found["field"], found["index"]) == (field, index)
+    assert constraint in found["constraint"]
+    assert field in alone.json()["error"]["message"]
+    assert second.json()["error"]["details"][0] == found | {"item": 1}
+
+
+# request, field, index, part of the constraint
+TYPES: list[tuple[Any, str, int | None, str]] = [
+    (with_candle(2, open="1.5"), "candles.open", 2, "a number"),
+    (with_candle(2, open=True), "candles.open", 2, "a number"),
+    (with_candle(2, open=None), "candles.open", 2, "a number"),
+    (with_candle(2, volume="1"), "candles.volume", 2, "a number"),
+    (with_candle(2, adjusted=1), "candles.adjusted", 2, "no such key"),
+    (columnar(open=[1.0, "1", 1.0, 1.0]), "candles.open", 1, "a number"),
+    (columnar(open=[1.0, None, 1.0, 1.0]), "candles.open", 1, "a number"),
+    (columnar(open=1.0), "candles.open", None, "an array"),
+    (columnar(adjusted=[1.0]), "candles.adjusted", None, "no such key"),
+    (body(candles={"open": [1.0]}), "candles.high", None, "given"),
+    (body(candles=[{"open": 1.0}]), "candles.high", 0, "given"),
+    (body(candles=[[1, 2, 3, 4]]), "candles", 0, "an object"),
+    (body(candles="x"), "candles", None, "an array of candles or an object of columns"),
+    (body(timestamps=[1, 2, 3, 4]), "timestamps", 0, "a string"),
+    (body(timestamps="2025-01-01"), "timestamps", None, "an array"),
+    (body(prediction_timestamps=[1.5], horizon=None), "prediction_timestamps", 0, "a string"),
+    (body(horizon="2"), "horizon", None, "an integer"),
+    (body(horizon=2.0), "horizon", None, "an integer"),
+    (body(horizon=True), "horizon", None, "an integer"),
+    (body(freq=5), "freq", None, "a string"),
+    (body(calendar=["XNYS"]), "calendar", None, "a string"),
+    (body(series_id=7), "series_id", None, "a string"),
+    (body(overrides=[]), "overrides", None, "an object"),
+    (overrides(temperature="1"), "overrides.temperature", None, "a number"),
+    (overrides(top_k=1.5), "overrides.top_k", None, "an integer"),
+    (overrides(seed=False), "overrides.seed", None, "an integer"),
+    (overrides(beam_width=4), "overrides.beam_width", None, "no such key"),
+    (body(quantile_levels=0.5), "quantile_levels", None, "an array"),
+    (body(quantile_levels=["0.5"]), "quantile_levels", 0, "a number"),
+    (body(return_samples="yes"), "return_samples", None, "true or false"),
+    (body(repair=1), "repair", None, "true or false"),
+    (body(pred_len=3), "pred_len", None, "no such key"),
+    (body(**{"k" * 200: 3}), "k" * 64, None, "no such key"),
+    (body() | {"timestamps": None}, "timestamps", None, "an array"),
+    ({"timestamps": stamps(4)}, "candles", None, "given"),
+    ({"candles": candles(4)}, "timestamps", None, "given"),
+]
+
+
+@pytest.mark.parametrize(("request_", "field", "index", "constraint"), TYPES)
+async def test_a_wrong_type_or_key_is_a_validation_error(
+    client: httpx.AsyncClient, request_: Any, field: str, index: int | None, constraint: str
+) -> None:
+    alone = await client.post(SINGLE, json=request_)
+    second = await client.post(BATCH, json={"items": [body(), {"series_id": "b"} | request_]})
+    for response in (alone, second):
+        assert response.status_code == 422, response.text
+        assert response.json()["error"]["code"] == "VALIDATION_ERROR"
+    found = alone.json()["error"]["details"][0]
+    assert (found["field"], found["index"]) == (field, index)
+    assert constraint in found["constraint"]
+    assert second.json()["error"]["details"][0] == found | {"item": 1}
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "field", "constraint"),
+    [
+        ({"items": []}, 400, "items", "at least 1 long"),
+        ({"items": [body()] * 65}, 400, "items", "at most 64 long"),
+        ({"items": [body(overrides={"sample_count": 63}, horizon=8)] * 2}, 400, "", "1000 times"),
+        ({"items": body()}, 422, "items", "an array"),
+        ({"items": [1]}, 422, "items", "an object"),
+        ({"items": [body(series_id=None)]}, 422, "series_id", "given"),
+        ({"items": [body()], "series": 1}, 422, "series", "no such key"),
+        ({}, 422, "items", "given"),
+        ([body()], 422, "body", "an object"),
+    ],
+)
+async def test_rules_of_a_batch(
+    client: httpx.AsyncClient, request_: Any, status: int, field: str, constraint: str
+) -> None:
+    response = await client.post(BATCH, json=request_)
+    assert response.status_code == status, response.text
+    found = response.json()["error"]["details"][0]
+    assert found["field"] == (field or "overrides.sample_count")
+    assert constraint in found["constraint"]
+
+
+async def test_the_work_of_one_request_is_bounded(client: httpx.AsyncClient) -> None:
+    response = await client.post(SINGLE, json=body(horizon=100, overrides={"sample_count": 11}))
+    assert response.status_code == 400
+    assert "at most 1000 times" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"not json",
+        b"\xff\xfe",
+        b'{"series_id": "\xff"}',
+        b'{"series_id": "\\ud800"}',
+        b"{} {}",
+        b"\xef\xbb\xbf{}",
+        b"'single'",
+        b"[" * 300 + b"]" * 300,
+        b'{"a":' * 5000 + b"1" + b"}" * 5000,
+        b'{"horizon": 1' + b"0" * 5000 + b"}",
+        gzip.compress(b"{}"),
+    ],
+)
+@pytest.mark.parametrize("path", [SINGLE, BATCH])
+async def test_what_is_not_json_is_malformed(
+    client: httpx.AsyncClient, path: str, content: bytes
+) -> None:
+    response = await client.post(path, content=content)
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (400, "MALFORMED_JSON"), response.text
+    assert error["details"][0]["field"] == "body"
+    assert error["request_id"] == response.headers["X-Request-ID"]
+
+
+@pytest.mark.parametrize("content", [b"NaN", b"Infinity", b"null", b"1", b'"x"', b"[]"])
+async def test_json_that_is_no_object_is_a_validation_error(
+    client: httpx.AsyncClient, content: bytes
+) -> None:
+    response = await client.post(SINGLE, content=content)
+    assert response.status_code == 422
+    assert response.json()["error"]["message"] == "body must be an object."
+
+
+async def test_a_form_is_refused_whatever_the_content_type_says(client: httpx.AsyncClient) -> None:
+    response = await client.post(SINGLE, data={"horizon": "2"})
+    assert response.json()["error"]["code"] == "MALFORMED_JSON"
+    typed = {"Content-Type": "text/plain"}
+    assert (await client.post(SINGLE, content=encode(body()), headers=typed)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        body(series_id={"x": "s3cr3t"}),
+        body(freq="s3cr3t"),
+        body(calendar="s3cr3t"),
+        body(timestamps=["s3cr3t", *stamps(3)]),
+        with_candle(1, open="s3cr3t"),
+        "s3cr3t",
+        overrides(seed="@777777777777777777777"),
+    ],
+)
+async def test_values_are_not_echoed(client: httpx.AsyncClient, request_: Any) -> None:
+    response = await client.post(SINGLE, content=encode(request_))
+    assert response.status_code in (400, 422)
+    assert "s3cr3t" not in response.text
+    assert "7777777" not in response.text
+
+
+async def test_several_breaches_are_told_at_once_up_to_a_bound(client: httpx.AsyncClient) -> None:
+    listed = [candle | {"high": float("nan")} for candle in candles(50)]
+    request_ = body(candles=listed, timestamps=stamps(50)[::-1], freq="x")
+    error = (await client.post(SINGLE, content=encode(request_))).json()["error"]
+    assert len(error["details"]) == 20
+    assert error["message"].endswith("(and 98 more).")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"items": [' + b"1," * 40_000 + b"1]}",
+        b'{"candles": [' + b"[]," * 40_000 + b"[]]}",
+        b'{"items": [{' + b",".join(b'"%d": 1' % n for n in range(40_000)) + b"}]}",
+    ],
+)
+@pytest.mark.parametrize("path", [SINGLE, BATCH])
+async def test_a_body_of_too_many_values_is_refused_unread(
+    client: httpx.AsyncClient, path: str, content: bytes
+) -> None:
+    error = (await client.post(path, content=content)).json()["error"]
+    assert error["code"] == "INVALID_INPUT"
+    assert error["details"][0]["constraint"] == "of at most 32768 values"
+
+
+async def test_a_body_of_too_many_faults_lists_none(client: httpx.AsyncClient) -> None:
+    content = b"{" + b",".join(b'"%d": 1' % n for n in range(2000)) + b"}"
+    error = (await client.post(SINGLE, content=content)).json()["error"]
+    assert error["code"] == "VALIDATION_ERROR"
+    assert error["details"] == [
+        {"field": "body", "index": None, "constraint": "free of faults: it has more than 1000"}
+    ]

@@ -1,0 +1,89 @@
+"""Batches cut into items: never wrongly, whatever the items hold."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kronos_api.schemas.splitting import split_items
+
+LONGEST, MOST = 10_000, 20
+
+flat = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+nested = st.lists(flat) | st.dictionaries(st.text(), flat)
+values = flat | st.lists(nested) | st.dictionaries(st.text(), nested)
+objects = st.dictionaries(st.text(), values, max_size=5)
+
+
+def split(text: str | bytes) -> list[bytes] | None:
+    body = text.encode() if isinstance(text, str) else text
+    return split_items(body, longest=LONGEST, most=MOST)
+
+
+@settings(deadline=None)
+@given(st.lists(objects, min_size=1, max_size=5), st.booleans(), st.sampled_from([None, 2]))
+def test_items_are_cut_as_json_has_them(items: list[Any], ascii_: bool, indent: int | None) -> None:
+    text = json.dumps({"items": items}, ensure_ascii=ascii_, indent=indent)
+    parts = split(text.encode("utf-8", "replace"))
+    assert parts is not None
+    written = [json.dumps(item, ensure_ascii=ascii_).encode("utf-8", "replace") for item in items]
+    assert [json.dumps(json.loads(part)) for part in parts] == [
+        json.dumps(json.loads(one)) for one in written
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        '{"items": []}',
+        '{"items": [1]}',
+        '{"items": [{}]',
+        '{"items": [{}}',
+        '{"items": [{}] } x',
+        '{"items": [{},]}',
+        '{"items": [{} {}]}',
+        '{"items": [{}], "more": 1}',
+        '{"more": 1, "items": [{}]}',
+        '{"items": [{"a": "}]}',
+        '{"items": [{"a": "\\"}]}',
+        '{"items": [{"a": [[[1]]]}]}',
+        '[{"items": [{}]}]',
+        '{"items": [{"a": "' + "x" * LONGEST + '"}]}',
+    ],
+)
+def test_what_is_not_plain_is_left_whole(text: str) -> None:
+    assert split(text) is None
+
+
+def test_brackets_need_not_match_for_the_items_parser_will_tell() -> None:
+    assert split('{"items": [{"a": [1}}]}') == [b'{"a": [1}}']
+
+
+def test_of_too_many_items_one_more_is_given() -> None:
+    parts = split('{"items": [' + ",".join(["{}"] * 1000) + "]}")
+    assert parts is not None
+    assert len(parts) == MOST + 1
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        b'{"a": "' + b"\\\\" * 2**20,
+        b'{"a": "' + b"\\" * 2**20,
+        b"{" + b"[" * 2**20,
+        b"{" + b"[]" * 2**20,
+        b"{" + b'"' * 2**20,
+        b"{" + b"{" * 2**20 + b"}" * 2**20,
+    ],
+)
+def test_no_body_takes_long_to_judge(item: bytes) -> None:
+    started = time.perf_counter()
+    split_items(b'{"items": [' + item + b"]}", longest=2**21, most=MOST)
+    assert time.perf_counter() - started < 1

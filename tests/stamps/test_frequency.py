@@ -1,0 +1,126 @@
+"""Steps: named, seen in a history, and repeated."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pandas as pd
+import pytest
+
+from kronos_api.stamps import Refusal, Stamps, infer_frequency, parse_frequency, parse_stamps
+
+
+def history(*texts: str) -> Stamps:
+    return parse_stamps(texts, "timestamps")
+
+
+def regular(start: str, freq: str, periods: int = 30) -> Stamps:
+    return history(
+        *(f"{day:%Y-%m-%dT%H:%M:%S}" for day in pd.date_range(start, periods=periods, freq=freq))
+    )
+
+
+MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
+NAMES = [
+    *("s", "90s", "min", "5min", "h", "4h", "24h", "D", "1D", "366D", "B", "5B", "W", "52W"),
+    *(f"W-{day}" for day in ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")),
+    *("MS", "ME", "BMS", "BME", "12MS", "QS", "QE", "BQS", "BQE", "YS", "YE", "BYS", "BYE"),
+    *(f"{unit}-{month}" for unit in ("QS", "BQE", "YE", "BYS") for month in MONTHS),
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_that_is_taken_is_one_of_pandas(name: str) -> None:
+    last = datetime(2025, 3, 5, 9, 30)
+    stamps = history(f"{last:%Y-%m-%d %H:%M}")
+    future = parse_frequency(name).following(stamps, 5)
+    days = [day for day in pd.date_range(last, periods=6, freq=name) if day > last]
+    assert list(future.walls) == [day.to_pydatetime() for day in days[:5]]
+    assert future.instants[0] > stamps.instants[-1]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", " ", "x", "5", "-5min", "0min", "0B", "1.5h", "5 min", "min5", "T", "15T", "H", "Q"),
+        *("ms", "us", "ns", "100ms", "31622401s", "8785h", "367D", "53W", "14MS", "5QE", "2YE"),
+        *("999999999s", "99999999YE", "W-XXX", "QE-FOO", "WOM-3FRI", "bh", "C", "1h30min", "1D\n"),
+    ],
+)
+def test_every_other_name_is_refused(name: str) -> None:
+    with pytest.raises(Refusal, match="freq must be a pandas offset of one second to one year"):
+        parse_frequency(name)
+
+
+@pytest.mark.parametrize(
+    ("stamps", "freq", "expected"),
+    [
+        (history("2025-01-31"), "ME", ["2025-02-28", "2025-03-31"]),
+        (history("2025-01-15"), "ME", ["2025-01-31", "2025-02-28"]),
+        (history("2025-01-04"), "B", ["2025-01-06", "2025-01-07"]),
+        (history("2025-01-03"), "B", ["2025-01-06", "2025-01-07"]),
+        (history("2025-01-03"), "W-FRI", ["2025-01-10", "2025-01-17"]),
+        (history("2024-02-29T16:00-05:00"), "YS", ["2025-01-01T16:00-05:00"]),
+        (history("2025-01-01T00:00:00.25Z"), "1s", ["2025-01-01T00:00:01.25Z"]),
+        (history("2200-12-31"), "YE", ["2201-12-31"]),
+    ],
+)
+def test_what_follows(stamps: Stamps, freq: str, expected: list[str]) -> None:
+    assert list(parse_frequency(freq).following(stamps, len(expected)).texts) == expected
+
+
+@pytest.mark.parametrize(
+    ("stamps", "name"),
+    [
+        (regular("2025-03-03", "15min"), "900s"),
+        (regular("2025-03-03", "1s"), "1s"),
+        (regular("2025-03-03", "4h"), "14400s"),
+        (regular("2025-03-03", "1D"), "1D"),
+        (regular("2025-03-03", "1D", periods=5), "1D"),
+        (regular("2025-03-03", "3D"), "3D"),
+        (regular("2025-03-03", "36h"), "129600s"),
+        (regular("2025-03-03", "B"), "B"),
+        (regular("2025-03-06", "B", periods=4), "B"),
+        (regular("2025-03-07", "W-FRI"), "7D"),
+        (regular("2025-01-01", "MS"), "MS"),
+        (regular("2025-01-31", "ME"), "ME"),
+        (regular("2025-01-01", "BMS"), "BMS"),
+        (regular("2025-01-01", "QS"), "QS-JAN"),
+        (regular("2025-02-28", "BQE-FEB"), "BQE-FEB"),
+        (regular("2025-01-01", "YS"), "YS-JAN"),
+        (regular("1970-06-30", "YE-JUN"), "YE-JUN"),
+        (regular("2025-03-03", "28D"), "28D"),
+        (history("2025-01-31", "2025-02-28", "2025-03-31", "2025-06-30", "2025-07-31"), "ME"),
+        # gaps do no harm: a session a day, a holiday, a candle that is missing
+        (history(*(f"2025-03-{d:02}T{h:02}:30" for d in (3, 4, 6) for h in range(9, 16))), "3600s"),
+        (history("2025-03-03", "2025-03-04", "2025-03-06", "2025-03-07", "2025-03-10"), None),
+        (history("2025-03-05", "2025-03-06", "2025-03-07", "2025-03-10", "2025-03-11"), "B"),
+        # clocks go forward
+        (
+            history("2025-03-30T01:00+01:00", "2025-03-30T03:00+02:00", "2025-03-30T04:00+02:00"),
+            "3600s",
+        ),
+        (history("2025-03-03", "2025-03-04"), None),
+        (history("2025-03-03", "2025-03-04", "2025-03-08"), None),
+        (history("2025-01-01", "2025-02-05", "2025-03-17"), None),
+        (history("2025-03-03T00:00:00.0", "2025-03-03T00:00:00.5", "2025-03-03T00:00:01"), None),
+        (history("2025-03-03T00:00:00", "2025-03-03T00:00:01.5", "2025-03-03T00:00:03"), None),
+    ],
+)
+def test_what_is_seen_in_a_history(stamps: Stamps, name: str | None) -> None:
+    if name is None:
+        with pytest.raises(Refusal, match="freq must be given"):
+            infer_frequency(stamps)
+        return
+    seen = infer_frequency(stamps)
+    assert seen.text == name
+    step = seen.following(stamps, 1).instants[0] - stamps.instants[-1]
+    assert timedelta(0) < timedelta(microseconds=int(step)) <= timedelta(days=366)
+
+
+def test_a_history_goes_on_as_it_went() -> None:
+    for freq in ("15min", "B", "W-FRI", "ME", "QS", "YE"):
+        whole = regular("2024-01-31", freq, periods=40)
+        seen = parse_stamps(whole.texts[:30], "timestamps")
+        future = infer_frequency(seen).following(seen, 10)
+        assert list(future.texts) == list(whole.texts[30:]), freq

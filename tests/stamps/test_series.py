@@ -1,0 +1,108 @@
+"""Stamps as text: what is read, and how others like them are written."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kronos_api.stamps import Refusal, parse_stamps
+
+
+@pytest.mark.parametrize(
+    ("text", "wall", "offset"),
+    [
+        ("2024-01-02", datetime(2024, 1, 2), None),
+        ("2024-01-02T03:04", datetime(2024, 1, 2, 3, 4), None),
+        ("2024-01-02 03:04:05", datetime(2024, 1, 2, 3, 4, 5), None),
+        ("2024-01-02t03:04:05z", datetime(2024, 1, 2, 3, 4, 5), 0),
+        ("2024-01-02T03:04Z", datetime(2024, 1, 2, 3, 4), 0),
+        ("2024-01-02T03:04:05.5Z", datetime(2024, 1, 2, 3, 4, 5, 500_000), 0),
+        ("2024-01-02T03:04:05.123456789Z", datetime(2024, 1, 2, 3, 4, 5, 123_456), 0),
+        ("2024-01-02T03:04:05+05:30", datetime(2024, 1, 2, 3, 4, 5), 330),
+        ("2024-01-02T03:04:05-0330", datetime(2024, 1, 2, 3, 4, 5), -210),
+        ("2024-01-02T03:04:05-08", datetime(2024, 1, 2, 3, 4, 5), -480),
+        ("1700-01-01T00:00:00+23:59", datetime(1700, 1, 1), 1439),
+    ],
+)
+def test_what_is_read(text: str, wall: datetime, offset: int | None) -> None:
+    stamps = parse_stamps([text], "timestamps")
+    assert list(stamps.walls) == [wall]
+    assert stamps.offset == (None if offset is None else timedelta(minutes=offset))
+    assert stamps.aware == (offset is not None)
+    instant = wall - timedelta(minutes=offset or 0) - datetime(1970, 1, 1)
+    assert stamps.instants.tolist() == [instant // timedelta(microseconds=1)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "20240102",
+        "2024-1-2",
+        "2024-01-02Z",
+        "2024-W01-1",
+        "2024-13-01",
+        "2023-02-29",
+        "2024-01-02T",
+        "2024-01-02T03",
+        "2024-01-02T24:00",
+        "2024-01-02T03:60",
+        "2024-01-02T03:04:60",
+        "2024-01-02T03:04.5",
+        "2024-01-02T03:04:05.",
+        "2024-01-02T03:04:05,5",
+        "2024-01-02T03:04:05.1234567891",
+        "2024-01-02T03:04:05+24:00",
+        "2024-01-02T03:04:05+5:30",
+        "2024-01-02T03:04:05 Z",
+        "2024-01-02T03:04:05Z\n",
+        " 2024-01-02",
+        "2201-01-01",
+        "٢٠٢٤-٠١-٠٢",
+    ],
+)
+def test_what_is_not(text: str) -> None:
+    with pytest.raises(Refusal, match=r"timestamps\[0\] must be an ISO 8601"):
+        parse_stamps([text], "timestamps")
+
+
+@pytest.mark.parametrize(
+    ("like", "wall", "text"),
+    [
+        ("2024-01-02", datetime(2024, 1, 3), "2024-01-03"),
+        ("2024-01-02", datetime(2024, 1, 3, 4), "2024-01-03T04:00"),
+        ("2024-01-02 03:04", datetime(2024, 1, 3), "2024-01-03 00:00"),
+        ("2024-01-02T03:04Z", datetime(2024, 1, 3, 4, 5, 6), "2024-01-03T04:05:06Z"),
+        ("2024-01-02T03:04:05.000", datetime(2024, 1, 3, 4), "2024-01-03T04:00:00.000"),
+        ("2024-01-02T03:04:05", datetime(2024, 1, 3, 4, 0, 0, 5), "2024-01-03T04:00:00.000005"),
+        ("2024-01-02T03:04:05.123456789z", datetime(2024, 1, 3), "2024-01-03T00:00:00.000000000z"),
+        ("2024-01-02t03:04+0530", datetime(2024, 1, 3), "2024-01-03t00:00+0530"),
+    ],
+)
+def test_how_others_are_written(like: str, wall: datetime, text: str) -> None:
+    stamps = parse_stamps([like], "timestamps")
+    assert list(stamps.continued([wall]).texts) == [text]
+
+
+@given(
+    st.datetimes(datetime(1700, 1, 1), datetime(2200, 1, 1)),
+    st.sampled_from(["", "Z", "+02:00", "-0930"]),
+)
+def test_what_is_written_reads_back(wall: datetime, zone: str) -> None:
+    like = parse_stamps([f"2024-01-02T03:04:05.123456{zone}"], "timestamps")
+    written = like.continued([wall])
+    back = parse_stamps(written.texts, "timestamps")
+    assert list(back.walls) == [wall]
+    assert back.instants.tolist() == written.instants.tolist()
+
+
+def test_order_is_that_of_instants() -> None:
+    texts = ["2024-01-01T12:00+02:00", "2024-01-01T11:30+01:00", "2024-01-01T11:00Z"]
+    stamps = parse_stamps(texts, "timestamps")
+    assert len(stamps) == 3
+    with pytest.raises(Refusal) as caught:
+        parse_stamps(texts[::-1], "timestamps")
+    assert [breach.index for breach in caught.value.breaches] == [1, 2]

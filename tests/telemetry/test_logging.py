@@ -1,0 +1,94 @@
+"""Every line is one JSON object, whatever it holds and whoever wrote it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from typing import Any
+
+import pytest
+import structlog
+
+from kronos_api.telemetry.logging import SERVER_LOGGERS, configure
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    return [json.loads(line) for line in printed.out.splitlines()]
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["a\nb", "\r\n", '"}', "\u2028\u2029\x85", "\x00\x1b[31m", "\ud800", b"\xff", object, {1: 2}],
+)
+def test_no_value_breaks_a_line(capsys: pytest.CaptureFixture[str], value: Any) -> None:
+    configure()
+    structlog.get_logger("ours").info(str(value), value=value)
+    logging.getLogger("theirs").info("%s", value)
+    ours, theirs = lines(capsys)
+    assert ours["event"] == theirs["event"] == str(value)
+    assert (ours["logger"], theirs["logger"]) == ("ours", "theirs")
+    assert ours["level"] == theirs["level"] == "info"
+    assert ours["timestamp"].endswith("Z")
+
+
+def test_numbers_that_json_lacks_are_written_as_text(capsys: pytest.CaptureFixture[str]) -> None:
+    configure()
+    structlog.get_logger().info("odd", value=float("nan"))
+    assert lines(capsys)[0]["value"] == "nan"
+
+
+def test_what_is_bound_is_in_the_lines_of_all(capsys: pytest.CaptureFixture[str]) -> None:
+    configure()
+    with structlog.contextvars.bound_contextvars(request_id="r"):
+        structlog.get_logger().info("ours")
+        logging.getLogger("uvicorn.error").info("theirs %d", 1, extra={"color_message": "x"})
+    ours, theirs = lines(capsys)
+    assert ours["request_id"] == theirs["request_id"] == "r"
+    assert theirs["event"] == "theirs 1"
+    assert "color_message" not in theirs
+
+
+def test_a_traceback_is_within_the_line(capsys: pytest.CaptureFixture[str]) -> None:
+    configure()
+    try:
+        raise ValueError("why")
+    except ValueError:
+        structlog.get_logger().exception("ours")
+        logging.getLogger("theirs").exception("theirs")
+    for line in lines(capsys):
+        assert "ValueError: why" in line["exception"]
+        assert "exc_info" not in line
+
+
+def test_warnings_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    configure()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logging.captureWarnings(False)
+        logging.captureWarnings(True)
+        warnings.warn("beware", stacklevel=1)
+    (line,) = lines(capsys)
+    assert "beware" in line["event"]
+
+
+def test_the_level_holds_and_nothing_is_said_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("INFO")
+    configure("WARNING")
+    structlog.get_logger().info("low")
+    structlog.get_logger().warning("high")
+    assert [line["event"] for line in lines(capsys)] == ["high"]
+
+
+def test_the_servers_own_handlers_and_access_log_are_gone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in SERVER_LOGGERS:
+        logging.getLogger(name).addHandler(logging.StreamHandler())
+    configure()
+    logging.getLogger("uvicorn.access").info("GET /")
+    logging.getLogger("uvicorn.error").info("started")
+    assert [line["event"] for line in lines(capsys)] == ["started"]
+    assert not logging.getLogger("uvicorn.access").hasHandlers()

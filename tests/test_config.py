@@ -1,0 +1,173 @@
+"""Settings: defaults, bounds, agreement, and what an operator is told."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+
+import pytest
+
+from kronos_api.config import TOKENIZERS, Settings, load_settings, unknown_variables
+from kronos_api.engine.checkpoint import PUBLISHED
+from kronos_api.errors import StartupError
+
+EXAMPLE = Path(__file__).parent.parent / ".env.example"
+
+
+def test_defaults_that_callers_know() -> None:
+    settings = load_settings()
+    assert (settings.default_pred_len, settings.default_temperature) == (120, 1.0)
+    assert (settings.default_top_k, settings.default_top_p) == (0, 0.9)
+    assert (settings.default_sample_count, settings.clip_value) == (1, 5.0)
+    assert (settings.max_request_size_mb, settings.max_request_bytes) == (10, 10 * 2**20)
+    assert (settings.inference_timeout, settings.request_timeout) == (30, 60)
+    assert settings.startup_timeout == 120
+    assert settings.model_source is settings.tokenizer_source is None
+
+
+def test_the_example_file_lists_every_setting_with_its_default() -> None:
+    pairs = re.findall(r"^# (.+)\nKRONOS_([A-Z_]+)=(.*)$", EXAMPLE.read_text("utf-8"), re.M)
+    listed = {name.lower(): (comment, value.strip('"')) for comment, name, value in pairs}
+    assert list(listed) == list(Settings.model_fields)
+    for name, field in Settings.model_fields.items():
+        comment, value = listed[name]
+        assert comment == (field.description or "").strip()
+        default = "" if field.default is None else field.default
+        assert value == (f"{default:g}" if isinstance(default, float) else str(default))
+
+
+def test_the_example_file_is_read_as_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in re.findall(r"^(KRONOS_\w+)=(.*)$", EXAMPLE.read_text("utf-8"), re.M):
+        monkeypatch.setenv(name, value.strip('"'))
+    assert load_settings() == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("PORT", "tcp://10.0.0.1:8000", "integer"),
+        ("PORT", "0", "greater than or equal to 1"),
+        ("PORT", "65536", "less than or equal to 65535"),
+        ("LOG_LEVEL", "loud", "'DEBUG', 'INFO'"),
+        ("DEVICE", "tpu", "auto|cpu|cuda"),
+        ("DEVICE", "cuda:", "auto|cpu|cuda"),
+        ("DTYPE", "float16", "'float32' or 'bfloat16'"),
+        ("MAX_CONTEXT", "1", "greater than or equal to 2"),
+        ("MAX_CONTEXT", "4097", "less than or equal to 4096"),
+        ("WINDOW_POLICY", "slide", "'anchor' or 'exact'"),
+        ("TORCH_THREADS", "0", "greater than or equal to 1"),
+        ("DEFAULT_PRED_LEN", "513", "less than or equal to 512"),
+        ("DEFAULT_TEMPERATURE", "nan", "finite"),
+        ("DEFAULT_TOP_P", "0", "greater than 0"),
+        ("CLIP_VALUE", "inf", "finite"),
+        ("MAX_REQUEST_SIZE_MB", "-1", "greater than 0"),
+        ("KV_CACHE_MB", "1", "greater than or equal to 16"),
+        ("STARTUP_TIMEOUT", "0", "greater than 0"),
+    ],
+)
+def test_a_bad_value_is_named_with_its_rule(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, told: str
+) -> None:
+    monkeypatch.setenv(f"KRONOS_{name}", value)
+    with pytest.raises(StartupError) as caught:
+        load_settings()
+    line = str(caught.value)
+    assert line.startswith(f"KRONOS_{name}: ")
+    assert told in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({"INFERENCE_TIMEOUT": "60"}, "KRONOS_INFERENCE_TIMEOUT must be below"),
+        ({"REQUEST_TIMEOUT": "76"}, "KRONOS_REQUEST_TIMEOUT must be at most"),
+        ({"MAX_BATCH_ITEMS": "65"}, "KRONOS_MAX_BATCH_ITEMS must be at most KRONOS_MAX_QUEUE"),
+        ({"DEFAULT_SAMPLE_COUNT": "65"}, "at most KRONOS_MAX_SAMPLES"),
+        ({"MAX_WORK": "119"}, "must be at most KRONOS_MAX_WORK"),
+        ({"DEFAULT_TEMPERATURE": "0.0001"}, "must be 0 or at least 0.001"),
+        ({"TOKENIZER_ID": "a/b"}, "KRONOS_TOKENIZER_ID needs KRONOS_MODEL_ID"),
+        ({"MODEL_ID": "a/b"}, "KRONOS_MODEL_ID needs KRONOS_TOKENIZER_ID"),
+        ({"MODEL_PATH": "/m", "MODEL_ID": "a/b"}, "KRONOS_MODEL_PATH stands alone"),
+        ({"MODEL_PATH": "/m", "TOKENIZER_ID": "a/b"}, "KRONOS_MODEL_PATH stands alone"),
+    ],
+)
+def test_settings_that_contradict_each_other(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], told: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(f"KRONOS_{name}", value)
+    with pytest.raises(StartupError, match=told):
+        load_settings()
+
+
+def test_all_bad_values_stand_in_one_line_and_none_is_repeated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KRONOS_PORT", "secret")
+    monkeypatch.setenv("KRONOS_MAX_QUEUE", "secret")
+    with pytest.raises(StartupError) as caught:
+        load_settings()
+    assert [part.split(":")[0] for part in str(caught.value).split("; ")] == [
+        "KRONOS_PORT",
+        "KRONOS_MAX_QUEUE",
+    ]
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variables", "sources"),
+    [
+        ({}, (None, None)),
+        ({"MODEL_ID": ""}, (None, None)),
+        ({"MODEL_PATH": "/m"}, ("/m/model", "/m/tokenizer")),
+        ({"MODEL_ID": "a/b@c", "TOKENIZER_ID": "/d"}, ("a/b@c", "/d")),
+        (
+            {"MODEL_ID": "NeoQuasar/Kronos-mini@abc"},
+            ("NeoQuasar/Kronos-mini@abc", "NeoQuasar/Kronos-Tokenizer-2k"),
+        ),
+        (
+            {"MODEL_ID": "NeoQuasar/Kronos-small"},
+            ("NeoQuasar/Kronos-small", "NeoQuasar/Kronos-Tokenizer-base"),
+        ),
+    ],
+)
+def test_where_the_checkpoints_are(
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    sources: tuple[str | None, str | None],
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(f"KRONOS_{name}", value)
+    settings = load_settings()
+    assert (settings.model_source, settings.tokenizer_source) == sources
+
+
+def test_models_and_tokenizers_are_paired_as_published() -> None:
+    assert {
+        name: published.tokenizer for name, published in PUBLISHED.items() if published.tokenizer
+    } == TOKENIZERS
+
+
+def test_unknown_variables_are_warned_about_with_the_nearest_name(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("KRONOS_MODLE_ID", "x")
+    with caplog.at_level(logging.WARNING):
+        load_settings()
+    assert caplog.messages == ["'KRONOS_MODLE_ID' is no setting; did you mean KRONOS_MODEL_ID?"]
+    assert unknown_variables({"KRONOS_QQQQ\n": "", "kronos_port": "1", "PATH": ""}) == [
+        "'KRONOS_QQQQ\\n' is no setting"
+    ]
+
+
+def test_nothing_is_read_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text("KRONOS_PORT=9\n", "utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert load_settings().port == 8000
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Settings().port = 1
