@@ -21,8 +21,8 @@ import torch
 
 from benchmarks.floor import best_of, count_work, measure_machine
 from kronos_api.engine.build import build_engine
-from kronos_api.engine.checkpoint import load_model, load_tokenizer
-from tests.oracle import Series, make_oracle, walk
+from kronos_api.engine.checkpoint import Source, load_model, load_tokenizer
+from tests.oracle import SHAPES, Series, make_oracle, walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +57,11 @@ def main() -> None:
     """Run every case, or one side of one case in a process of its own."""
     options = _parse()
     torch.set_num_threads(options.threads)
+    if options.side:
+        _run_side(options)
+        return
     with tempfile.TemporaryDirectory() as folder:
-        if options.side:
-            _run_side(options, Path(folder))
-            return
+        options.folder = folder
         machine = measure_machine()
         print(
             f"Kronos-{options.shape} shape, float32, {options.threads} threads:"
@@ -100,17 +101,18 @@ def _measure(side: str, case: Case, options: argparse.Namespace) -> tuple[float,
     command = [sys.executable, "-m", "benchmarks.engine", "--side", side]
     command += ["--shape", options.shape, "--threads", str(options.threads)]
     command += ["--repeat", str(options.repeat if side == "ours" else 1)]
+    command += ["--folder", options.folder]
     command += ["--case", str(case.history), str(case.horizon), str(case.paths)]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     seconds, peak = json.loads(out.splitlines()[-1])
     return seconds, peak
 
 
-def _run_side(options: argparse.Namespace, folder: Path) -> None:
+def _run_side(options: argparse.Namespace) -> None:
     case = Case(*options.case)
     series = walk(case.history)
     make = _ours if options.side == "ours" else _published
-    run = make(options.shape, folder, series, case)
+    run = make(Path(options.folder), SHAPES[options.shape].context, series, case)
     start = time.perf_counter()
     run()
     first = time.perf_counter() - start
@@ -124,20 +126,21 @@ def _peak_mb() -> float:
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
-def _ours(shape: str, folder: Path, series: Series, case: Case) -> Callable[[], object]:
-    oracle = make_oracle(shape, folder)
-    engine = build_engine(*oracle.sources, device="cpu", max_context=oracle.shape.context)
+def _ours(folder: Path, context: int, series: Series, case: Case) -> Callable[[], object]:
+    model = Source("model", "random", folder / "model")
+    tokenizer = Source("tokenizer", "random", folder / "tokenizer")
+    threads = torch.get_num_threads()
+    engine = build_engine(model, tokenizer, max_context=context, torch_threads=threads)
     job, _ = series.job(case.horizon, paths=case.paths, top_k=0, top_p=0.9)
     return lambda: engine.run(job)
 
 
-def _published(shape: str, folder: Path, series: Series, case: Case) -> Callable[[], object]:
+def _published(folder: Path, context: int, series: Series, case: Case) -> Callable[[], object]:
     import model
 
-    oracle = make_oracle(shape, folder)
-    predictor = model.KronosPredictor(
-        oracle.model, oracle.tokenizer, device="cpu", max_context=oracle.shape.context
-    )
+    network = model.Kronos.from_pretrained(folder / "model").eval()
+    tokenizer = model.KronosTokenizer.from_pretrained(folder / "tokenizer").eval()
+    predictor = model.KronosPredictor(network, tokenizer, device="cpu", max_context=context)
     history = len(series.frame)
     after = series.stamps[history : history + case.horizon].reset_index(drop=True)
     warnings.simplefilter("ignore")
@@ -161,6 +164,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, default=3, help="runs of ours; the best counts")
     parser.add_argument("--cases", type=int, default=len(CASES), help="how many of the cases")
     parser.add_argument("--json", help="write the figures to this file")
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
     parser.add_argument("--side", choices=["ours", "published"], help=argparse.SUPPRESS)
     parser.add_argument("--case", type=int, nargs=3, help=argparse.SUPPRESS)
     return parser.parse_args()

@@ -25,7 +25,7 @@ def load(shape: str) -> tuple[Engine, float]:
         sources = make_oracle(shape, Path(folder)).sources
         gc.collect()
         before = psutil.Process().memory_info().rss
-        engine = build_engine(*sources, device="cpu")
+        engine = build_engine(*sources, torch_threads=torch.get_num_threads())
         gc.collect()
         return engine, (psutil.Process().memory_info().rss - before) / 2**20
 

@@ -102,7 +102,7 @@ def main() -> None:
         oracle = make_oracle(options.shape, Path(folder))
         print(f"Kronos-{options.shape} shape, {HISTORY} candles, horizon {HORIZON}; milliseconds")
         print_row(["", "p50", "p95", "p99"], WIDTHS)
-        direct = _direct(oracle, options.requests)
+        direct = _direct(oracle, options.threads, options.requests)
         with service(Path(folder), options.threads) as url:
             over_http = _over_http(url, options.requests)
             idle = milliseconds(200, lambda: httpx.get(f"{url}/v1/healthz"))
@@ -122,8 +122,8 @@ def main() -> None:
     write_json(options.json, "http", rows)
 
 
-def _direct(oracle: Oracle, count: int) -> list[float]:
-    engine = build_engine(*oracle.sources, device="cpu")
+def _direct(oracle: Oracle, threads: int, count: int) -> list[float]:
+    engine = build_engine(*oracle.sources, torch_threads=threads)
     job, _ = walk(HISTORY).job(HORIZON, top_k=0, top_p=0.9)
     return milliseconds(count, lambda: engine.run(job))
 

@@ -104,8 +104,9 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
         oracle = make_oracle(options.shape, Path(folder))
-        context = oracle.shape.context
-        engine = build_engine(*oracle.sources, device="cpu", max_context=context)
+        engine = build_engine(
+            *oracle.sources, max_context=oracle.shape.context, torch_threads=options.threads
+        )
     print(f"Kronos-{options.shape} shape, float32, {options.threads} threads")
     figures = {"at_once": _at_once(engine), "closed_loop": _closed_loop(engine, options)}
     write_json(options.json, "saturation", figures)

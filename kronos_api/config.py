@@ -65,7 +65,7 @@ class Settings(BaseSettings):
     window_policy: Literal["anchor", "exact"] = "anchor"
     """When history and horizon overflow the window: anchor (fast) or exact (slides each step)."""
     torch_threads: int | None = Field(default=None, ge=1, le=1024)
-    """Threads of the model's arithmetic; unset: one per core."""
+    """Threads of the model's arithmetic; unset: the cores that this process may use."""
     clip_value: float = Field(default=5.0, gt=0, le=100, allow_inf_nan=False)
     """Normalised candles are clipped to plus and minus this."""
 

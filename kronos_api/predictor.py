@@ -99,7 +99,7 @@ class AsyncPredictor:
         inference_timeout: float = 30.0,
         clip: float = 5.0,
         kv_cache_mb: int = 1024,
-        max_active: int = 1,
+        max_active: int = 64,
     ) -> None:
         self.max_queue = max_queue
         self._inference_timeout = inference_timeout

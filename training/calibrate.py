@@ -39,7 +39,7 @@ def loss(splits: Sequence[Split], forecaster: Forecaster, case: Case) -> float:
 def soften(model: Kronos, temperature: float) -> None:
     """Divide the logits of both heads by `temperature`, in place."""
     for parameter in model.head.parameters():
-        parameter /= temperature
+        parameter.div_(temperature)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

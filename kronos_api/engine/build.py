@@ -13,6 +13,7 @@ from kronos_api.engine.checkpoint import (
     load_tokenizer,
 )
 from kronos_api.engine.codec import Codec
+from kronos_api.engine.cores import usable_cores
 from kronos_api.engine.engine import Engine
 from kronos_api.engine.network import Network
 from kronos_api.engine.sequence import Job
@@ -42,14 +43,13 @@ def build_engine(
         dtype: `float32` or `bfloat16`, of the predictor; the tokenizer stays float32, because
             its signs decide the tokens.
         max_context: candles the predictor sees at once; None for what it was trained with.
-        torch_threads: threads of one tensor operation; None for torch's own choice.
+        torch_threads: threads of one tensor operation; None for the cores this process may use.
 
     Raises:
         StartupError: a checkpoint or the device is not usable.
     """
     # Before any tensor work: torch's pools keep the size they started with.
-    if torch_threads is not None:
-        torch.set_num_threads(torch_threads)
+    torch.set_num_threads(torch_threads or usable_cores())
     chosen, warning = _choose_device(device)
     inspect(model, tokenizer)
     predictor, model_part = load_model(model)

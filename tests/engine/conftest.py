@@ -44,7 +44,11 @@ def engines(oracles: MakeOracle) -> MakeEngine:
     def make(name: str, policy: WindowPolicy) -> Engine:
         oracle = oracles(name)
         return build_engine(
-            *oracle.sources, device="cpu", max_context=oracle.shape.context, window_policy=policy
+            *oracle.sources,
+            device="cpu",
+            max_context=oracle.shape.context,
+            window_policy=policy,
+            torch_threads=torch.get_num_threads(),
         )
 
     return make

@@ -1,0 +1,44 @@
+"""How many cores this process may really use.
+
+A container sees all cores of its host, yet its CPU limit may allow two. Threads beyond the limit
+only make each other wait.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def usable_cores(cgroup: Path = CGROUP) -> int:
+    """Cores by affinity and by the cgroup's CPU limit (version 2 or 1), at least 1.
+
+    A fraction of a core is rounded down: two threads on a limit of 1.5 cores would be stopped in
+    the middle of a product for a third of the time.
+    """
+    limit = _limit(cgroup)
+    cores = _affinity()
+    return cores if limit is None else max(1, min(cores, int(limit)))
+
+
+def _affinity() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _limit(cgroup: Path) -> float | None:
+    """Cores that the quota allows, or None without one."""
+    try:
+        quota, period = (cgroup / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota = (cgroup / "cpu" / "cpu.cfs_quota_us").read_text().strip()
+            period = (cgroup / "cpu" / "cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return None
+    if not quota.isdecimal() or not period.isdecimal() or int(period) == 0:
+        return None  # "max", or -1: no limit
+    return int(quota) / int(period)
