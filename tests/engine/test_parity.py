@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from kronos_api.batching.scheduler import Scheduler, Ticket
 from kronos_api.engine.engine import Engine
+from kronos_api.engine.sequence import Job, Sequence
 from kronos_api.engine.window import WindowPolicy
 from tests.engine.conftest import MakeEngine, MakeOracle
 from tests.oracle import Oracle, walk
@@ -73,6 +75,44 @@ def test_policies_agree_inside_context(
     engines: MakeEngine, oracles: MakeOracle, policy: WindowPolicy, history: int, horizon: int
 ) -> None:
     assert_same(engines("tiny", policy), oracles("tiny"), history, horizon)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", ["mini", "small"])
+def test_greedy_equals_published_among_neighbours(
+    engines: MakeEngine, oracles: MakeOracle, shape: str
+) -> None:
+    """Through the scheduler, with 32 others that come and go: the published tokens."""
+    engine, numbers = engines(shape, "exact"), np.random.default_rng(5)
+    cases = [(1, 24), (64, 24), (400, 24)]
+    jobs = [walk(history, seed=history).job(horizon)[0] for history, horizon in cases]
+    others = [
+        walk(int(numbers.integers(1, 400)), seed=seed).job(
+            int(numbers.integers(1, 40)), top_k=0, top_p=0.9, paths=1 + seed % 3, seed=seed
+        )[0]
+        for seed in range(32)
+    ]
+    runs: list[Sequence] = []
+    scheduler: Scheduler[Job, Sequence] = Scheduler(100, 1 << 33, 64)
+
+    def done(_: Ticket[Job, Sequence], outcome: Sequence | Exception) -> None:
+        assert isinstance(outcome, Sequence), outcome
+        runs.append(outcome)
+
+    mixed = [*others[:10], jobs[0], *others[10:20], jobs[1], *others[20:30], jobs[2], *others[30:]]
+    scheduler.add([Ticket(job, 1e9, 1e9, done) for job in mixed])
+    while scheduler.waiting or scheduler.active:
+        scheduler.advance(engine, lambda: 0.0)
+    assert len(runs) == 35
+    for job, (history, horizon) in zip(jobs, cases, strict=True):
+        (run,) = [run for run in runs if run.job is job]
+        _, s1, s2 = oracles(shape).forecast(walk(history, seed=history), horizon)
+        np.testing.assert_array_equal(run.s1[0, history:].numpy(), s1)
+        np.testing.assert_array_equal(run.s2[0, history:].numpy(), s2)
+    for run in runs:
+        alone = engine.run(run.job)
+        assert run.values is not None and alone.values is not None
+        assert run.values.tobytes() == alone.values.tobytes()
 
 
 @pytest.mark.parametrize("paths", [1, 3])
