@@ -6,7 +6,6 @@ put right is told in one line.
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
@@ -27,9 +26,6 @@ for command in (serve, predict, fetch):
 
 def main() -> None:
     """Run the command that the arguments name."""
-    # Read by OpenMP when PyTorch is imported. Threads that spin while they wait for each other
-    # make a forecast many times slower as soon as anything else wants their cores.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     app(prog_name="kronos-api")
 
 
