@@ -46,14 +46,14 @@ class Engine:
         """Join a predictor and a tokenizer; `like` has the device and dtype they compute in."""
         self.info = info
         self.policy = policy
-        self._network = network
+        self.network = network
         self._codec = codec
         self._like = like
 
     def memory_bytes(self, job: Job) -> int:
         """Bytes of keys and values that decoding `job` will hold at most."""
         first, *rest = plan_decoding(job.history, job.horizon, self.info.max_context, self.policy)
-        layers, width = len(self._network.stack) + 1, self._network.width
+        layers, width = len(self.network.stack) + 1, self.network.width
         positions = first.prompt + job.paths * first.steps
         if rest:
             positions = max(positions, job.paths * max(part.prompt + part.steps for part in rest))
@@ -74,7 +74,7 @@ class Engine:
             uniforms=torch.from_numpy(draws).view(job.paths, job.horizon, 2).to(device),
             s1=tokens[0],
             s2=tokens[1],
-            times=self._network.times(torch.from_numpy(stamps).to(device)),
+            times=self.network.times(torch.from_numpy(stamps).to(device)),
             context_used=segments[0].prompt,
             end=job.history,
         )
@@ -131,7 +131,7 @@ class Engine:
         known = sequence.end == sequence.job.history
         alone = known and paths > 1
         room = segment.prompt + (0 if alone else segment.steps - 1)
-        memory = self._network.memory(1 if known else paths, room)
+        memory = self.network.memory(1 if known else paths, room)
         hidden = []
         for path in range(1 if known else paths):
             lane = memory.path(path)
@@ -148,8 +148,8 @@ class Engine:
     def _extend(self, sequence: Sequence, path: int, start: int, end: int, lane: Memory) -> Tensor:
         """Encode candles `start` … `end` - 1 of one path; return the last hidden state [1, C]."""
         tokens = (sequence.s1[path, start:end], sequence.s2[path, start:end])
-        x = self._network.embed(*tokens, sequence.times[start:end])
-        return self._network.extend(x.unsqueeze(0), lane)[:, -1]
+        x = self.network.embed(*tokens, sequence.times[start:end])
+        return self.network.extend(x.unsqueeze(0), lane)[:, -1]
 
     def _decode(self, sequences: list[Sequence]) -> None:
         """Decode one candle of every path of `sequences`."""
@@ -157,7 +157,7 @@ class Engine:
         if stepping:
             x = torch.cat([self._newest(s) for s in stepping])
             counts = [s.job.paths for s in stepping]
-            rows = self._network.step(x, [s.memory for s in stepping if s.memory is not None])
+            rows = self.network.step(x, [s.memory for s in stepping if s.memory is not None])
             for sequence, hidden in zip(stepping, rows.split(counts), strict=True):
                 sequence.hidden = hidden
         self._choose([s for s in sequences if self._is_finite(s)])
@@ -165,7 +165,7 @@ class Engine:
     def _newest(self, sequence: Sequence) -> Tensor:
         """Embed the candle decoded last, of every path: [paths, C]."""
         at = sequence.end - 1
-        return self._network.embed(
+        return self.network.embed(
             sequence.s1[:, at], sequence.s2[:, at], sequence.times[at].unsqueeze(0)
         )
 
@@ -184,8 +184,8 @@ class Engine:
         hidden = torch.cat([s.hidden for s in sequences if s.hidden is not None])
         options = Options.join([s.options for s in sequences])
         uniform = torch.cat([s.uniforms[:, s.decoded] for s in sequences])
-        s1 = choose(self._network.s1_logits(hidden), options, uniform[:, 0])
-        s2 = choose(self._network.s2_logits(hidden, s1, memories), options, uniform[:, 1])
+        s1 = choose(self.network.s1_logits(hidden), options, uniform[:, 0])
+        s2 = choose(self.network.s2_logits(hidden, s1, memories), options, uniform[:, 1])
         counts = [s.job.paths for s in sequences]
         for sequence, first, second in zip(
             sequences, s1.split(counts), s2.split(counts), strict=True

@@ -1,0 +1,93 @@
+"""What bfloat16 costs in exactness and gains in speed, against float32 on the same weights.
+
+Logit error: both engines see the tokens that float32 decodes, and the difference of their s1
+logits is given in standard deviations of the float32 logits. Forecast error: the mean over many
+sample paths of the same seed, as the difference of closes in deviations of the history, beside the
+deviation of the paths themselves.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from benchmarks.floor import best_of
+from benchmarks.report import parser, print_row, write_json
+from kronos_api.engine.build import build_engine
+from kronos_api.engine.checkpoint import Source, locate
+from kronos_api.engine.engine import Engine
+from kronos_api.engine.sequence import Job
+from tests.oracle import Series, make_oracle, walk
+
+HISTORY, HORIZON, PATHS = 400, 24, 64
+WIDTHS = (36, 14, 14)
+
+
+def teacher_forced(engine: Engine, series: Series, s1: Tensor, s2: Tensor) -> Tensor:
+    """Logits of the next s1 after every one of the tokens [T]: float32 [T, V1]."""
+    network = engine.network
+    job, _ = series.job(HORIZON)
+    stamps = torch.from_numpy(np.concatenate([job.history_stamps, job.future_stamps]))
+    with torch.inference_mode():
+        x = network.embed(s1, s2, network.times(stamps))
+        memory = network.memory(1, len(s1))
+        return network.s1_logits(network.extend(x.unsqueeze(0), memory).squeeze(0))
+
+
+def closes(engine: Engine, job: Job) -> NDArray[np.float32]:
+    """Normalised closes of every sample path: [paths, horizon]."""
+    values = engine.run(job).values
+    assert values is not None
+    return values[..., 3]
+
+
+def seconds(engine: Engine, job: Job) -> float:
+    """Best time of three."""
+    return best_of(3, lambda: engine.run(job))
+
+
+def compare(sources: tuple[Source, Source], threads: int) -> dict[str, float]:
+    """Errors of bfloat16 against float32, and how many times faster it is."""
+    wide = build_engine(*sources, dtype="float32", torch_threads=threads)
+    narrow = build_engine(*sources, dtype="bfloat16", torch_threads=threads)
+    series = walk(HISTORY)
+    tokens = wide.run(series.job(HORIZON)[0])
+    exact = teacher_forced(wide, series, tokens.s1[0], tokens.s2[0])
+    rough = teacher_forced(narrow, series, tokens.s1[0], tokens.s2[0])
+    error = (rough - exact).abs() / exact.std()
+    one, _ = series.job(HORIZON, top_k=0, top_p=0.9)
+    many, _ = series.job(HORIZON, top_k=0, top_p=0.9, paths=PATHS)
+    paths = closes(wide, many)
+    difference = closes(narrow, many).mean(axis=0) - paths.mean(axis=0)
+    return {
+        "logit error, mean": float(error.mean()),
+        "logit error, largest": float(error.max()),
+        "same likeliest token": float((exact.argmax(-1) == rough.argmax(-1)).float().mean()),
+        f"error of the mean of {PATHS} paths": float(np.abs(difference).mean()),
+        "deviation of the paths": float(paths.std(axis=0).mean()),
+        "times faster, 1 path": seconds(wide, one) / seconds(narrow, one),
+        f"times faster, {PATHS} paths": seconds(wide, many) / seconds(narrow, many),
+    }
+
+
+def main() -> None:
+    """Print one table: random weights of a public shape, and the bundled checkpoint."""
+    options = parser("precision", __doc__).parse_args()
+    torch.set_num_threads(options.threads)
+    bundled = (locate(None, "model", timeout=1), locate(None, "tokenizer", timeout=1))
+    with tempfile.TemporaryDirectory() as folder:
+        random = make_oracle(options.shape, Path(folder)).sources
+        columns = [compare(sources, options.threads) for sources in (random, bundled)]
+    print_row(["", f"{options.shape}, random", "kronos-demo"], WIDTHS)
+    for name in columns[0]:
+        print_row([name, *(column[name] for column in columns)], WIDTHS)
+    write_json(options.json, "precision", dict(zip(("random", "demo"), columns, strict=True)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""bfloat16, and the operators for devices without oneDNN: near float32, and repeatable."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from kronos_api.engine import attention, linear
+from kronos_api.engine.build import build_engine
+from kronos_api.engine.engine import Engine
+from tests.engine.conftest import MakeOracle
+from tests.oracle import walk
+
+
+def test_bfloat16_is_near(oracles: MakeOracle, tiny: Engine) -> None:
+    oracle = oracles("tiny")
+    narrow = build_engine(*oracle.sources, max_context=64, dtype="bfloat16", torch_threads=1)
+    assert narrow.info.dtype == "bfloat16"
+    job, _ = walk(40).job(12, top_k=0, paths=200, temperature=0.5, seed=3)
+    exact, rough = tiny.run(job).values, narrow.run(job).values
+    assert exact is not None and rough is not None
+    spread = exact.std(axis=0).mean()
+    assert np.abs(exact.mean(axis=0) - rough.mean(axis=0)).mean() < spread / 4
+    again = narrow.run(job).values
+    assert again is not None and again.tobytes() == rough.tobytes()
+
+
+@pytest.mark.parametrize("paths", [1, 3])
+def test_plain_operators_decode_the_same_tokens(
+    oracles: MakeOracle, tiny: Engine, monkeypatch: pytest.MonkeyPatch, paths: int
+) -> None:
+    """What runs on a GPU: no packed weights, and attention by ordinary operators."""
+    monkeypatch.setattr(linear, "PackedLinear", linear.PlainLinear)
+    monkeypatch.setattr(attention, "_weighted", plainly)
+    plain = build_engine(*oracles("tiny").sources, max_context=64, torch_threads=1)
+    job, _ = walk(40).job(60, top_k=0, top_p=0.9, paths=paths, seed=8)
+    packed, other = tiny.run(job), plain.run(job)
+    assert torch.equal(packed.s1, other.s1) and torch.equal(packed.s2, other.s2)
+    assert packed.values is not None and other.values is not None
+    np.testing.assert_allclose(packed.values, other.values, rtol=1e-4, atol=1e-5)
+
+
+def plainly(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, causal: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    q, k, v = (x.transpose(1, 2) for x in (query, keys, values))
+    mixed, norm = attention._weighted_plainly(q, k, v, causal)
+    return mixed.transpose(1, 2).contiguous(), norm.transpose(1, 2)
