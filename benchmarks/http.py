@@ -45,6 +45,7 @@ def service(folder: Path, threads: int) -> Iterator[str]:
         "KRONOS_TORCH_THREADS": str(threads),
         "KRONOS_LOG_LEVEL": "ERROR",
         "KRONOS_MAX_QUEUE": "1000",
+        "KRONOS_RATE_LIMIT_ENABLED": "false",
     }
     process = subprocess.Popen(
         [sys.executable, "-m", "kronos_api", "serve"], env=os.environ | settings
