@@ -45,6 +45,7 @@ def service(folder: Path, threads: int) -> Iterator[str]:
         "KRONOS_MODEL_PATH": str(folder),
         "KRONOS_TORCH_THREADS": str(threads),
         "KRONOS_LOG_LEVEL": "ERROR",
+        "KRONOS_RATE_LIMIT_ENABLED": "false",
         "KRONOS_MAX_QUEUE": "1000",
     }
     process = subprocess.Popen(

@@ -8,17 +8,19 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
+from starlette.routing import Route
 
 from kronos_api import __version__
 from kronos_api.batching.worker import Engine
 from kronos_api.config import Settings
 from kronos_api.engine.build import build_engine
 from kronos_api.engine.checkpoint import Source, inspect, locate
+from kronos_api.engine.cores import usable_cores
 from kronos_api.engine.sequence import Job
 from kronos_api.errors import (
     InternalError,
@@ -29,14 +31,19 @@ from kronos_api.errors import (
 )
 from kronos_api.middleware.access_log import GONE, AccessLog
 from kronos_api.middleware.body_limit import BodyLimit
+from kronos_api.middleware.caller_identity import CallerIdentity
 from kronos_api.middleware.envelope import Envelope, render
 from kronos_api.middleware.lifespan import Lifespan
+from kronos_api.middleware.rate_limit import PREFIX, RateLimit
 from kronos_api.middleware.request_id import RequestId
 from kronos_api.predictor import AsyncPredictor
+from kronos_api.ratelimit.build import build_limiter
+from kronos_api.ratelimit.limiter import Limiter
 from kronos_api.routes import health, metrics, models, predict
 from kronos_api.schemas.reading import Defaults, Limits, Reader
 from kronos_api.schemas.requests import BatchRequest, PredictRequest
 from kronos_api.schemas.writing import version
+from kronos_api.security.build import build_identities
 from kronos_api.telemetry import logging
 from kronos_api.telemetry.metrics import MODEL_INFO
 
@@ -65,7 +72,25 @@ def create_app(settings: Settings, *, predictor: AsyncPredictor | None = None) -
             clip=settings.clip_value,
             kv_cache_mb=settings.kv_cache_mb,
         )
-    service = Service(settings, predictor, checkpoints)
+    limiter = _limiter(settings) if settings.rate_limit_enabled else None
+    reader = _reader(settings, limiter)
+    forecasts = predict.router(predictor, reader, timeout=settings.request_timeout)
+    if limiter is not None:
+        limiter.quotas.check([path.removeprefix(PREFIX) for path in _paths(forecasts)])
+    allowed, proxies = build_identities(
+        settings.whitelist if settings.security_enabled else None,
+        settings.proxies,
+        servers=settings.nameservers,
+        timeout=settings.dns_timeout,
+        networks=settings.networks,
+    )
+    routers = [
+        forecasts,
+        health.router(predictor, limiter, allowed),
+        models.router(predictor, settings.app_name),
+        metrics.router(predictor),
+    ]
+    service = Service(settings, predictor, checkpoints, limiter)
     app = FastAPI(
         title=settings.app_name,
         version=__version__,
@@ -74,7 +99,11 @@ def create_app(settings: Settings, *, predictor: AsyncPredictor | None = None) -
         middleware=[  # outermost first
             Middleware(Lifespan, startup=service.start, shutdown=service.stop),
             Middleware(RequestId),
-            Middleware(AccessLog),
+            Middleware(AccessLog, paths=_paths(*routers)),
+            Middleware(
+                CallerIdentity, allowed=allowed, proxies=proxies, exempt=settings.exempt_paths
+            ),
+            Middleware(RateLimit, limiter=limiter, by_items=settings.rate_limit_batch == "items"),
             Middleware(BodyLimit, limit=settings.max_request_bytes),
             Middleware(Envelope),
         ],
@@ -84,17 +113,22 @@ def create_app(settings: Settings, *, predictor: AsyncPredictor | None = None) -
             ClientDisconnect: _let_go,
         },
     )
-    app.include_router(
-        predict.router(predictor, _reader(settings), timeout=settings.request_timeout)
-    )
-    app.include_router(health.router(predictor))
-    app.include_router(models.router(predictor, settings.app_name))
-    app.include_router(metrics.router(predictor))
+    for router in routers:
+        app.include_router(router)
     _document_requests(app)
     return app
 
 
-def _reader(settings: Settings) -> Reader:
+def _paths(*routers: APIRouter) -> list[str]:
+    routes = [route for router in routers for route in router.routes]
+    return [route.path for route in routes if isinstance(route, Route)]
+
+
+def _reader(settings: Settings, limiter: Limiter | None) -> Reader:
+    batch_items = settings.max_batch_items
+    if limiter is not None and settings.rate_limit_batch == "items":
+        # A batch of more series than the limit ever grants at once would only be put off.
+        batch_items = min(batch_items, limiter.quotas.most("batch"))
     return Reader(
         Defaults(
             pred_len=settings.default_pred_len,
@@ -104,10 +138,22 @@ def _reader(settings: Settings) -> Reader:
             sample_count=settings.default_sample_count,
         ),
         Limits(
-            batch_items=settings.max_batch_items,
+            batch_items=batch_items,
             samples=settings.max_samples,
             work=settings.max_work,
         ),
+    )
+
+
+def _limiter(settings: Settings) -> Limiter:
+    url = settings.redis_url
+    return build_limiter(
+        per_minute=settings.rate_limit_per_minute,
+        limits=settings.rate_limits or "",
+        redis_url=url.get_secret_value() if url else None,
+        folder=settings.rate_limit_dir,
+        workers=settings.workers,
+        replicas=settings.replicas,
     )
 
 
@@ -138,7 +184,7 @@ class Checkpoints:
             dtype=settings.dtype,
             max_context=settings.max_context,
             window_policy=settings.window_policy,
-            torch_threads=settings.torch_threads,
+            torch_threads=settings.torch_threads or max(1, usable_cores() // settings.workers),
         )
 
 
@@ -146,11 +192,16 @@ class Service:
     """What runs from start to stop."""
 
     def __init__(
-        self, settings: Settings, predictor: AsyncPredictor, checkpoints: Checkpoints | None
+        self,
+        settings: Settings,
+        predictor: AsyncPredictor,
+        checkpoints: Checkpoints | None,
+        limiter: Limiter | None,
     ) -> None:
         self.settings = settings
         self.predictor = predictor
         self.checkpoints = checkpoints
+        self.limiter = limiter
         self._watch: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -164,6 +215,10 @@ class Service:
                     "the checkpoints were not found and checked within KRONOS_STARTUP_TIMEOUT"
                     f" ({self.settings.startup_timeout:g} s)"
                 ) from None
+        if not self.settings.security_enabled:
+            log.warning("security is off: every caller is served")
+        if self.limiter is not None:
+            await self.limiter.start()
         await self.predictor.start()
         self._watch = asyncio.create_task(self._tell_when_ready())
 
@@ -172,6 +227,8 @@ class Service:
         if self._watch is not None:
             self._watch.cancel()
         await self.predictor.stop(self.settings.shutdown_timeout)
+        if self.limiter is not None:
+            await self.limiter.stop()
 
     async def _tell_when_ready(self) -> None:
         try:

@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from kronos_api.errors import StartupError
+from kronos_api.security.whitelist import Whitelist, listed, parse_servers
 
 PREFIX: Final = "KRONOS_"
 
@@ -26,6 +27,9 @@ TOKENIZERS: Final[Mapping[str, str]] = {
     "NeoQuasar/Kronos-base": "NeoQuasar/Kronos-Tokenizer-base",
 }
 """The tokenizer each published model was trained with."""
+
+NONE: Final = "none"
+"""Stands for an empty list where an empty variable would be the default."""
 
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 
@@ -49,6 +53,8 @@ class Settings(BaseSettings):
     """Address the server binds."""
     port: int = Field(default=8000, ge=1, le=65535)
     """Port the server binds."""
+    workers: int = Field(default=1, ge=1, le=1024)
+    """Processes that serve; each has a model of its own."""
 
     model_id: str | None = None
     """Model as hub id, optionally with @revision, or folder; unset: the bundled demonstration."""
@@ -65,7 +71,7 @@ class Settings(BaseSettings):
     window_policy: Literal["anchor", "exact"] = "anchor"
     """When history and horizon overflow the window: anchor (fast) or exact (slides each step)."""
     torch_threads: int | None = Field(default=None, ge=1, le=1024)
-    """Threads of the model's arithmetic; unset: the cores that this process may use."""
+    """Threads of the model's arithmetic; unset: the cores it may use, shared among WORKERS."""
     clip_value: float = Field(default=5.0, gt=0, le=100, allow_inf_nan=False)
     """Normalised candles are clipped to plus and minus this."""
 
@@ -93,6 +99,36 @@ class Settings(BaseSettings):
     max_work: int = Field(default=32_768, ge=1, le=100_000_000)
     """Sample paths times forecast steps, summed over a request (64 paths of 512 steps)."""
 
+    security_enabled: bool = True
+    """Whether only the callers that CONTAINER_WHITELIST names are served."""
+    container_whitelist: str = "localhost"
+    """Who may call: names of containers or services, addresses, CIDR blocks, localhost."""
+    security_exempt_paths: str = "/health,/v1/healthz,/v1/readyz,/metrics,/v1/metrics"
+    """Paths that are open to everyone, exactly as they are asked for; or none."""
+    trusted_proxies: str | None = None
+    """Proxies whose X-Forwarded-For names the caller, listed as in CONTAINER_WHITELIST."""
+    container_networks: str | None = None
+    """Names of this container's networks; unset: learned from its own names in DNS."""
+    dns_servers: str | None = None
+    """Nameservers as address, address:port or [address]:port; unset: those of the system."""
+    dns_timeout: float = Field(default=0.25, gt=0, le=0.25)
+    """Seconds that DNS has to tell who calls."""
+
+    rate_limit_enabled: bool = True
+    """Whether the forecasts that a caller may ask for are limited."""
+    rate_limit_per_minute: int = Field(default=100, ge=1, le=10_000_000)
+    """Forecasts a caller may ask for in a minute, over all routes, workers and replicas."""
+    rate_limits: str | None = None
+    """Further limits of single routes, such as: batch=10/minute;200/hour, single=2/second."""
+    rate_limit_batch: Literal["items", "request"] = "items"
+    """What a batch counts as: items (each series; a batch has at most the limit) or request."""
+    rate_limit_dir: Path | None = None
+    """Folder where the workers of a host count together; unset: /dev/shm, else a temporary one."""
+    redis_url: SecretStr | None = None
+    """Redis where all workers and replicas count together, instead of RATE_LIMIT_DIR."""
+    replicas: int = Field(default=1, ge=1, le=10_000)
+    """Services that share REDIS_URL: while it is out, a worker grants limit/replicas/workers."""
+
     inference_timeout: Seconds = 30
     """Seconds a request may spend in the model; below REQUEST_TIMEOUT."""
     request_timeout: Seconds = 60
@@ -101,6 +137,15 @@ class Settings(BaseSettings):
     """Seconds for finding and checking the checkpoints before the port opens."""
     shutdown_timeout: Seconds = 75
     """Seconds for answering accepted requests when the service stops."""
+
+    header_timeout: Seconds = 5
+    """Seconds for the line and headers of a request, from their first byte or from connecting."""
+    body_timeout: Seconds = 10
+    """Seconds for the body of a request, from the end of its headers."""
+    answer_timeout: Seconds = 30
+    """Seconds for taking what is written of an answer to a full connection."""
+    idle_timeout: Seconds = 10
+    """Seconds a connection is kept open for the next request; a proxy should close first."""
 
     @classmethod
     def settings_customise_sources(
@@ -113,6 +158,25 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         del settings_cls, dotenv_settings, file_secret_settings
         return init_settings, env_settings
+
+    @field_validator("container_whitelist", "trusted_proxies")
+    @classmethod
+    def _parses_as_whitelist(cls, value: str | None) -> str | None:
+        Whitelist.parse(value or "")
+        return value
+
+    @field_validator("security_exempt_paths")
+    @classmethod
+    def _are_paths(cls, value: str) -> str:
+        if value != NONE and not all(path.startswith("/") for path in listed(value)):
+            raise ValueError(f"each path starts with /, or the value is {NONE}")
+        return value
+
+    @field_validator("dns_servers")
+    @classmethod
+    def _are_nameservers(cls, value: str | None) -> str | None:
+        parse_servers(value or "")
+        return value
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -176,6 +240,31 @@ class Settings(BaseSettings):
         if self.model_id is None:
             return None
         return self.tokenizer_id or TOKENIZERS[self.model_id.partition("@")[0]]
+
+    @property
+    def whitelist(self) -> Whitelist:
+        """Who may call."""
+        return Whitelist.parse(self.container_whitelist)
+
+    @property
+    def proxies(self) -> Whitelist:
+        """Whose word on its callers is taken."""
+        return Whitelist.parse(self.trusted_proxies or "")
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Names of the networks that this container is on; empty: to be learned."""
+        return listed(self.container_networks or "")
+
+    @property
+    def nameservers(self) -> tuple[tuple[str, int], ...]:
+        """Address and port of each nameserver; empty: those of the system."""
+        return parse_servers(self.dns_servers or "")
+
+    @property
+    def exempt_paths(self) -> tuple[str, ...]:
+        """Paths that are open to everyone."""
+        return () if self.security_exempt_paths == NONE else listed(self.security_exempt_paths)
 
     @property
     def max_request_bytes(self) -> int:

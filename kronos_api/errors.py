@@ -60,6 +60,20 @@ class MalformedJson(KronosError):
     code = "MALFORMED_JSON"
 
 
+class MalformedRequest(KronosError):
+    """What came is not HTTP."""
+
+    status = 400
+    code = "MALFORMED_REQUEST"
+
+
+class ContainerNotAllowed(KronosError):
+    """The caller is not on the whitelist."""
+
+    status = 403
+    code = "CONTAINER_NOT_ALLOWED"
+
+
 class NotFound(KronosError):
     """No such path."""
 
@@ -74,6 +88,13 @@ class MethodNotAllowed(KronosError):
     code = "METHOD_NOT_ALLOWED"
 
 
+class RequestTimeout(KronosError):
+    """The request did not come in whole in time."""
+
+    status = 408
+    code = "REQUEST_TIMEOUT"
+
+
 class RequestTooLarge(KronosError):
     """The body is over the limit, declared or counted."""
 
@@ -86,6 +107,27 @@ class ValidationFailed(KronosError):
 
     status = 422
     code = "VALIDATION_ERROR"
+
+
+class RateLimited(KronosError):
+    """The caller's quota is used up."""
+
+    status = 429
+    code = "RATE_LIMITED"
+
+
+class HeadTooLarge(KronosError):
+    """Request line and headers are over the limit."""
+
+    status = 431
+    code = "HEAD_TOO_LARGE"
+
+
+class CallerUnknown(KronosError):
+    """Who calls could not be told, for DNS did not answer."""
+
+    status = 503
+    code = "CALLER_UNKNOWN"
 
 
 class ModelNotReady(KronosError):

@@ -11,11 +11,18 @@ import structlog
 
 
 @pytest.fixture(autouse=True)
-def untouched_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No setting comes from outside, and how a test configures logging ends with it."""
+def untouched_process(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """No setting comes from outside, and how a test configures logging ends with it.
+
+    Each test counts its calls by itself.
+    """
     for name in os.environ:
         if name.upper().startswith("KRONOS_"):
             monkeypatch.delenv(name)
+    folder = tmp_path_factory.mktemp("rate-limit")
+    monkeypatch.setattr("kronos_api.ratelimit.host.default_folder", lambda: folder)
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield

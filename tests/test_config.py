@@ -11,6 +11,7 @@ import pytest
 from kronos_api.config import TOKENIZERS, Settings, load_settings, unknown_variables
 from kronos_api.engine.checkpoint import PUBLISHED
 from kronos_api.errors import StartupError
+from kronos_api.security.whitelist import Whitelist
 
 EXAMPLE = Path(__file__).parent.parent / ".env.example"
 
@@ -63,7 +64,19 @@ def test_the_example_file_is_read_as_the_defaults(monkeypatch: pytest.MonkeyPatc
         ("CLIP_VALUE", "inf", "finite"),
         ("MAX_REQUEST_SIZE_MB", "-1", "greater than 0"),
         ("KV_CACHE_MB", "1", "greater than or equal to 16"),
+        ("RATE_LIMIT_PER_MINUTE", "0", "greater than or equal to 1"),
+        ("RATE_LIMIT_BATCH", "series", "'items' or 'request'"),
+        ("WORKERS", "0", "greater than or equal to 1"),
+        ("REPLICAS", "0", "greater than or equal to 1"),
         ("STARTUP_TIMEOUT", "0", "greater than 0"),
+        ("SECURITY_ENABLED", "maybe", "valid boolean"),
+        ("CONTAINER_WHITELIST", "web,10.0.0.300", "entry 2 is no address, CIDR block or name"),
+        ("CONTAINER_WHITELIST", "10.0.0.1/8", "entry 1 is no CIDR block"),
+        ("TRUSTED_PROXIES", "*", "entry 1 is no address"),
+        ("SECURITY_EXEMPT_PATHS", "health", "each path starts with /"),
+        ("DNS_SERVERS", "dns", "entry 1 is no address"),
+        ("DNS_TIMEOUT", "0.3", "less than or equal to 0.25"),
+        ("IDLE_TIMEOUT", "0", "greater than 0"),
     ],
 )
 def test_a_bad_value_is_named_with_its_rule(
@@ -144,6 +157,25 @@ def test_where_the_checkpoints_are(
     assert (settings.model_source, settings.tokenizer_source) == sources
 
 
+def test_who_may_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    defaults = load_settings()
+    assert defaults.whitelist == Whitelist(localhost=True)
+    assert len(defaults.proxies) == 0
+    assert "/health" in defaults.exempt_paths
+    assert (defaults.nameservers, defaults.networks) == ((), ())
+    monkeypatch.setenv("KRONOS_CONTAINER_WHITELIST", "web, 10.0.0.0/8")
+    monkeypatch.setenv("KRONOS_TRUSTED_PROXIES", "nginx")
+    monkeypatch.setenv("KRONOS_SECURITY_EXEMPT_PATHS", "none")
+    monkeypatch.setenv("KRONOS_DNS_SERVERS", "127.0.0.11")
+    monkeypatch.setenv("KRONOS_CONTAINER_NETWORKS", "inner,outer")
+    settings = load_settings()
+    assert settings.whitelist == Whitelist.parse("web,10.0.0.0/8")
+    assert settings.proxies.names == ("nginx",)
+    assert settings.exempt_paths == ()
+    assert settings.nameservers == (("127.0.0.11", 53),)
+    assert settings.networks == ("inner", "outer")
+
+
 def test_models_and_tokenizers_are_paired_as_published() -> None:
     assert {
         name: published.tokenizer for name, published in PUBLISHED.items() if published.tokenizer
@@ -166,6 +198,12 @@ def test_nothing_is_read_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / ".env").write_text("KRONOS_PORT=9\n", "utf-8")
     monkeypatch.chdir(tmp_path)
     assert load_settings().port == 8000
+
+
+def test_the_password_of_redis_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KRONOS_REDIS_URL", "redis://:s3cret@redis/0")
+    settings = load_settings()
+    assert "s3cret" not in f"{settings!r} {settings.model_dump_json()}"
 
 
 def test_settings_are_frozen() -> None:

@@ -23,7 +23,7 @@ EXAMPLE = Path(__file__).parent.parent / "examples" / "request-single.json"
 async def service(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a service that is ready."""
     # One thread, so that a busy machine does not make threads wait in turn.
-    app = create_app(Settings(torch_threads=1, **settings))
+    app = create_app(Settings(torch_threads=1, rate_limit_enabled=False, **settings))
     limits = httpx.Limits(max_connections=None)
     async with listening(app) as (host, port):
         url = f"http://{host}:{port}"

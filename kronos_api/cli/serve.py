@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
+import resource
 import signal
 import socket
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import typer
 
@@ -13,8 +13,14 @@ from kronos_api.cli.console import one_line_errors
 from kronos_api.config import load_settings
 from kronos_api.errors import StartupError
 
+if TYPE_CHECKING:
+    import uvicorn
+
 NOT_STARTED: Final = 3
 """Exit status when the service ended before it listened; its last log line says why."""
+
+CONNECTIONS: Final = 10_240
+"""Open files that are asked of the system; many systems grant few unless asked."""
 
 
 def serve() -> None:
@@ -30,22 +36,60 @@ def serve() -> None:
         settings = load_settings()
         listener = bind(settings.host, settings.port)
 
-    import uvicorn
+        import uvicorn
 
-    from kronos_api.app import create_app
+        from kronos_api.app import create_app
+        from kronos_api.server.options import options
+        from kronos_api.server.protocol import Deadlines
 
+        # Made here even if only workers serve it: what is wrong with it is told once.
+        app = create_app(settings)
+
+    allow_connections()
+    alone = settings.workers == 1
     config = uvicorn.Config(
-        create_app(settings),
-        log_config=None,
-        access_log=False,
-        lifespan="on",
-        timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout),
+        app if alone else "kronos_api.main:app",
+        workers=settings.workers,
+        **options(
+            Deadlines(
+                head=settings.header_timeout,
+                body=settings.body_timeout,
+                answer=settings.answer_timeout,
+                idle=settings.idle_timeout,
+            ),
+            shutdown_timeout=settings.shutdown_timeout,
+        ),
     )
-    server = uvicorn.Server(config)
     with listener:
-        server.run(sockets=[listener])
-    if not server.started:
+        started = _serve_alone(config, listener) if alone else _serve_together(config, listener)
+    if not started:
         raise typer.Exit(NOT_STARTED)
+
+
+def _serve_alone(config: uvicorn.Config, listener: socket.socket) -> bool:
+    """Serve until told to stop; whether it ever listened."""
+    from uvicorn import Server
+
+    server = Server(config)
+    server.run(sockets=[listener])
+    return server.started
+
+
+def _serve_together(config: uvicorn.Config, listener: socket.socket) -> bool:
+    """Serve with several workers on one `listener`; one that dies is replaced."""
+    from uvicorn.supervisors import Multiprocess
+
+    supervisor = Multiprocess(config, sockets=[listener])
+    supervisor.run()
+    return all(process.exitcode != NOT_STARTED for process in supervisor.processes)
+
+
+def allow_connections() -> None:
+    """Let this process have as many connections open as the system grants it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = CONNECTIONS if hard == resource.RLIM_INFINITY else min(CONNECTIONS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _leave(_number: int, _frame: object) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,11 +21,13 @@ class AccessLog:
     """Log and count what was asked and how it was answered.
 
     `endpoint` and the `route` label are the route's template, never the raw path: the number
-    of label values is the number of routes. The line also holds what the handler has bound.
+    of label values is the number of routes. A request that was refused before it was routed is
+    told by its path if that is one of `paths`. The line also holds what the handler has bound.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, paths: Collection[str] = ()) -> None:
         self.app = app
+        self.paths = frozenset(paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -45,7 +48,7 @@ class AccessLog:
         finally:
             metrics.CONCURRENT_REQUESTS.dec()
             elapsed = time.perf_counter() - started
-            route = _template(scope)
+            route = self._template(scope)
             metrics.REQUESTS.labels(route, str(status)).inc()
             metrics.REQUEST_DURATION.labels(route).observe(elapsed)
             log.info(
@@ -56,11 +59,10 @@ class AccessLog:
                 latency_ms=round(elapsed * 1000, 3),
             )
 
-
-def _template(scope: Scope) -> str:
-    """The template of the route that took the request."""
-    if "route" in scope:
-        return str(scope["route"].path)
-    # The framework's own pages leave no route behind; without parameters a path is its template.
-    known = "endpoint" in scope and not scope.get("path_params")
-    return str(scope["path"]) if known else UNMATCHED
+    def _template(self, scope: Scope) -> str:
+        """The template of the route that took the request, or would have taken it."""
+        if "route" in scope:
+            return str(scope["route"].path)
+        # The framework's pages leave no route behind; without parameters a path is its template.
+        known = "endpoint" in scope and not scope.get("path_params")
+        return str(scope["path"]) if known or scope["path"] in self.paths else UNMATCHED

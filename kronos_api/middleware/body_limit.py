@@ -6,6 +6,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kronos_api.errors import RequestTooLarge
+from kronos_api.middleware.callers import caller_label
 from kronos_api.middleware.envelope import render
 from kronos_api.telemetry import metrics
 
@@ -29,8 +30,10 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        declared = Headers(scope=scope).get("content-length", "")
-        if declared.isdecimal():
+        headers = Headers(scope=scope)
+        declared = headers.get("content-length", "")
+        # Where chunks come as well, the server goes by the chunks.
+        if declared.isdecimal() and "transfer-encoding" not in headers:
             if len(declared) > MAX_DIGITS or int(declared) > self.limit:
                 await self._refuse(scope, receive, send)
             else:
@@ -56,7 +59,7 @@ class BodyLimit:
                 return {"type": "http.request", "body": bytes(body), "more_body": False}
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        metrics.SIZE_REJECTIONS.labels(metrics.OTHER).inc()
+        metrics.SIZE_REJECTIONS.labels(caller_label(scope)).inc()
         error = RequestTooLarge(f"The body is larger than {self.limit} bytes.")
         response = render(error, scope)
         # What the caller still sends is not read, so nothing can follow on this connection.

@@ -12,6 +12,7 @@ import psutil
 from fastapi import APIRouter, Response
 
 from kronos_api.predictor import AsyncPredictor
+from kronos_api.ratelimit.limiter import Limiter
 from kronos_api.schemas.responses import (
     Checks,
     DiskCheck,
@@ -19,16 +20,21 @@ from kronos_api.schemas.responses import (
     MemoryCheck,
     ModelCheck,
     QueueCheck,
+    RateLimitCheck,
     Readiness,
     Status,
+    WhitelistCheck,
 )
 from kronos_api.schemas.writing import version
+from kronos_api.security.identity import Identity
 
 FULL_PERCENT: Final = 90.0
 """Memory or disk in use above this is told as degraded."""
 
 
-def router(predictor: AsyncPredictor) -> APIRouter:
+def router(
+    predictor: AsyncPredictor, limiter: Limiter | None = None, allowed: Identity | None = None
+) -> APIRouter:
     """`/v1/healthz`, `/health`, `/v1/readyz` and `/v1/healthz/detailed`."""
     routes = APIRouter(tags=["health"])
     started = time.monotonic()
@@ -39,27 +45,38 @@ def router(predictor: AsyncPredictor) -> APIRouter:
         """200 while the process lives."""
         return Status(status="ok")
 
-    @routes.get("/v1/readyz", responses={503: {"model": Readiness}})
+    @routes.get(
+        "/v1/readyz", responses={503: {"model": Readiness}}, response_model_exclude_unset=True
+    )
     async def readyz(response: Response) -> Readiness:
         """200 while forecasts are taken, else 503."""
         state, info = predictor.state, predictor.info
         if state != "ready":
             response.status_code = 503
-        return Readiness(
+        readiness = Readiness(
             status="ok" if state == "ready" else state,
             model_loaded=info is not None,
             device=info.device if info else None,
             device_warning=info.device_warning if info else None,
         )
+        if limiter is not None and limiter.alone:
+            readiness.rate_limit_store = "degraded"
+        return readiness
 
     @routes.get("/v1/healthz/detailed")
     async def detailed() -> Health:
-        """How model, memory, disk and queue fare; always 200."""
+        """How the service's parts fare; always 200."""
         # Reading the disk's figures can wait for the disk.
         memory, disk = await asyncio.to_thread(lambda: (_memory(), _disk()))
-        checks = Checks(model=_model(predictor), memory=memory, disk=disk, queue=_queue(predictor))
-        parts = (checks.model, checks.memory, checks.disk, checks.queue)
-        well = all(check.status == "ok" for check in parts)
+        checks = Checks(
+            model=_model(predictor),
+            memory=memory,
+            disk=disk,
+            queue=_queue(predictor),
+            rate_limit_store=_store(limiter),
+            whitelist=_whitelist(allowed),
+        )
+        well = all(check.status in ("ok", "off") for _, check in checks)
         return Health(
             status="healthy" if well else "degraded",
             timestamp=datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -86,6 +103,28 @@ def _queue(predictor: AsyncPredictor) -> QueueCheck:
         waiting=waiting,
         active=predictor.active,
         limit=predictor.max_queue,
+    )
+
+
+def _store(limiter: Limiter | None) -> RateLimitCheck:
+    if limiter is None:
+        return RateLimitCheck(
+            status="off", store=None, limit_per_minute=None, share_per_minute=None
+        )
+    per_minute = limiter.quotas.per_minute
+    return RateLimitCheck(
+        status="degraded" if limiter.alone else "ok",
+        store=limiter.store.kind,
+        limit_per_minute=per_minute,
+        share_per_minute=limiter.share(per_minute),
+    )
+
+
+def _whitelist(allowed: Identity | None) -> WhitelistCheck:
+    if allowed is None:
+        return WhitelistCheck(status="off", entries=0)
+    return WhitelistCheck(
+        status="degraded" if allowed.unanswered else "ok", entries=len(allowed.whitelist)
     )
 
 

@@ -22,6 +22,7 @@ from starlette.types import Receive
 from kronos_api.errors import InternalError, KronosError, PredictionTimeout
 from kronos_api.features import time_features
 from kronos_api.predictor import AsyncPredictor, ForecastRequest
+from kronos_api.ratelimit.visit import charge_items
 from kronos_api.schemas.examples import (
     BATCH_ANSWER,
     BATCH_REQUESTS,
@@ -44,10 +45,16 @@ GONE: Final = 499
 
 ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     400: {"model": ErrorResponse, "description": "INVALID_INPUT, MALFORMED_JSON"},
+    403: {"model": ErrorResponse, "description": "CONTAINER_NOT_ALLOWED"},
+    408: {"model": ErrorResponse, "description": "REQUEST_TIMEOUT"},
     413: {"model": ErrorResponse, "description": "REQUEST_TOO_LARGE"},
     422: {"model": ErrorResponse, "description": "VALIDATION_ERROR"},
+    429: {"model": ErrorResponse, "description": "RATE_LIMITED"},
     500: {"model": ErrorResponse, "description": "INTERNAL_ERROR"},
-    503: {"model": ErrorResponse, "description": "MODEL_NOT_READY, QUEUE_FULL, SHUTTING_DOWN"},
+    503: {
+        "model": ErrorResponse,
+        "description": "MODEL_NOT_READY, QUEUE_FULL, SHUTTING_DOWN, CALLER_UNKNOWN",
+    },
     504: {"model": ErrorResponse, "description": "PREDICTION_TIMEOUT"},
 }
 
@@ -101,6 +108,7 @@ class Forecasts:
                     body = await request.body()
                     series = await _off_loop(len(body) > LARGE_BODY, read, body)
                     _bind(endpoint, series)
+                    await charge_items(request.scope, len(series))
                     answered = await _while_present(
                         request.receive, self._forecast(series, deadline)
                     )

@@ -168,8 +168,8 @@ class Reader:
     def _check_work(self, series: Sequence[Series]) -> None:
         work = sum(one.sample_count * one.horizon for one in series)
         if work > self.limits.work:
-            rule = f"at most {self.limits.work} times the horizon, summed over the request"
-            raise refusal("overrides.sample_count", rule)
+            rule = f"at most {self.limits.work} when multiplied by the horizon and summed"
+            raise refusal("overrides.sample_count", f"{rule} over the request")
 
 
 class _Faults(list[Breach]):

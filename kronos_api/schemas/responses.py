@@ -109,6 +109,8 @@ class Readiness(Answer):
     model_loaded: bool
     device: str | None
     device_warning: str | None
+    rate_limit_store: Literal["degraded"] | None = None
+    """Given while each worker counts its callers alone; forecasts are taken all the same."""
 
 
 class ModelCheck(Answer):
@@ -147,6 +149,23 @@ class QueueCheck(Answer):
     limit: int
 
 
+class RateLimitCheck(Answer):
+    """Where forecasts are counted; degraded: this worker grants its share and counts alone."""
+
+    status: Literal["ok", "degraded", "off"]
+    store: Literal["redis", "host"] | None
+    limit_per_minute: int | None
+    share_per_minute: int | None
+    """What this worker grants a caller while the status is degraded."""
+
+
+class WhitelistCheck(Answer):
+    """Who may call; degraded: DNS did not say who the last new caller was."""
+
+    status: Literal["ok", "degraded", "off"]
+    entries: int
+
+
 class Checks(Answer):
     """What was looked at."""
 
@@ -154,6 +173,8 @@ class Checks(Answer):
     memory: MemoryCheck
     disk: DiskCheck
     queue: QueueCheck
+    rate_limit_store: RateLimitCheck
+    whitelist: WhitelistCheck
 
 
 class Health(Answer):

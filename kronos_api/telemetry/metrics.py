@@ -71,8 +71,28 @@ TOKENS_DECODED = _counter(
 )
 TIMEOUTS = _counter("kronos_timeouts", "Predictions that missed their deadline.", "endpoint")
 ERRORS = _counter("kronos_errors", "Error answers.", "code")
+SECURITY_EVENTS = _counter(
+    "kronos_security_events",
+    "Callers settled (allowed, refused, unknown) and proxies that named none (unnamed).",
+    "event",
+    "container",
+)
+SLOW_CALLERS = _counter(
+    "kronos_slow_callers",
+    "Connections closed for a head, a body, or an answer not taken, in time.",
+    "waited_for",
+)
 SIZE_REJECTIONS = _counter(
     "kronos_request_size_rejections", "Requests refused for the size of their body.", "container"
+)
+RATE_LIMIT_HITS = _counter(
+    "kronos_rate_limit_hits", "Requests refused by the rate limit.", "container"
+)
+RATE_LIMIT_STORE_FAILURES = _counter(
+    "kronos_rate_limit_store_failures", "Calls that the rate limit's store did not count in time."
+)
+RATE_LIMIT_ALONE = _gauge(
+    "kronos_rate_limit_alone", "Workers that grant their share because the store is out."
 )
 MODEL_INFO = _gauge(
     "kronos_model_info",

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from kronos_api.cli.serve import NOT_STARTED, bind
 from kronos_api.errors import StartupError
 from tests.cli.conftest import Command
+from tests.processes import services, start_service
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -118,6 +120,46 @@ def test_service_from_start_to_stop(free: int, tmp_path: Path) -> None:
     assert server.returncode == 0
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert any(line["event"] == "request" and line["status"] == 200 for line in lines)
+
+
+@pytest.mark.slow
+def test_several_workers_serve_and_stop(tmp_path: Path) -> None:
+    with services(tmp_path, workers=2) as (service,):
+        assert len(service.workers()) == 2
+        assert service.get("/v1/readyz")["model_loaded"]
+        (dying, _) = sorted(service.workers())
+        os.kill(dying, signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while len(service.lines("model ready")) < 3:  # one that dies is replaced
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert dying not in service.workers()
+    assert service.process.returncode == 0
+    assert "Traceback" not in service.log.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("settings", "status", "told"),
+    [
+        ({"MODEL_PATH": "/nowhere"}, NOT_STARTED, "model folder /nowhere/model does not exist"),
+        ({"RATE_LIMITS": "stram=1/day"}, 1, "kronos-api: KRONOS_RATE_LIMITS: 'stram' is none"),
+        ({"REDIS_URL": "s3cret"}, 1, "kronos-api: KRONOS_REDIS_URL: not of the form"),
+        ({"RATE_LIMIT_DIR": "/nowhere"}, NOT_STARTED, "KRONOS_RATE_LIMIT_DIR chooses another"),
+    ],
+)
+def test_what_stops_one_worker_stops_them_all(
+    tmp_path: Path, settings: dict[str, str], status: int, told: str
+) -> None:
+    service = start_service(tmp_path, 2, **settings)
+    try:
+        assert service.process.wait(60) == status
+    finally:
+        service.process.kill()
+    log = service.log.read_text()
+    assert told in log
+    assert "Traceback" not in log
+    assert "s3cret" not in log
 
 
 def first_forecast(pid: int, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:

@@ -9,7 +9,7 @@ from starlette.types import Scope
 
 from kronos_api.middleware.access_log import AccessLog
 from kronos_api.telemetry.metrics import REGISTRY
-from tests.web import serving
+from tests.web import SINGLE, serving
 
 
 def counted(route: str, status: int) -> float:
@@ -40,6 +40,14 @@ async def test_the_route_is_its_template(
     assert (line["method"], line["endpoint"], line["status"]) == (method, route, status)
     assert line["latency_ms"] >= 0
     assert "4711" not in json.dumps(line)
+
+
+async def test_what_is_refused_before_it_is_routed_counts_for_its_route() -> None:
+    before = counted(SINGLE, 429), counted(SINGLE, 413)
+    async with serving(rate_limit_per_minute=1, max_request_size_mb=1 / 1024) as client:
+        await client.post(SINGLE, content=b" " * 2000)
+        await client.post(SINGLE)
+    assert (counted(SINGLE, 429), counted(SINGLE, 413)) == (before[0] + 1, before[1] + 1)
 
 
 async def test_a_caller_that_left_is_counted_and_nothing_stays_open() -> None:

@@ -14,11 +14,15 @@ from tests.web import SINGLE, body, encode, listening, predictor_of, serving, un
 
 KIB = 1 / 1024
 LIMIT = 1024
+PATHS = create_app(Settings(), predictor=predictor_of()).openapi()["paths"]
+ROUTES = [(method.upper(), path) for path in PATHS for method in PATHS[path]]
 
 
 def rejections() -> float:
-    labels = {"container": "other"}
-    return REGISTRY.get_sample_value("kronos_request_size_rejections_total", labels) or 0
+    """Over all callers; tests are one of them."""
+    name = "kronos_request_size_rejections_total"
+    found = [s for family in REGISTRY.collect() for s in family.samples if s.name == name]
+    return sum(sample.value for sample in found)
 
 
 async def chunks(size: int, piece: int = 100) -> AsyncIterator[bytes]:
@@ -26,7 +30,7 @@ async def chunks(size: int, piece: int = 100) -> AsyncIterator[bytes]:
         yield b" " * min(piece, size - start)
 
 
-@pytest.mark.parametrize(("method", "path"), [("POST", SINGLE), ("GET", "/health"), ("PUT", "/no")])
+@pytest.mark.parametrize(("method", "path"), [*ROUTES, ("PUT", "/no"), ("GET", "/docs")])
 @pytest.mark.parametrize("declared", [True, False])
 async def test_a_larger_body_is_refused_on_every_route(
     method: str, path: str, declared: bool
@@ -72,13 +76,26 @@ async def test_a_body_of_just_the_limit_passes(declared: bool) -> None:
     assert response.status_code == 200, response.text
 
 
-async def test_chunks_over_a_real_connection() -> None:
+def test_all_routes_are_walked() -> None:
+    assert {path for _, path in ROUTES} >= {SINGLE, "/v1/predict/batch", "/health", "/metrics"}
+
+
+async def test_chunks_with_a_declared_length_are_counted() -> None:
+    """The server goes by the chunks, so a length beside them proves nothing."""
+    async with serving(max_request_size_mb=KIB) as client:
+        headers = {"Content-Length": "10", "Transfer-Encoding": "chunked"}
+        response = await client.post(SINGLE, content=chunks(LIMIT + 1), headers=headers)
+    assert response.status_code == 413
+
+
+@pytest.mark.parametrize("length", ["", "Content-Length: 10\r\n"])
+async def test_chunks_over_a_real_connection(length: str) -> None:
     settings = Settings(max_request_size_mb=KIB)
     predictor = predictor_of()
     async with listening(create_app(settings, predictor=predictor)) as (host, port):
         await until(lambda: predictor.state == "ready")
         reader, writer = await asyncio.open_connection(host, port)
-        head = f"POST {SINGLE} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        head = f"POST {SINGLE} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n{length}\r\n"
         chunk = b"100\r\n" + b" " * 256 + b"\r\n"
         writer.write(head.encode() + chunk * 5)
         await writer.drain()

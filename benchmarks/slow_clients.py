@@ -1,0 +1,107 @@
+"""How soon slow callers are let go, and whether anybody else notices them.
+
+Starts the service in a process of its own and asks for `/v1/healthz` and for small forecasts,
+first alone, then while very many connections send their heads slowly, their bodies slowly, or
+nothing: after a first request, or from the start. Prints the seconds until they were closed and
+the latency of the others before and meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+
+from benchmarks.http import body, service
+from benchmarks.report import parser, print_row, write_json
+from benchmarks.slow_callers import KINDS
+from tests.oracle import make_oracle, walk
+
+HEADINGS = (
+    *("kind", "first", "median", "last"),
+    *("healthz before", "healthz during", "forecast before", "forecast during"),
+)
+WIDTHS = (8, 8, 8, 8, 15, 15, 15, 15)
+ALONE = 10.0
+"""Seconds for which the others are measured alone."""
+
+
+async def slow_callers(url: str, kind: str, count: int) -> list[float]:
+    """Seconds until each of `count` slow connections of a kind was closed."""
+    parts = urlsplit(url)
+    command = (sys.executable, "-m", "benchmarks.slow_callers")
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        *(str(parts.hostname), str(parts.port), kind, str(count)),
+        stdout=asyncio.subprocess.PIPE,
+        cwd=Path(__file__).resolve().parents[1],
+    )
+    output, _ = await process.communicate()
+    seconds: list[float] = json.loads(output)
+    return seconds
+
+
+async def others(url: str, until: Callable[[], bool]) -> tuple[list[float], list[float]]:
+    """Milliseconds of health checks and of forecasts, asked in turn until told to stop."""
+    healths: list[float] = []
+    forecasts: list[float] = []
+    sent = body(walk(32), 1)
+    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+        while not until():
+            begin = time.perf_counter()
+            (await client.get("/v1/healthz")).raise_for_status()
+            healths.append((time.perf_counter() - begin) * 1e3)
+            begin = time.perf_counter()
+            (await client.post("/v1/predict/single", json=sent)).raise_for_status()
+            forecasts.append((time.perf_counter() - begin) * 1e3)
+            await asyncio.sleep(0.02)
+    return healths, forecasts
+
+
+async def measure(url: str, kind: str, count: int) -> dict[str, float]:
+    """One row: the others alone, then beside `count` slow callers."""
+    end = time.perf_counter() + ALONE
+    before = await others(url, lambda: time.perf_counter() > end)
+    slow = asyncio.create_task(slow_callers(url, kind, count))
+    during = await others(url, slow.done)
+    closed = slow.result()
+    row = {
+        "closed_first": min(closed),
+        "closed_median": float(np.median(closed)),
+        "closed_last": max(closed),
+    }
+    for index, name in enumerate(("healthz", "forecast")):
+        row[f"{name}_p99_before"] = float(np.quantile(before[index], 0.99))
+        row[f"{name}_p99_during"] = float(np.quantile(during[index], 0.99))
+    return row
+
+
+def main() -> None:
+    """Print the table."""
+    made = parser("slow_clients", __doc__)
+    made.add_argument("--count", type=int, default=1000, help="slow connections of each kind")
+    made.add_argument("--kinds", nargs="*", default=list(KINDS), choices=list(KINDS))
+    made.set_defaults(shape="tiny")
+    options = made.parse_args()
+    rows = {}
+    with tempfile.TemporaryDirectory() as folder:
+        make_oracle(options.shape, Path(folder))
+        print(f"{options.count} slow connections of each kind; seconds until closed, p99 in ms")
+        print_row(HEADINGS, WIDTHS)
+        with service(Path(folder), options.threads) as url:
+            for kind in options.kinds:
+                rows[kind] = asyncio.run(measure(url, kind, options.count))
+                print_row([kind, *rows[kind].values()], WIDTHS)
+    write_json(options.json, "slow_clients", rows)
+
+
+if __name__ == "__main__":
+    main()

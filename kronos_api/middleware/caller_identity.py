@@ -1,0 +1,116 @@
+"""Lets those callers through that the whitelist names."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+import structlog
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from kronos_api.errors import CallerUnknown, ContainerNotAllowed, KronosError
+from kronos_api.middleware.envelope import render
+from kronos_api.security.identity import OTHER, Caller, Connection, Identity
+from kronos_api.security.resolver import ResolverOut
+from kronos_api.security.whitelist import Address, parse_address
+from kronos_api.telemetry import metrics
+
+FORWARDED: Final = "X-Forwarded-For"
+_SHOWN: Final = 200
+"""Characters of a path in a log line."""
+
+log = structlog.stdlib.get_logger("kronos_api.security")
+
+
+class CallerIdentity:
+    """Settle who calls and put it into `scope["state"]["caller"]`; refuse whom nobody named.
+
+    Who calls is told by the address of the connection's peer alone, and settled once for all
+    requests of a connection. If that address is one of `proxies`, the proxy's last word on whom
+    it speaks for is taken instead, anew for each request: its connections serve many callers.
+    Nothing else that a request says is looked at. Paths in `exempt` are open to everyone.
+
+    Without `allowed` everybody passes, and is told apart by address.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        allowed: Identity | None,
+        proxies: Identity,
+        exempt: Collection[str],
+    ) -> None:
+        self.app = app
+        self.allowed = allowed
+        self.proxies = proxies
+        self.exempt = frozenset(exempt)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in self.exempt:
+            await self.app(scope, receive, send)
+            return
+        try:
+            caller = await self._settle(scope)
+        except KronosError as refusal:
+            response = render(refusal, scope)
+            # Its body is not read, so nothing can follow on this connection.
+            response.headers["Connection"] = "close"
+            await response(scope, receive, send)
+            return
+        scope.setdefault("state", {})["caller"] = caller
+        structlog.contextvars.bind_contextvars(container_name=caller.name)
+        await self.app(scope, receive, send)
+
+    async def _settle(self, scope: Scope) -> Caller:
+        """The caller, if it may call; raises `KronosError`."""
+        connection: Connection | None = scope.get("state", {}).get("connection")
+        if connection is None:  # a server of another kind: each request is taken for itself
+            connection = Connection(scope["client"][0] if scope.get("client") else None)
+        if connection.caller is not None:
+            return connection.caller
+        peer = parse_address(connection.peer)
+        if peer is None:
+            raise self._refuse(scope, connection.peer, "the peer has no address")
+        try:
+            if connection.is_proxy is None:
+                connection.is_proxy = await self.proxies.settle(peer) is not None
+            if not connection.is_proxy:
+                connection.caller = await self._admit(scope, peer, here=True)
+                return connection.caller
+            return await self._admit(scope, self._forwarded(scope, peer), here=peer.is_loopback)
+        except ResolverOut as error:
+            metrics.SECURITY_EVENTS.labels("unknown", OTHER).inc()
+            log.error("caller unknown", peer=str(peer), reason=str(error), **_asked(scope))
+            raise CallerUnknown("Who calls could not be told: DNS did not answer.") from None
+
+    async def _admit(self, scope: Scope, address: Address, *, here: bool) -> Caller:
+        if self.allowed is None:
+            return Caller(OTHER, str(address))
+        caller = await self.allowed.settle(address, here=here)
+        if caller is None:
+            raise self._refuse(scope, str(address), "no entry of the whitelist names the caller")
+        metrics.SECURITY_EVENTS.labels("allowed", caller.label).inc()
+        log.info(
+            "caller allowed", peer=str(address), entry=caller.label, container=caller.container
+        )
+        return caller
+
+    def _forwarded(self, scope: Scope, proxy: Address) -> Address:
+        """For whom `proxy` speaks: the last address of the header, the one that it wrote."""
+        given = Headers(scope=scope).getlist(FORWARDED)
+        address = parse_address(given[-1].rpartition(",")[2].strip()) if given else None
+        if address is None:
+            metrics.SECURITY_EVENTS.labels("unnamed", OTHER).inc()
+            raise self._refuse(scope, str(proxy), f"the proxy sent no address in {FORWARDED}")
+        return address
+
+    def _refuse(self, scope: Scope, peer: str | None, reason: str) -> ContainerNotAllowed:
+        metrics.SECURITY_EVENTS.labels("refused", OTHER).inc()
+        log.warning("caller refused", peer=peer, reason=reason, **_asked(scope))
+        return ContainerNotAllowed("The caller is not on the whitelist.")
+
+
+def _asked(scope: Scope) -> dict[str, str]:
+    return {"method": scope["method"], "path": scope["path"][:_SHOWN]}

@@ -1,0 +1,1 @@
+"""How many forecasts a caller may ask for: one count for all workers."""

@@ -1,0 +1,127 @@
+"""From the address of a peer to the entry of a whitelist that names it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from kronos_api.security.resolver import ResolverOut
+from kronos_api.security.surroundings import Interface, Surroundings
+from kronos_api.security.whitelist import Address, Whitelist
+
+OTHER: Final = "other"
+"""Label of callers that no entry names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls.
+
+    `label`: the entry that names the caller, or `other`: one of few values, fit for metrics.
+    `key`: what counts as one caller: its container's name if it is known, else its address.
+    """
+
+    label: str
+    key: str
+    container: str | None = None
+
+    @property
+    def name(self) -> str:
+        """For log lines."""
+        return self.container or self.label
+
+
+@dataclass(slots=True, eq=False)
+class Connection:
+    """What is known of one TCP connection. A connection cannot change its peer, so who calls is
+    settled once and holds for all its requests."""
+
+    peer: str | None
+    is_proxy: bool | None = None
+    caller: Caller | None = None
+
+
+class Identity:
+    """Finds the entry that names an address, by itself or by its names in DNS.
+
+    Names are asked for only if some entry is a name and the address is next to this host; only
+    answers about this host's own subnets count.
+    """
+
+    def __init__(self, whitelist: Whitelist, surroundings: Surroundings | None = None) -> None:
+        self.whitelist = whitelist
+        self.surroundings = surroundings
+        self.unanswered = False
+        """Whether DNS did not say who the last caller was that it was asked about."""
+
+    async def settle(self, address: Address, *, here: bool = True) -> Caller | None:
+        """The caller at `address`, None if no entry names it; raises `ResolverOut`.
+
+        `here`: this host saw the address itself, rather than a proxy on another.
+        """
+        entry = self.whitelist.by_address(address, here=here)
+        if entry is not None:
+            return Caller(entry, str(address))
+        if not self.whitelist.names or address.is_loopback:
+            return None
+        assert self.surroundings is not None, "names need somebody to ask"
+        beside = self.surroundings.next_to(address)
+        if beside is None:
+            return None
+        try:
+            caller = await self._by_name(address, beside, self.surroundings)
+        except ResolverOut:
+            self.unanswered = True
+            raise
+        self.unanswered = False
+        return caller
+
+    async def _by_name(
+        self, address: Address, beside: Interface, surroundings: Surroundings
+    ) -> Caller | None:
+        resolver = surroundings.resolver
+        asked = [
+            asyncio.ensure_future(resolver.addresses((name, address.version)))
+            for name in self.whitelist.names
+        ]
+        container = asyncio.ensure_future(self._container(address, beside, surroundings))
+        try:
+            # The container's name goes first, so that one caller has one key whoever is faster.
+            (told,) = await asyncio.gather(container, return_exceptions=True)
+            name = told if isinstance(told, str) else None
+            if name is not None and name in self.whitelist.names:
+                return Caller(name, name, name)
+            answers = await asyncio.gather(*asked, return_exceptions=True)
+        finally:
+            for task in (container, *asked):
+                task.cancel()
+        for entry, answer in zip(self.whitelist.names, answers, strict=True):
+            if isinstance(answer, frozenset) and address in answer:
+                return Caller(entry, name or str(address), name)
+        _raise_first((told, *answers))
+        return None
+
+    async def _container(
+        self, address: Address, beside: Interface, surroundings: Surroundings
+    ) -> str | None:
+        """The name of the container at `address`, whose PTR must be `<name>.<network>`."""
+        full_names, networks = await asyncio.gather(
+            surroundings.resolver.names(address), surroundings.networks(beside)
+        )
+        found = [
+            full.removesuffix(f".{network}")
+            for full in sorted(full_names)
+            for network in networks
+            if full.endswith(f".{network}")
+        ]
+        listed = [name for name in found if name in self.whitelist.names]
+        return next(iter(listed + found), None)
+
+
+def _raise_first(outcomes: Iterable[object]) -> None:
+    """Nobody named the caller; if somebody could not say, that is no refusal."""
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome

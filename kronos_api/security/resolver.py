@@ -1,0 +1,124 @@
+"""Names of addresses and addresses of names, from DNS, soon or not at all.
+
+No answer is kept by the resolver itself; the time to live that DNS gives means nothing here, for
+a freed address goes to the next container at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Final, Generic, TypeVar
+
+import dns.asyncbackend
+import dns.asyncresolver
+import dns.exception
+import dns.name
+import dns.nameserver
+import dns.resolver
+import dns.reversename
+
+from kronos_api.errors import StartupError
+from kronos_api.security.whitelist import Address, parse_address
+
+REUSE_SECONDS: Final = 2.0
+"""How long an answer may stand in for a new question, from the moment it was asked."""
+
+Key = TypeVar("Key", bound=Hashable)
+Answer = TypeVar("Answer")
+
+
+class ResolverOut(Exception):
+    """DNS did not answer, or not in time, or that it cannot tell."""
+
+
+class Shared(Generic[Key, Answer]):
+    """Asks once for all who ask the same at the same time, and for `REUSE_SECONDS` after."""
+
+    def __init__(
+        self,
+        ask: Callable[[Key], Awaitable[Answer]],
+        *,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._ask = ask
+        self._now = now
+        self._asked: OrderedDict[Key, tuple[float, asyncio.Future[Answer]]] = OrderedDict()
+
+    async def __call__(self, key: Key) -> Answer:
+        """The answer for `key`; what asking raises is raised, and asked for again next time."""
+        now = self._now()
+        while self._asked and now - next(iter(self._asked.values()))[0] >= REUSE_SECONDS:
+            self._asked.popitem(last=False)
+        if key not in self._asked:
+            asking = asyncio.ensure_future(self._ask(key))
+            asking.add_done_callback(lambda done: self._forget_failure(key, done))
+            self._asked[key] = now, asking
+        answer = self._asked[key][1]
+        await asyncio.wait([answer])  # and whoever stops waiting leaves the answer to the others
+        return answer.result()
+
+    def _forget_failure(self, key: Key, answer: asyncio.Future[Answer]) -> None:
+        failed = answer.cancelled() or answer.exception() is not None
+        if failed and key in self._asked and self._asked[key][1] is answer:
+            del self._asked[key]
+
+
+class Resolver:
+    """Asks `servers`, or those of /etc/resolv.conf, and waits `timeout` seconds at most.
+
+    `names` gives what the PTR records of an address say, without the last dot; `addresses` those
+    of a name in IP version 4 or 6. Both are empty where there are none, and raise `ResolverOut`.
+    """
+
+    def __init__(
+        self,
+        servers: tuple[tuple[str, int], ...] = (),
+        *,
+        timeout: float,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        try:
+            self._client = dns.asyncresolver.Resolver(configure=not servers)
+        except dns.resolver.NoResolverConfiguration:
+            raise StartupError(
+                "there is no nameserver in /etc/resolv.conf; KRONOS_DNS_SERVERS names one"
+            ) from None
+        if servers:
+            self._client.nameservers = [
+                dns.nameserver.Do53Nameserver(host, port) for host, port in servers
+            ]
+        # A lost datagram is sent once more within the time there is.
+        self._client.timeout = timeout / 2
+        self._client.lifetime = timeout
+        self._client.cache = None
+        self._client.search = []
+        self._timeout = timeout
+        self._backend = dns.asyncbackend.get_backend("asyncio")
+        self.names = Shared(self._names, now=now)
+        self.addresses = Shared(self._addresses, now=now)
+
+    async def _names(self, address: Address) -> frozenset[str]:
+        question = dns.reversename.from_address(str(address))
+        found = await self._ask(question, "PTR")
+        return frozenset(record.target.to_text(omit_final_dot=True) for record in found)
+
+    async def _addresses(self, asked: tuple[str, int]) -> frozenset[Address]:
+        name, version = asked
+        question = dns.name.from_text(name)
+        found = await self._ask(question, "A" if version == 4 else "AAAA")
+        parsed = (parse_address(record.address) for record in found)
+        return frozenset(address for address in parsed if address is not None)
+
+    async def _ask(self, question: dns.name.Name, kind: str) -> dns.resolver.Answer | tuple[()]:
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._client.resolve(
+                    question, kind, search=False, raise_on_no_answer=False, backend=self._backend
+                )
+        except dns.resolver.NXDOMAIN:
+            return ()
+        except (TimeoutError, OSError, dns.exception.DNSException) as error:
+            raise ResolverOut(type(error).__name__) from error

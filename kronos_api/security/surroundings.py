@@ -1,0 +1,84 @@
+"""The networks that this host is part of: their subnets, and their names in DNS."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface
+from typing import Final
+
+import psutil
+
+from kronos_api.security.resolver import Resolver
+from kronos_api.security.whitelist import Address
+
+Interface = IPv4Interface | IPv6Interface
+
+REFRESH_SECONDS: Final = 2.0
+_FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
+
+
+def own_interfaces() -> tuple[Interface, ...]:
+    """This host's addresses with their subnets, loopback left out."""
+    found = []
+    for addresses in psutil.net_if_addrs().values():
+        for one in addresses:
+            if one.family in _FAMILIES and one.netmask:
+                interface = _interface(one.address.partition("%")[0], one.netmask)
+                if not interface.is_loopback:
+                    found.append(interface)
+    return tuple(found)
+
+
+def _interface(address: str, netmask: str) -> Interface:
+    if ":" in netmask:  # the standard library takes no IPv6 mask
+        prefix = bin(int.from_bytes(socket.inet_pton(socket.AF_INET6, netmask))).count("1")
+        return ip_interface(f"{address}/{prefix}")
+    return ip_interface(f"{address}/{netmask}")
+
+
+class Surroundings:
+    """What is next to this host.
+
+    `networks`: the names of its networks. Without any, they are learned from the names of its
+    own addresses: those are `<container>.<network>` like its neighbours', so what follows a dot
+    in one of them is a network's name. A host whose addresses have no names has no networks.
+    """
+
+    def __init__(
+        self,
+        resolver: Resolver,
+        *,
+        networks: tuple[str, ...] = (),
+        interfaces: Callable[[], tuple[Interface, ...]] = own_interfaces,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._given = networks
+        self._read = interfaces
+        self._now = now
+        self._interfaces: tuple[Interface, ...] = ()
+        self._read_at = -REFRESH_SECONDS
+        self.resolver = resolver
+
+    def interfaces(self) -> tuple[Interface, ...]:
+        """This host's addresses; containers join and leave networks while they run."""
+        now = self._now()
+        if now - self._read_at >= REFRESH_SECONDS:
+            self._interfaces, self._read_at = self._read(), now
+        return self._interfaces
+
+    def next_to(self, address: Address) -> Interface | None:
+        """This host's own address in the subnet of `address`; None if it has none there."""
+        return next((one for one in self.interfaces() if address in one.network), None)
+
+    async def networks(self, beside: Interface) -> tuple[str, ...]:
+        """Names that the network of `beside` may have; raises `ResolverOut`."""
+        if self._given:
+            return self._given
+        own = await self.resolver.names(beside.ip)
+        found = []
+        for name in sorted(own):
+            parts = name.split(".")
+            found += [".".join(parts[cut:]) for cut in range(1, len(parts))]
+        return tuple(found)

@@ -1,0 +1,1 @@
+"""The server's side of a connection: what it waits for, and how long."""

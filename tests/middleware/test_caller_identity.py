@@ -1,0 +1,294 @@
+"""Who gets through: by the peer's address, through a proxy, and in spite of forged headers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from socket import AF_INET
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from kronos_api.app import create_app
+from kronos_api.config import Settings
+from kronos_api.middleware.caller_identity import CallerIdentity
+from kronos_api.security.identity import Caller, Connection, Identity
+from kronos_api.security.whitelist import Whitelist
+from kronos_api.telemetry.metrics import REGISTRY
+from tests.security.dns import Nameserver, answering
+from tests.web import client_of, predictor_of, serving
+
+STRANGER = "203.0.113.9"
+FORGED = {
+    "X-Container-Name": "localhost",
+    "X-Forwarded-For": "127.0.0.1",
+    "X-Real-IP": "127.0.0.1",
+    "Forwarded": "for=127.0.0.1",
+    "Host": "localhost",
+}
+
+
+def events(event: str, container: str = "other") -> float:
+    labels = {"event": event, "container": container}
+    return REGISTRY.get_sample_value("kronos_security_events_total", labels) or 0
+
+
+class From:
+    """The service as a caller at `address` sees it, over one connection if it has one."""
+
+    def __init__(
+        self, app: ASGIApp, address: str | None, connection: Connection | None = None
+    ) -> None:
+        self.app = app
+        self.client = (address, 4711) if address else None
+        self.connection = connection
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        state = {"connection": self.connection} if self.connection else {}
+        await self.app({**scope, "client": self.client, "state": state}, receive, send)
+
+
+@asynccontextmanager
+async def calling(
+    address: str | None, connection: Connection | None = None, **settings: Any
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client at `address`."""
+    app = create_app(Settings(**settings), predictor=predictor_of())
+    async with client_of(From(app, address, connection)) as client:
+        yield client
+
+
+async def status(address: str | None, path: str = "/", **options: Any) -> int:
+    headers = options.pop("headers", {})
+    async with calling(address, **options) as client:
+        return (await client.get(path, headers=headers)).status_code
+
+
+@pytest.mark.parametrize(
+    ("whitelist", "address", "allowed"),
+    [
+        (None, "127.0.0.1", True),
+        (None, "::1", True),
+        (None, "::ffff:127.0.0.1", True),
+        (None, "10.0.0.1", False),
+        ("10.0.0.0/8", "10.0.0.1", True),
+        ("10.0.0.0/8", "::ffff:10.0.0.1", True),
+        ("10.0.0.0/8", "127.0.0.1", False),
+        ("fd00::1", "fd00::1", True),
+        ("fd00::1", "fd00::2", False),
+        (None, None, False),
+        (None, "/run/socket", False),
+    ],
+)
+async def test_who_may_call(whitelist: str | None, address: str | None, allowed: bool) -> None:
+    settings = {} if whitelist is None else {"container_whitelist": whitelist}
+    assert await status(address, **settings) == (200 if allowed else 403)
+
+
+async def test_a_refusal_is_told_counted_and_logged(capsys: pytest.CaptureFixture[str]) -> None:
+    before = events("refused")
+    async with calling(STRANGER) as client:
+        response = await client.post("/v1/predict/single", content=b"x", headers=FORGED)
+    assert response.status_code == 403
+    error = response.json()["error"]
+    assert (error["code"], error["request_id"]) == (
+        "CONTAINER_NOT_ALLOWED",
+        response.headers["X-Request-ID"],
+    )
+    assert response.headers["Connection"] == "close"
+    assert STRANGER not in response.text
+    assert events("refused") == before + 1
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    (refused,) = (line for line in lines if line["event"] == "caller refused")
+    assert (refused["peer"], refused["path"]) == (STRANGER, "/v1/predict/single")
+    assert refused["request_id"] == error["request_id"]
+
+
+async def test_a_caller_is_named_in_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    before = events("allowed", "10.0.0.0/8")
+    assert await status("10.0.0.1", container_whitelist="10.0.0.0/8") == 200
+    assert events("allowed", "10.0.0.0/8") == before + 1
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    (line,) = (line for line in lines if line["event"] == "request")
+    assert line["container_name"] == "10.0.0.0/8"
+
+
+async def test_switched_off_everyone_passes_and_is_told_apart() -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Scope, *_: object) -> None:
+        seen.append(scope["state"]["caller"])
+
+    nobody = Identity(Whitelist())
+    guard = CallerIdentity(app, allowed=None, proxies=nobody, exempt=())
+    scope: Scope = {"type": "http", "path": "/", "client": (STRANGER, 1)}
+    await guard(scope, None, None)  # type: ignore[arg-type]
+    assert seen == [Caller("other", STRANGER)]
+    assert await status(STRANGER, security_enabled=False) == 200
+
+
+def routes() -> list[tuple[str, str]]:
+    """Method and path of all routes, the framework's own among them."""
+    app = create_app(Settings(), predictor=predictor_of())
+    found = []
+    pending = list(app.routes)
+    while pending:
+        route: Any = pending.pop()
+        if isinstance(route, Route):
+            found += [(method, route.path) for method in sorted(route.methods or ())]
+        else:
+            pending += route.original_router.routes
+    return found
+
+
+def test_all_routes_are_walked() -> None:
+    app = create_app(Settings(), predictor=predictor_of())
+    assert {path for _, path in routes()} >= set(app.openapi()["paths"]) | {
+        "/docs",
+        "/openapi.json",
+    }
+
+
+@pytest.mark.parametrize(("method", "path"), [*routes(), ("GET", "/no"), ("PUT", "/v1/predict/x")])
+async def test_every_route_refuses_a_stranger_or_is_exempt(method: str, path: str) -> None:
+    exempt = Settings().exempt_paths
+    async with calling(STRANGER) as client:
+        answered = (await client.request(method, path, headers=FORGED)).status_code
+    assert (answered == 403) != (path in exempt)
+    assert await status(STRANGER, path, security_exempt_paths="none") == 403
+
+
+@pytest.mark.parametrize("path", ["/health/", "//health", "/HEALTH", "/health%2f"])
+async def test_only_the_very_path_is_exempt(path: str) -> None:
+    assert await status(STRANGER, path) == 403
+
+
+PROXY = "10.0.0.80"
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "allowed"),
+    [
+        (PROXY, ["10.0.0.1"], True),
+        (PROXY, ["10.0.0.2"], False),
+        (PROXY, ["10.0.0.2, 10.0.0.1"], True),
+        (PROXY, ["10.0.0.1, 10.0.0.2"], False),
+        (PROXY, ["10.0.0.1", "10.0.0.2"], False),
+        (PROXY, ["10.0.0.2", "10.0.0.1"], True),
+        (PROXY, ["::ffff:10.0.0.1"], True),
+        (PROXY, ["127.0.0.1"], False),
+        (PROXY, [], False),
+        (PROXY, [""], False),
+        (PROXY, ["localhost"], False),
+        (PROXY, ["10.0.0.1,"], False),
+        (PROXY, ["10.0.0.1:80"], False),
+        ("10.0.0.2", ["10.0.0.1"], False),
+        ("10.0.0.1", ["10.0.0.2"], True),
+        ("127.0.0.1", ["10.0.0.2"], True),
+    ],
+)
+async def test_a_trusted_proxy_and_nobody_else_names_the_caller(
+    peer: str, forwarded: list[str], allowed: bool
+) -> None:
+    settings = {"trusted_proxies": PROXY, "container_whitelist": "10.0.0.1,localhost"}
+    headers = [("X-Forwarded-For", value) for value in forwarded]
+    assert (await status(peer, headers=headers, **settings) == 200) == allowed
+
+
+async def test_loopback_behind_a_proxy_of_this_host_is_this_host() -> None:
+    settings = {"trusted_proxies": "127.0.0.1", "container_whitelist": "localhost"}
+    assert await status("127.0.0.1", headers={"X-Forwarded-For": "::1"}, **settings) == 200
+    assert await status("127.0.0.1", headers={"X-Forwarded-For": STRANGER}, **settings) == 403
+    before = events("unnamed")
+    assert await status("127.0.0.1", **settings) == 403
+    assert events("unnamed") == before + 1
+
+
+@pytest.fixture
+def dns(monkeypatch: pytest.MonkeyPatch) -> Iterator[Nameserver]:
+    """Knows that this host, at 10.0.0.3, and `web` are containers of one network."""
+    own = SimpleNamespace(family=AF_INET, address="10.0.0.3", netmask="255.255.255.0")
+    monkeypatch.setattr(psutil, "net_if_addrs", lambda: {"eth0": [own]})
+    with answering() as server:
+        server.container("api", "10.0.0.3")
+        server.container("web", "10.0.0.1")
+        yield server
+
+
+def named(dns: Nameserver, **settings: Any) -> dict[str, Any]:
+    host, port = dns.address
+    defaults = {"container_whitelist": "web", "dns_servers": f"{host}:{port}"}
+    return defaults | settings
+
+
+async def test_who_calls_is_settled_once_per_connection(dns: Nameserver) -> None:
+    connection = Connection("10.0.0.1")
+    before = events("allowed", "web")
+    async with calling("10.0.0.1", connection, **named(dns)) as client:
+        assert (await client.get("/")).status_code == 200
+        dns.mood = "silent"
+        for _ in range(3):
+            assert (await client.get("/")).status_code == 200
+    assert connection.caller == Caller("web", "web", "web")
+    assert events("allowed", "web") == before + 1
+
+
+async def test_a_peer_counts_for_the_connection_whatever_the_server_says(dns: Nameserver) -> None:
+    """The connection's own peer is looked at, not what somebody made of `client`."""
+    async with calling("10.0.0.1", Connection("10.0.0.7"), **named(dns)) as client:
+        assert (await client.get("/")).status_code == 403
+
+
+async def test_without_dns_new_callers_are_told_to_come_again(
+    dns: Nameserver, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dns.mood = "servfail"
+    before = events("unknown")
+    async with calling("10.0.0.1", **named(dns, container_whitelist="web,localhost")) as client:
+        response = await client.get("/v1/models")
+        assert response.json()["error"]["code"] == "CALLER_UNKNOWN"
+        assert response.status_code == 503
+        assert response.headers["Retry-After"] == "1"
+        assert (await client.get("/health")).status_code == 200
+    assert events("unknown") == before + 1
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert any(line["event"] == "caller unknown" and line["level"] == "error" for line in lines)
+
+
+async def test_health_tells_of_the_whitelist(dns: Nameserver) -> None:
+    async def check(client: httpx.AsyncClient) -> Any:
+        return (await client.get("/v1/healthz/detailed")).json()["checks"]["whitelist"]
+
+    async with serving() as client:
+        assert await check(client) == {"status": "ok", "entries": 1}
+    async with serving(security_enabled=False) as client:
+        assert await check(client) == {"status": "off", "entries": 0}
+    settings = named(dns, container_whitelist="web,localhost")
+    app = create_app(Settings(**settings), predictor=predictor_of())
+    dns.mood = "servfail"
+    async with client_of(From(app, "10.0.0.1")) as caller, client_of(app) as local:
+        assert (await caller.get("/")).status_code == 503
+        assert await check(local) == {"status": "degraded", "entries": 2}
+        dns.mood = "truthful"
+        assert (await caller.get("/")).status_code == 200
+        assert await check(local) == {"status": "ok", "entries": 2}
+
+
+async def test_proxies_and_what_is_behind_them_may_have_names(dns: Nameserver) -> None:
+    dns.container("nginx", "10.0.0.80")
+    settings = named(dns, trusted_proxies="nginx")
+    connection = Connection("10.0.0.80")
+    async with calling("10.0.0.80", connection, **settings) as client:
+        ask = {"X-Forwarded-For": "10.0.0.1"}
+        assert (await client.get("/", headers=ask)).status_code == 200
+        # One connection of a proxy serves many callers.
+        assert (await client.get("/", headers={"X-Forwarded-For": "10.0.0.9"})).status_code == 403
+        assert connection.is_proxy
+        assert connection.caller is None
+    assert await status("10.0.0.9", headers={"X-Forwarded-For": "10.0.0.1"}, **settings) == 403

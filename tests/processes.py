@@ -1,0 +1,156 @@
+"""Real processes for tests: the service with its workers, and Redis."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.request import ProxyHandler, build_opener
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+OPENER = build_opener(ProxyHandler({}))
+
+needs_redis = pytest.mark.skipif(
+    shutil.which("redis-server") is None, reason="no redis-server here (Debian: redis-server)"
+)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+class Redis:
+    """A redis-server on a port of its own, which keeps nothing when it ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        options = f"--port {self.port} --bind 127.0.0.1 --appendonly no --loglevel warning"
+        self._process = subprocess.Popen(
+            ["redis-server", *options.split(), "--save", ""],
+            cwd=self.folder,
+            stdout=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 10
+        while True:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as link:
+                link.sendall(b"PING\r\n")
+                if link.recv(7) == b"+PONG\r\n":
+                    return
+            assert time.monotonic() < deadline, "redis-server does not answer"
+            time.sleep(0.02)
+
+    def pause(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(10)
+            self._process = None
+
+
+@contextmanager
+def redis_server(folder: Path) -> Iterator[Redis]:
+    redis = Redis(folder)
+    redis.start()
+    try:
+        yield redis
+    finally:
+        redis.kill()
+
+
+class Service:
+    """`kronos-api serve` on a port of its own."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+        self.process = process
+        self.port = port
+        self.log = log
+        self.url = f"http://127.0.0.1:{port}"
+
+    def workers(self) -> set[int]:
+        """Process ids of those that serve."""
+        children = psutil.Process(self.process.pid).children()
+        serving = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+        return {child.pid for child in serving} or {self.process.pid}
+
+    def get(self, path: str) -> Any:
+        """The JSON at `path`."""
+        with OPENER.open(self.url + path, timeout=5) as answer:
+            return json.load(answer)
+
+    def lines(self, event: str) -> list[dict[str, Any]]:
+        """Log lines of that event."""
+        lines = [json.loads(line) for line in self.log.read_text("utf-8").splitlines()]
+        return [line for line in lines if line["event"] == event]
+
+
+def start_service(folder: Path, workers: int = 1, **settings: str) -> Service:
+    """Start a service; it is not up yet."""
+    port = free_port()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("KRONOS_")}
+    own = {"HOST": "127.0.0.1", "PORT": str(port), "WORKERS": str(workers), "TORCH_THREADS": "1"}
+    own |= {"RATE_LIMIT_DIR": str(folder)} | settings
+    log = folder / f"log-{port}"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "kronos_api", "serve"],
+            env=kept | {f"KRONOS_{name}": value for name, value in own.items()},
+            cwd=ROOT,
+            stdout=output,
+            stderr=output,
+        )
+    return Service(process, port, log)
+
+
+@contextmanager
+def services(
+    folder: Path, instances: int = 1, workers: int = 1, **settings: str
+) -> Iterator[list[Service]]:
+    """Services that are ready, each with its workers."""
+    running = [start_service(folder, workers, **settings) for _ in range(instances)]
+    try:
+        for service in running:
+            _wait_for(service, workers)
+        yield running
+    finally:
+        for service in running:
+            service.process.terminate()
+        for service in running:
+            try:
+                service.process.wait(30)
+            finally:
+                service.process.kill()
+
+
+def _wait_for(service: Service, workers: int) -> None:
+    """Until every worker of `service` has loaded the model."""
+    deadline = time.monotonic() + 60
+    while len(service.lines("model ready")) < workers:
+        assert service.process.poll() is None, service.log.read_text("utf-8")
+        assert time.monotonic() < deadline, service.log.read_text("utf-8")
+        time.sleep(0.1)

@@ -1,0 +1,221 @@
+"""Two services of two workers with one Redis, through what may become of it.
+
+Callers have loopback addresses of their own. Calls whose body is no JSON are granted or refused
+like others, and then take no time of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from statistics import median
+
+import httpx
+import psutil
+import pytest
+
+from tests.processes import OPENER, Redis, Service, needs_redis, redis_server, services
+from tests.web import SINGLE, body, encode
+
+pytestmark = [pytest.mark.slow, needs_redis]
+
+log = logging.getLogger(__name__)
+
+LIMIT = 100
+CALLS = 130
+WORKERS = 4
+FLAPPING = LIMIT + (WORKERS - 1) * LIMIT // WORKERS
+"""Most that can pass in a window in which Redis goes out: as if one worker had granted all there
+was, and the others had not heard of it and granted their share."""
+ADDED = 0.25
+"""Seconds that a call may take longer because of the store."""
+NOISE = 0.15
+"""Seconds that a busy machine may add to any call."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    redis: Redis
+    services: list[Service]
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    folder = tmp_path_factory.mktemp("faults")
+    options = {"REPLICAS": "2", "RATE_LIMIT_PER_MINUTE": str(LIMIT)}
+    with (
+        redis_server(folder) as redis,
+        services(folder, 2, 2, REDIS_URL=redis.url, **options) as running,
+    ):
+        yield Stage(redis, running)
+
+
+@dataclass
+class Outcome:
+    """What callers met: statuses by caller, and how long each call took."""
+
+    statuses: dict[str, Counter[int]] = field(default_factory=dict)
+    seconds: list[float] = field(default_factory=list)
+
+    def passed(self) -> list[int]:
+        """Calls that were not refused, by caller."""
+        return [found.total() - found[429] for found in self.statuses.values()]
+
+
+async def ask(
+    stage: Stage, callers: list[str], calls: int = CALLS, content: bytes = b"{", pause: float = 0
+) -> Outcome:
+    """`calls` of each caller at the same time, four under way, to both services in turn."""
+    outcome = Outcome()
+
+    async def one(caller: str, client: httpx.AsyncClient, numbers: Iterator[int]) -> None:
+        for number in numbers:
+            url = stage.services[number % 2].url + SINGLE
+            began = time.perf_counter()
+            response = await client.post(url, content=content)
+            outcome.seconds.append(time.perf_counter() - began)
+            outcome.statuses[caller][response.status_code] += 1
+            await asyncio.sleep(pause)
+
+    async with AsyncExitStack() as stack:
+        tasks = []
+        for caller in callers:
+            outcome.statuses[caller] = Counter()
+            transport = httpx.AsyncHTTPTransport(
+                local_address=caller,
+                # Every call has a connection of its own, and so whichever worker is free.
+                limits=httpx.Limits(max_keepalive_connections=0),
+            )
+            client = await stack.enter_async_context(
+                httpx.AsyncClient(transport=transport, timeout=30)
+            )
+            numbers = iter(range(calls))
+            tasks += [one(caller, client, numbers) for _ in range(4)]
+        await asyncio.gather(*tasks)
+    return outcome
+
+
+def callers(group: int, number: int = 10) -> list[str]:
+    return [f"127.0.{group}.{n + 1}" for n in range(number)]
+
+
+async def within_a_minute(seconds: float) -> None:
+    """Wait until the current window lasts for `seconds` more."""
+    left = 60 - time.time() % 60
+    if left < seconds:
+        await asyncio.sleep(left + 0.1)
+
+
+def stores(stage: Stage) -> Counter[str]:
+    """What workers say of their store: so many questions that each worker answers some."""
+    return Counter(
+        service.get("/v1/healthz/detailed")["checks"]["rate_limit_store"]["status"]
+        for service in stage.services
+        for _ in range(8)
+    )
+
+
+async def recovery(stage: Stage) -> float:
+    """Seconds until no worker counts alone."""
+    began = time.monotonic()
+    while set(await asyncio.to_thread(stores, stage)) != {"ok"}:
+        assert time.monotonic() - began < 15, "no recovery"
+    return time.monotonic() - began
+
+
+async def test_exactly_the_limit_passes(stage: Stage) -> None:
+    pids = [pid for service in stage.services for pid in service.workers()]
+    assert len(pids) == WORKERS
+    before = [psutil.Process(pid).cpu_times().user for pid in pids]
+    await within_a_minute(35)
+    began = time.monotonic()
+    outcome = await ask(stage, callers(1), content=encode(body(4, horizon=1)))
+    log.info("%d calls in %.1f s", 10 * CALLS, time.monotonic() - began)
+    assert all(found == {200: LIMIT, 429: CALLS - LIMIT} for found in outcome.statuses.values()), (
+        outcome.statuses
+    )
+    busy = [psutil.Process(pid).cpu_times().user for pid in pids]
+    assert all(now - then > 0.1 for now, then in zip(busy, before, strict=True))
+    assert stores(stage) == {"ok": 16}
+
+
+async def test_redis_is_killed_and_forgets(stage: Stage) -> None:
+    await within_a_minute(40)
+    usual = await ask(stage, callers(2), 20)
+    known = await ask(stage, callers(3, 2), 60)
+    stage.redis.kill()
+    fallen = await ask(stage, callers(4))
+    told(usual, fallen, "killed")
+    assert max(fallen.seconds) <= max(usual.seconds) + ADDED + NOISE
+    assert all(25 <= passed <= LIMIT for passed in fallen.passed())
+    assert set(stores(stage)) == {"degraded"}
+    assert stage.services[0].get("/v1/readyz")["rate_limit_store"] == "degraded"
+    with OPENER.open(stage.services[0].url + "/metrics") as answer:
+        assert b"\nkronos_rate_limit_alone 1.0" in answer.read()
+    assert len(stage.services[0].lines("rate limit store is out: this worker grants its share")) > 1
+
+    stage.redis.start()
+    seconds = await recovery(stage)
+    log.info("recovered after %.1f s", seconds)
+    assert seconds <= 10
+    # What had been granted before and meanwhile has been told to the Redis that knew nothing.
+    again = await ask(stage, callers(3, 2) + callers(4))
+    first = known.passed() + fallen.passed()
+    assert [one + other for one, other in zip(first, again.passed(), strict=True)] == [LIMIT] * 12
+
+
+async def test_redis_is_stopped(stage: Stage) -> None:
+    await within_a_minute(40)
+    usual = await ask(stage, callers(5), 20)
+    stage.redis.pause()
+    try:
+        fallen = await ask(stage, callers(6))
+    finally:
+        stage.redis.resume()
+    told(usual, fallen, "stopped")
+    assert max(fallen.seconds) <= max(usual.seconds) + ADDED + NOISE
+    # Those under way at each worker waited; nobody after them did.
+    assert median(fallen.seconds) <= median(usual.seconds) + NOISE
+    assert all(25 <= passed <= LIMIT for passed in fallen.passed())
+    seconds = await recovery(stage)
+    log.info("recovered after %.1f s", seconds)
+    assert seconds <= 10
+    again = await ask(stage, callers(6))
+    assert all(
+        one + other <= LIMIT for one, other in zip(fallen.passed(), again.passed(), strict=True)
+    )
+
+
+async def test_redis_flaps(stage: Stage) -> None:
+    await within_a_minute(45)
+    usual = await ask(stage, callers(7), 20)
+    asking = asyncio.create_task(ask(stage, callers(8), 300, pause=0.15))
+    while not asking.done():
+        stage.redis.pause()
+        await asyncio.sleep(1.5)
+        stage.redis.resume()
+        await asyncio.sleep(4.5)  # long enough to be trusted again
+    outcome = await asking
+    told(usual, outcome, "flapping")
+    assert max(outcome.seconds) <= max(usual.seconds) + ADDED + NOISE
+    assert all(25 <= passed <= FLAPPING for passed in outcome.passed())
+    assert await recovery(stage) <= 10
+
+
+def told(usual: Outcome, fallen: Outcome, what: str) -> None:
+    """For the reader of a report: what it cost."""
+    log.info(
+        "%s: median and slowest call %.0f and %.0f ms before, %.0f and %.0f ms then; passed %s",
+        what,
+        *(
+            seconds * 1000
+            for outcome in (usual, fallen)
+            for seconds in (median(outcome.seconds), max(outcome.seconds))
+        ),
+        sorted(fallen.passed()),
+    )

@@ -1,0 +1,240 @@
+"""Verdicts, and what becomes of them while the store is out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Literal
+
+import pytest
+
+from kronos_api.ratelimit import limiter as module
+from kronos_api.ratelimit.limiter import BOUND, Limiter, Verdict
+from kronos_api.ratelimit.quotas import Quota, Quotas, parse_routes
+from kronos_api.ratelimit.store import Reading, StoreOut, Tally
+from kronos_api.telemetry.metrics import REGISTRY
+from tests.web import until
+
+DAY = 86_400
+
+
+class Memory:
+    """A store within the process, which can be out or stall."""
+
+    kind: Literal["redis", "host"] = "redis"
+
+    def __init__(self) -> None:
+        self.out = False
+        self.stalls = False
+        self.asked = 0
+        self.told: list[tuple[str, int]] = []
+        self.totals: dict[tuple[str, Quota], int] = {}
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def check(self) -> None:
+        self.asked += 1
+        if self.stalls:
+            await asyncio.sleep(60)
+        if self.out:
+            raise StoreOut("refused")
+
+    async def count(
+        self, caller: str, tallies: Sequence[Tally], cost: int
+    ) -> tuple[bool, list[Reading]]:
+        await self.check()
+        if not cost:
+            self.told.append((caller, tallies[0].mine))
+        now = time.time()
+        places = [(caller, tally.quota) for tally in tallies]
+        allowed = all(self.totals.get(one, 0) + cost <= one[1].amount for one in places)
+        readings = []
+        for place in places:
+            self.totals[place] = self.totals.get(place, 0) + cost * allowed
+            window = place[1].window(now)
+            readings.append(Reading(window, self.totals[place], place[1].end(window) - now))
+        return allowed, readings
+
+
+@asynccontextmanager
+async def started(store: Memory, limits: str = "", **options: Any) -> AsyncIterator[Limiter]:
+    # Windows of a day beside the minute's, so that no test meets the end of the one it is about.
+    limiter = Limiter(Quotas(10**6, parse_routes(limits or "single=100/day")), store, **options)
+    await limiter.start()
+    try:
+        yield limiter
+    finally:
+        await limiter.stop()
+
+
+async def passed(limiter: Limiter, number: int, caller: str = "web") -> int:
+    return sum([(await limiter.take(caller, "single")).allowed for _ in range(number)])
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PROBE_PAUSE", 0.1)
+
+
+async def test_a_verdict_tells_of_the_tightest_quota() -> None:
+    async with started(Memory(), "single=2/day;10/hour") as limiter:
+        first = await limiter.take("web", "single")
+        await limiter.take("web", "single")
+        refused = await limiter.take("web", "single")
+        other = await limiter.take("web", "batch")
+    assert (first.allowed, first.limit, first.remaining, first.wait) == (True, 2, 1, 0)
+    assert first.reset % DAY == 0
+    assert (refused.allowed, refused.remaining) == (False, 0)
+    assert refused.wait == pytest.approx(first.reset - time.time(), abs=2)
+    assert (other.allowed, other.limit, other.remaining) == (True, 10**6, 10**6 - 3)
+
+
+async def test_alone_a_worker_grants_its_share() -> None:
+    store = Memory()
+    store.out = True
+    async with started(store, workers=4) as limiter:
+        assert limiter.alone
+        assert [await passed(limiter, 60, caller) for caller in ("web", "api")] == [25, 25]
+        asked = store.asked
+        verdict: Verdict = await limiter.take("web", "single")
+        assert store.asked == asked  # nobody waits for what is known to be out
+    assert (verdict.allowed, verdict.limit, verdict.remaining) == (False, 100, 0)
+
+
+async def test_a_share_is_never_nothing() -> None:
+    store = Memory()
+    store.out = True
+    async with started(store, "single=3/day", workers=8) as limiter:
+        assert await passed(limiter, 5) == 1
+
+
+async def test_what_the_store_granted_counts_when_it_is_gone() -> None:
+    store = Memory()
+    async with started(store, workers=2) as limiter:
+        assert await passed(limiter, 30) == 30
+        assert (await limiter.take("else", "single")).allowed
+        store.totals = {place: 95 for place in store.totals if place[0] == "else"}
+        assert (await limiter.take("else", "single")).remaining == 4
+        store.out = True
+        assert await passed(limiter, 60) == 35  # half of what was left
+        assert await passed(limiter, 60, "else") == 2
+
+
+async def test_one_call_waits_for_a_store_that_stalls() -> None:
+    store = Memory()
+    async with started(store) as limiter:
+        store.stalls = True
+        began = time.monotonic()
+        assert await passed(limiter, 50) == 50
+        assert BOUND <= time.monotonic() - began < BOUND + 0.15
+        assert limiter.alone
+
+
+async def test_calls_at_the_same_time_wait_at_the_same_time() -> None:
+    store = Memory()
+    async with started(store, workers=2) as limiter:
+        store.stalls = True
+        began = time.monotonic()
+        verdicts = await asyncio.gather(*(limiter.take("web", "single") for _ in range(80)))
+        assert time.monotonic() - began < BOUND + 0.2
+        assert sum(verdict.allowed for verdict in verdicts) == 50
+
+
+async def test_a_late_loop_does_not_blame_the_store() -> None:
+    async with started(Memory()) as limiter:
+        taking = asyncio.create_task(limiter.take("web", "single"))
+        await asyncio.sleep(0)
+        time.sleep(BOUND + 0.1)
+        assert (await taking).allowed
+        assert not limiter.alone
+
+
+async def test_the_store_is_told_what_it_missed(capsys: pytest.CaptureFixture[str]) -> None:
+    def alone() -> float | None:
+        return REGISTRY.get_sample_value("kronos_rate_limit_alone")
+
+    failures = "kronos_rate_limit_store_failures_total"
+    before = REGISTRY.get_sample_value(failures) or 0
+    store = Memory()
+    async with started(store, workers=2) as limiter:
+        await passed(limiter, 3)
+        store.out = True
+        await passed(limiter, 3)
+        assert (limiter.alone, alone()) == (True, 1)
+        assert REGISTRY.get_sample_value(failures) == before + 1
+        await asyncio.sleep(0.25)  # probes in vain
+        store.out = False
+        await until(lambda: not limiter.alone)
+        assert alone() == 0
+    assert ("web", 6) in store.told
+    printed = capsys.readouterr().out
+    assert "rate limit store is out" in printed
+    assert "refused" in printed
+    assert "rate limit store is back" in printed
+
+
+async def test_a_store_has_to_answer_twice() -> None:
+    """By then, those who had fallen back at the same time have told it as well."""
+    store = Memory()
+    store.out = True
+    async with started(store, workers=2) as limiter:
+        await passed(limiter, 3)
+        store.out = False
+        await until(lambda: store.told == [("web", 3)] * 2)  # of two quotas
+        assert limiter.alone
+        assert await passed(limiter, 1) == 1
+        await until(lambda: not limiter.alone)
+    assert store.told[2:] == [("web", 4)] * 2
+
+
+async def test_a_store_that_comes_and_goes() -> None:
+    store = Memory()
+    async with started(store, workers=2) as limiter:
+        for _ in range(3):
+            store.out = True
+            await passed(limiter, 1)
+            assert limiter.alone
+            store.out = False
+            await until(lambda: not limiter.alone)
+        assert await passed(limiter, 1) == 1
+
+
+async def test_a_defect_of_the_store_is_no_defect_of_the_service(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Broken(Memory):
+        async def check(self) -> None:
+            raise ZeroDivisionError
+
+    async with started(Broken(), workers=2) as limiter:
+        assert await passed(limiter, 60) == 50
+        await asyncio.sleep(0.25)  # probes go on
+        assert limiter.alone
+    assert capsys.readouterr().out.count("ZeroDivisionError") >= 2
+
+
+async def test_windows_turn_while_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Memory()
+    store.out = True
+    async with started(store, "single=4/day", workers=2) as limiter:
+        for day in range(3):
+            monkeypatch.setattr(time, "time", lambda day=day: day * DAY + 5.0)
+            assert await passed(limiter, 9) == 2
+        assert len(limiter._tallies) == 2  # those of windows that ended are not kept
+
+
+async def test_a_store_whose_clock_is_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its windows are kept when it goes out just after one began."""
+    store = Memory()
+    async with started(store, "single=4/day", workers=2) as limiter:
+        monkeypatch.setattr(time, "time", lambda: 10 * DAY + 1.0)
+        assert await passed(limiter, 2) == 2
+        monkeypatch.setattr(time, "time", lambda: 10 * DAY - 1.0)
+        store.out = True
+        verdicts = [await limiter.take("web", "single") for _ in range(2)]
+    assert [verdict.allowed for verdict in verdicts] == [True, False]
+    assert {verdict.reset for verdict in verdicts} == {11 * DAY}

@@ -1,0 +1,187 @@
+"""The count of all replicas, in a real Redis; and what is no URL of one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kronos_api.errors import StartupError
+from kronos_api.ratelimit import limiter as module
+from kronos_api.ratelimit.build import build_limiter
+from kronos_api.ratelimit.limiter import Limiter
+from kronos_api.ratelimit.quotas import Quota
+from kronos_api.ratelimit.shared import RedisStore
+from kronos_api.ratelimit.store import StoreOut, Tally
+from tests.processes import Redis, free_port, needs_redis, redis_server
+from tests.web import until
+
+DAY = Quota("all", 100, 86_400)
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[Redis]:
+    with redis_server(tmp_path) as server:
+        yield server
+
+
+@asynccontextmanager
+async def stores(url: str, number: int = 1) -> AsyncIterator[list[RedisStore]]:
+    made = [RedisStore(url) for _ in range(number)]
+    try:
+        yield made
+    finally:
+        for store in made:
+            await store.close()
+
+
+async def calls(store: RedisStore, number: int, tally: Tally, cost: int = 1) -> int:
+    answers = await asyncio.gather(*(store.count("web", [tally], cost) for _ in range(number)))
+    return sum(allowed for allowed, _ in answers)
+
+
+@needs_redis
+async def test_workers_share_one_count(redis: Redis) -> None:
+    async with stores(redis.url, 3) as workers:
+        passed = await asyncio.gather(*(calls(store, 60, Tally(DAY)) for store in workers))
+    assert sum(passed) == 100
+
+
+@needs_redis
+async def test_all_quotas_grant_or_none(redis: Redis) -> None:
+    small = Quota("batch", 3, 86_400)
+    async with stores(redis.url) as (store,):
+        both = [Tally(DAY), Tally(small)]
+        passed = [(await store.count("web", both, 1))[0] for _ in range(5)]
+        _, (reading,) = await store.count("web", [Tally(DAY)], 0)
+        assert not (await store.count("web", [Tally(DAY)], 98))[0]
+        assert (await store.count("web", [Tally(DAY)], 97))[0]
+    assert passed == [True] * 3 + [False] * 2
+    assert reading.total == 3
+    assert 0 < reading.left <= 86_400
+
+
+@needs_redis
+async def test_a_redis_that_forgot_is_told(redis: Redis) -> None:
+    async with stores(redis.url, 2) as (one, other):
+        _, (reading,) = await one.count("web", [Tally(DAY)], 60)
+        await other.count("web", [Tally(DAY)], 30)
+        redis.kill()
+        redis.start()
+        for store in (one, other):
+            await store.check()  # or they would find their connections closed
+        assert (await other.count("web", [Tally(DAY, reading.window, 30)], 0))[1][0].total == 30
+        known = Tally(DAY, reading.window, 60)
+        assert (await one.count("web", [known], 1))[1][0].total == 91
+        assert (await one.count("web", [known], 0))[1][0].total == 91  # told twice, counted once
+        stale = Tally(DAY, reading.window - 1, 100)
+        assert (await one.count("web", [stale], 0))[1][0].total == 91
+
+
+@needs_redis
+async def test_windows_end(redis: Redis) -> None:
+    second = Quota("all", 3, 1)
+    async with stores(redis.url) as (store,):
+        passed = 0
+        windows = set()
+        for _ in range(50):
+            allowed, (reading,) = await store.count("web", [Tally(second)], 1)
+            passed += allowed
+            windows.add(reading.window)
+            assert 0 <= reading.left <= 1
+            await asyncio.sleep(0.05)
+        assert len(windows) >= 3
+        assert 3 * (len(windows) - 1) <= passed <= 3 * len(windows)
+        await asyncio.sleep(1.1)
+        assert await store._redis.dbsize() == 0  # nothing is kept
+
+
+@needs_redis
+async def test_a_redis_that_is_away_is_out_and_comes_back(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PROBE_PAUSE", 0.1)
+    limiter = made(redis.url, limits="single=100/day", per_minute=10**6, workers=2)
+    await limiter.start()
+    try:
+        assert not limiter.alone
+        for _ in range(30):
+            await limiter.take("web", "single")
+        redis.kill()
+        alone = [(await limiter.take("web", "single")).allowed for _ in range(60)]
+        assert (sum(alone), limiter.alone) == (35, True)
+        redis.start()
+        await until(lambda: not limiter.alone)
+        verdict = await limiter.take("web", "single")
+        assert (verdict.allowed, verdict.remaining) == (True, 34)
+    finally:
+        await limiter.stop()
+
+
+def made(url: str, **options: Any) -> Limiter:
+    chosen: dict[str, Any] = {"per_minute": 100, "limits": "", "workers": 1, "replicas": 1}
+    return build_limiter(**chosen | {"redis_url": url, "folder": None} | options)
+
+
+async def test_nobody_at_the_url_is_no_error_at_the_start() -> None:
+    limiter = made(f"redis://127.0.0.1:{free_port()}", workers=2, replicas=5)
+    await limiter.start()
+    assert limiter.alone
+    assert limiter.share(100) == 10
+    await limiter.stop()
+
+
+async def test_a_refusal_is_told_without_the_password() -> None:
+    store = RedisStore(f"redis://user:s3cret@127.0.0.1:{free_port()}/3")
+    with pytest.raises(StoreOut) as caught:
+        await store.count("web", [Tally(DAY)], 1)
+    assert "s3cret" not in str(caught.value)
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:6379",
+        "http://h",
+        "redis://",
+        "redis://:s3cret@",
+        "redis://:s3/cret@h",
+        "redis://h:port",
+        "redis://h:0",
+        "redis://h:99999",
+        "redis://h/zero",
+        "redis://h/0/1",
+        "redis://h/0#s3cret",
+        "redis://h?s3cret=1",
+        "redis://h?socket_timeout=s3cret",
+        "redis://[::1",
+        "unix://",
+    ],
+)
+def test_what_is_no_url_is_one_line_without_a_word_of_it(url: str) -> None:
+    with pytest.raises(StartupError, match=r"^KRONOS_REDIS_URL: not of the form [^\n]+$") as caught:
+        RedisStore(url)
+    assert "s3" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h",
+        "redis://h/",
+        "redis://h:6380/3",
+        "rediss://user:p%2Fw@h:6380/0",
+        "redis://[::1]:6379",
+        "unix:///run/redis.sock",
+        "unix://:pw@/run/redis.sock?db=2",
+        "redis://h?socket_connect_timeout=1",
+    ],
+)
+def test_urls(url: str) -> None:
+    RedisStore(url)

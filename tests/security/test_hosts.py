@@ -1,0 +1,266 @@
+"""The running service among hosts with addresses of their own, a nameserver and a real nginx."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from tests.security.dns import Nameserver, answering
+from tests.security.hosts import OUTER, PREFIX, PREFIX6, Host, hosts, missing, run
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVICE, SERVICE6, PORT = f"{PREFIX}.2", f"{PREFIX6}:2", 8000
+NUMBERS = {
+    "service": 2,
+    "web1": 11,
+    "web2": 12,
+    "web3": 13,
+    "job": 20,
+    "listed": 40,
+    "stranger": 66,
+    "nginx": 80,
+}
+FORGED = {
+    "X-Container-Name": "shop-job-1",
+    "X-Forwarded-For": f"{PREFIX}.20",
+    "X-Real-IP": f"{PREFIX}.20",
+    "Forwarded": f"for={PREFIX}.20",
+}
+NGINX = """
+daemon off; user root; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;
+events {{ worker_connections 64; }}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+  upstream service {{ server {address}:{port}; keepalive 4; }}
+  server {{
+    listen 80;
+    location / {{
+      proxy_pass http://service;
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+      proxy_set_header X-Forwarded-For $remote_addr;
+    }}
+  }}
+}}
+"""
+
+
+class Town:
+    """The hosts, their nameserver, and what the service on one of them answers to the others."""
+
+    def __init__(self, at: dict[str, Host], dns: Nameserver) -> None:
+        self.at = at
+        self.dns = dns
+
+    def status(self, name: str, headers: dict[str, str] | None = None) -> int:
+        return self.at[name].status(SERVICE, PORT, headers)
+
+
+def name_everyone(dns: Nameserver) -> None:
+    """What the nameserver says while all is well."""
+    dns.mood = "truthful"
+    dns.moods.clear()
+    dns.forward.clear()
+    dns.reverse.clear()
+    for form in (f"{PREFIX}.%d", f"{PREFIX6}:%d"):
+        dns.container("api", form % 2)
+        for number in (1, 2, 3):
+            dns.container(f"shop-web-{number}", form % (10 + number), "web", "www")
+        dns.container("shop-job-1", form % 20, "job")
+        dns.container("stranger", form % 66)
+    dns.container("web", f"{OUTER}.10")
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+    if reason := missing():
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("service")
+    with hosts(NUMBERS) as at:
+        listener = at["hub"].socket(socket.AF_INET, socket.SOCK_DGRAM)
+        listener.bind((f"{PREFIX}.1", 53))
+        with answering(listener) as dns:
+            name_everyone(dns)
+            with service(at["service"], folder / "log"):
+                yield Town(at, dns)
+
+
+@contextmanager
+def service(host: Host, log: Path) -> Iterator[None]:
+    """`kronos-api serve` on `host`, on all its addresses, IPv4 and IPv6."""
+    settings = {
+        "KRONOS_HOST": "::",
+        "KRONOS_PORT": str(PORT),
+        "KRONOS_CONTAINER_WHITELIST": f"web,shop-job-1,{PREFIX}.40,{PREFIX6}:40,localhost",
+        "KRONOS_TRUSTED_PROXIES": f"{PREFIX}.80",
+        "KRONOS_DNS_SERVERS": f"{PREFIX}.1",
+        "KRONOS_TORCH_THREADS": "1",
+    }
+    command = host.command(sys.executable, "-m", "kronos_api", "serve")
+    with log.open("w") as output:
+        process = subprocess.Popen(command, cwd=ROOT, env=os.environ | settings, stdout=output)
+    try:
+        deadline = time.monotonic() + 60
+        while not ready(host):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
+        yield
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def ready(host: Host) -> bool:
+    try:
+        connection = host.connect("127.0.0.1", PORT)
+    except OSError:
+        return False
+    try:
+        return connection.status("/v1/readyz") == 200
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def town(running: Town) -> Town:
+    """Everyone at home, and no answer left from an earlier test."""
+    name_everyone(running.dns)
+    time.sleep(2.05)
+    return running
+
+
+@pytest.fixture(scope="module")
+def nginx(running: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an nginx that overwrites X-Forwarded-For."""
+    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if program is None:
+        pytest.skip("needs nginx (Debian: nginx-light)")
+    folder = tmp_path_factory.mktemp("nginx")
+    config = folder / "nginx.conf"
+    config.write_text(NGINX.format(folder=folder, address=SERVICE, port=PORT))
+    process = subprocess.Popen(running.at["nginx"].command(program, "-c", str(config)))
+    try:
+        time.sleep(0.5)
+        assert process.poll() is None
+        yield f"{PREFIX}.80"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def test_callers_are_told_by_their_addresses(town: Town) -> None:
+    allowed = {"web1", "web2", "web3", "job", "listed"}
+    for name in (*allowed, "stranger", "nginx", "outsider", "hub"):
+        assert town.status(name) == (200 if name in allowed else 403), name
+    assert ip_address(f"{OUTER}.10").reverse_pointer not in town.dns.asked
+
+
+def test_callers_are_told_by_their_ipv6_addresses(town: Town) -> None:
+    for name, status in (("web1", 200), ("job", 200), ("listed", 200), ("stranger", 403)):
+        assert town.at[name].status(SERVICE6, PORT) == status, name
+
+
+def test_an_alias_counts_for_whoever_has_it(town: Town) -> None:
+    assert town.status("stranger") == 403
+    town.dns.forward["web"].append(f"{PREFIX}.66")
+    time.sleep(2.05)
+    assert town.status("stranger") == 200
+
+
+def test_a_request_cannot_name_its_caller(town: Town) -> None:
+    assert town.status("stranger", FORGED) == 403
+    assert town.status("outsider", FORGED) == 403
+    assert town.status("job", {**FORGED, "X-Forwarded-For": f"{PREFIX}.66"}) == 200
+
+
+def test_exempt_paths_are_open_to_strangers(town: Town) -> None:
+    for path, status in (("/health", 200), ("/metrics", 200), ("/docs", 403), ("/no", 403)):
+        connection = town.at["stranger"].connect(SERVICE, PORT)
+        assert connection.status(path) == status, path
+        connection.close()
+
+
+def test_an_address_that_changes_hands_is_worth_nothing(town: Town) -> None:
+    """A container is removed; a stranger takes its address, well before any time to live."""
+    assert town.status("web1") == 200
+    run(f"ip -n {town.at['web1'].name} link set eth0 down")
+    town.dns.remove(f"{PREFIX}.11")
+    run(f"ip -n {town.at['stranger'].name} addr add {PREFIX}.11/24 dev eth0")
+    run(f"ip -n {town.at['service'].name} neigh flush all")
+    try:
+        time.sleep(2.0)
+        connection = town.at["stranger"].connect(SERVICE, PORT, source=f"{PREFIX}.11")
+        assert connection.status() == 403
+        connection.close()
+    finally:
+        run(f"ip -n {town.at['stranger'].name} addr del {PREFIX}.11/24 dev eth0")
+        run(f"ip -n {town.at['web1'].name} link set eth0 up")
+        run(f"ip -n {town.at['web1'].name} route replace default via {PREFIX}.1")
+        run(f"ip -n {town.at['service'].name} neigh flush all")
+
+
+def test_an_answer_outside_our_subnets_names_nobody(town: Town) -> None:
+    town.dns.forward["web"] = [f"{OUTER}.10"]
+    assert town.status("outsider") == 403
+    assert town.status("web1") == 403
+
+
+@pytest.mark.parametrize("mood", ["servfail", "silent"])
+def test_a_nameserver_that_is_out(town: Town, mood: str) -> None:
+    """Settled connections go on, new ones are put off soon, and nobody else is held up."""
+    settled = town.at["web1"].connect(SERVICE, PORT)
+    assert settled.status() == 200
+    time.sleep(2.05)
+    town.dns.mood = mood  # type: ignore[assignment]
+    began = time.monotonic()
+    for name in ("web2", "stranger"):
+        assert town.status(name) == 503
+    assert time.monotonic() - began < 2 * 0.25 + 1
+    asking = [town.at[name].connect(SERVICE, PORT) for name in ("web2", "web3", "job", "stranger")]
+    for one in asking:
+        one.request("GET", "/v1/models")
+    began = time.monotonic()
+    assert settled.status() == 200
+    assert town.status("listed") == 200
+    assert time.monotonic() - began < 0.6
+    assert [one.getresponse().status for one in asking] == [503] * 4
+    for one in (*asking, settled):
+        one.close()
+    metrics = town.at["hub"].connect(SERVICE, PORT)
+    metrics.request("GET", "/metrics")
+    text = metrics.getresponse().read().decode()
+    metrics.close()
+    assert 'kronos_security_events_total{container="other",event="unknown"}' in text
+
+
+def test_through_nginx_and_around_it(town: Town, nginx: str) -> None:
+    statuses = {
+        name: town.at[name].status(nginx, 80, headers)
+        for name, headers in (("web1", None), ("job", FORGED), ("stranger", None))
+    }
+    assert statuses == {"web1": 200, "job": 200, "stranger": 403}
+    # What a stranger says to nginx is overwritten, and nobody listens to it around nginx.
+    assert town.at["stranger"].status(nginx, 80, FORGED) == 403
+    assert town.at["stranger"].status(SERVICE, PORT, FORGED) == 403
+    assert town.at["nginx"].status(SERVICE, PORT) == 403
+
+
+def test_callers_take_turns_on_one_connection_of_nginx(town: Town, nginx: str) -> None:
+    for _ in range(3):
+        assert town.at["web1"].status(nginx, 80) == 200
+        assert town.at["stranger"].status(nginx, 80) == 403

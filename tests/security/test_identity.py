@@ -1,0 +1,282 @@
+"""Who is at an address, told by a nameserver that tells the truth, lies or stalls."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_interface
+from socket import AF_INET, AF_INET6, AF_UNIX
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+from dns.resolver import BaseResolver, NoResolverConfiguration
+
+from kronos_api.errors import StartupError
+from kronos_api.security.build import build_identities
+from kronos_api.security.identity import Caller, Identity
+from kronos_api.security.resolver import REUSE_SECONDS, Resolver, ResolverOut, Shared
+from kronos_api.security.surroundings import Surroundings, own_interfaces
+from kronos_api.security.whitelist import Whitelist
+from tests.security.dns import Nameserver, answering
+
+OWN = (ip_interface("10.9.0.2/24"), ip_interface("fd00:9::2/64"))
+TIMEOUT = 0.2
+ONES = "ffff" + ":ffff" * 7
+
+
+class Clock:
+    """A time that passes when told to."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def dns() -> Iterator[Nameserver]:
+    """Knows this host as `api` on the network `inner`."""
+    with answering() as server:
+        server.container("api", "10.9.0.2")
+        server.container("api", "fd00:9::2")
+        yield server
+
+
+def identity(
+    dns: Nameserver, clock: Clock, entries: str, networks: tuple[str, ...] = ()
+) -> Identity:
+    resolver = Resolver((dns.address,), timeout=TIMEOUT, now=clock)
+    around = Surroundings(resolver, networks=networks, interfaces=lambda: OWN, now=clock)
+    return Identity(Whitelist.parse(entries), around)
+
+
+async def settle(who: Identity, address: str, **options: Any) -> Caller | None:
+    return await who.settle(ip_address(address), **options)
+
+
+@pytest.mark.parametrize(
+    ("entries", "address", "caller"),
+    [
+        ("localhost", "127.0.0.1", Caller("localhost", "127.0.0.1")),
+        ("10.9.0.0/24", "10.9.0.10", Caller("10.9.0.0/24", "10.9.0.10")),
+        ("shop-web-1", "10.9.0.10", Caller("shop-web-1", "shop-web-1", "shop-web-1")),
+        ("web", "10.9.0.10", Caller("web", "shop-web-1", "shop-web-1")),
+        ("web,shop-web-1", "10.9.0.10", Caller("shop-web-1", "shop-web-1", "shop-web-1")),
+        ("www", "10.9.0.10", Caller("www", "shop-web-1", "shop-web-1")),
+        ("web", "10.9.0.11", Caller("web", "shop-web-2", "shop-web-2")),
+        ("web", "10.9.0.12", Caller("web", "shop-web-3", "shop-web-3")),
+        ("www", "10.9.0.11", None),
+        ("web", "fd00:9::10", Caller("web", "shop-web-6", "shop-web-6")),
+        ("shop-web-6", "fd00:9::10", Caller("shop-web-6", "shop-web-6", "shop-web-6")),
+        ("web", "10.9.0.99", None),
+        ("shop", "10.9.0.10", None),
+        ("inner", "10.9.0.10", None),
+        ("web", "127.0.0.1", None),
+    ],
+)
+async def test_who_is_there(
+    dns: Nameserver, clock: Clock, entries: str, address: str, caller: Caller | None
+) -> None:
+    dns.container("shop-web-1", "10.9.0.10", "web", "www")
+    dns.container("shop-web-2", "10.9.0.11", "web")
+    dns.container("shop-web-3", "10.9.0.12", "web")
+    dns.container("shop-web-6", "fd00:9::10", "web")
+    assert await settle(identity(dns, clock, entries), address) == caller
+
+
+async def test_a_caller_without_a_name_counts_by_its_address(dns: Nameserver, clock: Clock) -> None:
+    dns.forward["web"] = ["10.9.0.10"]
+    assert await settle(identity(dns, clock, "web"), "10.9.0.10") == Caller("web", "10.9.0.10")
+
+
+async def test_names_outside_our_subnets_do_not_count_and_are_not_asked_for(
+    dns: Nameserver, clock: Clock
+) -> None:
+    dns.container("web", "10.8.0.10")
+    who = identity(dns, clock, "web")
+    assert await settle(who, "10.8.0.10") is None
+    assert not dns.asked
+    assert await settle(who, "10.9.0.10") is None  # the name leads out, the peer is here
+
+
+@pytest.mark.parametrize(
+    ("full_name", "networks"),
+    [
+        ("web.outer", ()),
+        ("web.evil.inner", ()),
+        ("web", ()),
+        ("web.inner.evil", ()),
+        ("web.inner", ("outer",)),
+        ("xweb.inner", ()),
+    ],
+)
+async def test_a_name_counts_on_our_own_networks_alone(
+    dns: Nameserver, clock: Clock, full_name: str, networks: tuple[str, ...]
+) -> None:
+    dns.reverse["10.9.0.10"] = full_name
+    assert await settle(identity(dns, clock, "web", networks), "10.9.0.10") is None
+
+
+async def test_networks_can_be_named(dns: Nameserver, clock: Clock) -> None:
+    del dns.reverse["10.9.0.2"]
+    dns.container("web", "10.9.0.10", network="a.b")
+    dns.forward.clear()
+    assert await settle(identity(dns, clock, "web"), "10.9.0.10") is None
+    assert await settle(identity(dns, clock, "web", ("a.b",)), "10.9.0.10") is not None
+
+
+@pytest.mark.parametrize("mood", ["servfail", "silent"])
+async def test_a_nameserver_that_is_out_is_no_refusal(
+    dns: Nameserver, clock: Clock, mood: Any
+) -> None:
+    dns.container("web", "10.9.0.10")
+    dns.mood = mood
+    who = identity(dns, clock, "web,localhost")
+    began = time.perf_counter()
+    with pytest.raises(ResolverOut):
+        await settle(who, "10.9.0.10")
+    assert time.perf_counter() - began < TIMEOUT + 0.1
+    assert who.unanswered
+    assert await settle(who, "127.0.0.1") is not None  # needs no names
+    assert await settle(who, "10.8.0.1") is None
+    dns.mood = "truthful"
+    assert await settle(who, "10.9.0.10") is not None
+    assert not who.unanswered
+
+
+async def test_an_answer_suffices_while_another_is_missing(dns: Nameserver, clock: Clock) -> None:
+    dns.container("shop-web-1", "10.9.0.10", "web")
+    dns.moods["gone"] = "silent"
+    who = identity(dns, clock, "gone,web,shop-web-2")
+    assert await settle(who, "10.9.0.10") == Caller("web", "shop-web-1", "shop-web-1")
+    clock.seconds += REUSE_SECONDS
+    dns.moods[ip_address("10.9.0.10").reverse_pointer] = "servfail"
+    assert await settle(who, "10.9.0.10") == Caller("web", "10.9.0.10")
+    with pytest.raises(ResolverOut):
+        await settle(who, "10.9.0.99")
+
+
+async def test_an_answer_is_reused_for_two_seconds_at_most(dns: Nameserver, clock: Clock) -> None:
+    dns.container("shop-web-1", "10.9.0.10", "web")
+    who = identity(dns, clock, "web")
+    assert await settle(who, "10.9.0.10") is not None
+    dns.remove("10.9.0.10")
+    dns.container("stranger", "10.9.0.10")
+    clock.seconds += REUSE_SECONDS - 0.01
+    # Another peer asks for the same service: that gives the answer no second life.
+    assert await settle(who, "10.9.0.11") is None
+    clock.seconds += 0.01
+    assert await settle(who, "10.9.0.10") is None
+
+
+async def test_callers_at_once_are_asked_about_once(dns: Nameserver, clock: Clock) -> None:
+    dns.container("shop-web-1", "10.9.0.10", "web")
+    who = identity(dns, clock, "web")
+    callers = await asyncio.gather(*(settle(who, "10.9.0.10") for _ in range(50)))
+    assert set(callers) == {Caller("web", "shop-web-1", "shop-web-1")}
+    assert set(dns.asked.values()) == {1}
+
+
+async def test_the_loop_runs_on_while_the_nameserver_is_silent(
+    dns: Nameserver, clock: Clock
+) -> None:
+    dns.mood = "silent"
+    who = identity(dns, clock, "web")
+    asking = [asyncio.create_task(settle(who, f"10.9.0.{last}")) for last in range(10, 60)]
+    longest, before = 0.0, time.perf_counter()
+    while not all(task.done() for task in asking):
+        await asyncio.sleep(0.001)
+        longest, before = max(longest, time.perf_counter() - before), time.perf_counter()
+    for task in asking:
+        with pytest.raises(ResolverOut):
+            await task
+    assert longest < TIMEOUT
+
+
+async def test_who_stops_waiting_leaves_the_answer_to_the_others() -> None:
+    release = asyncio.Event()
+
+    async def ask(key: str) -> str:
+        await release.wait()
+        if key == "bad":
+            raise ResolverOut("no")
+        return key
+
+    shared = Shared(ask)
+    impatient, patient, failed = (
+        asyncio.create_task(shared(key)) for key in ("good", "good", "bad")
+    )
+    await asyncio.sleep(0)
+    impatient.cancel()
+    failed.cancel()
+    release.set()
+    assert await patient == "good"
+    with pytest.raises(ResolverOut):
+        await shared("bad")
+    with pytest.raises(ResolverOut):  # a failure is not kept
+        await shared("bad")
+
+
+async def test_a_refused_port_is_an_answer_that_is_missing(clock: Clock) -> None:
+    with answering() as server:
+        gone = server.address
+    resolver = Resolver((gone,), timeout=TIMEOUT, now=clock)
+    with pytest.raises(ResolverOut):
+        await resolver.names(ip_address("10.9.0.10"))
+
+
+def test_dns_is_set_up_where_an_entry_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unconfigured(*_: object) -> None:
+        raise NoResolverConfiguration
+
+    monkeypatch.setattr(BaseResolver, "read_resolv_conf", unconfigured)
+    options: Any = {"servers": (), "timeout": 0.1, "networks": ()}
+    plain, named = Whitelist.parse("localhost,10.0.0.0/8"), Whitelist.parse("web")
+    allowed, proxies = build_identities(plain, plain, **options)
+    assert allowed is not None
+    assert allowed.surroundings is proxies.surroundings is None
+    assert build_identities(None, plain, **options)[0] is None
+    for pair in ((named, plain), (plain, named), (None, named)):
+        with pytest.raises(StartupError, match="KRONOS_DNS_SERVERS"):
+            build_identities(*pair, **options)
+
+
+def test_own_interfaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not any(one.is_loopback for one in own_interfaces())
+
+    def address(family: int, text: str, netmask: str | None) -> SimpleNamespace:
+        return SimpleNamespace(family=family, address=text, netmask=netmask)
+
+    found = {
+        "lo": [
+            address(AF_INET, "127.0.0.1", "255.0.0.0"),
+            address(AF_INET6, "::1", "ffff" + ":ffff" * 7),
+        ],
+        "eth0": [
+            address(AF_INET, "10.9.0.2", "255.255.255.0"),
+            address(AF_INET6, "fd00:9::2", "ffff:ffff:ffff:ffff::"),
+            address(AF_INET6, "fe80::1%eth0", "ffff:ffff:ffff:ffff::"),
+            address(AF_UNIX, "02:42:0a:09:00:02", None),
+        ],
+    }
+    monkeypatch.setattr(psutil, "net_if_addrs", lambda: found)
+    assert own_interfaces() == (*OWN, ip_interface("fe80::1/64"))
+
+
+def test_interfaces_are_read_again(clock: Clock) -> None:
+    held = [OWN[:1], OWN]
+    resolver = Resolver((("127.0.0.1", 53),), timeout=TIMEOUT)
+    around = Surroundings(resolver, interfaces=lambda: held.pop(0), now=clock)
+    assert around.next_to(ip_address("fd00:9::9")) is None
+    assert around.next_to(ip_address("10.9.0.9")) == OWN[0]
+    clock.seconds += 2
+    assert around.next_to(ip_address("fd00:9::9")) == OWN[1]

@@ -1,0 +1,335 @@
+"""Slow, silent and malformed callers on real connections."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from kronos_api.app import create_app
+from kronos_api.config import Settings
+from kronos_api.server.options import options
+from kronos_api.server.protocol import MAX_HEAD, Deadlines
+from kronos_api.telemetry.metrics import REGISTRY
+from tests.fakes import SleepyEngine
+from tests.web import SINGLE, body, encode, predictor_of, until
+
+QUICK = Deadlines(head=0.3, body=0.4, answer=0.5, idle=0.6)
+POST = f"POST {SINGLE} HTTP/1.1\r\nHost: x\r\n"
+HEAD = POST + "Content-Length: %d\r\n\r\n"
+CHUNKED = "Transfer-Encoding: chunked\r\n\r\n"
+
+
+@asynccontextmanager
+async def listening(app: ASGIApp, deadlines: Deadlines = QUICK) -> AsyncIterator[tuple[str, int]]:
+    """The address at which a server with these deadlines serves `app`."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        address: tuple[str, int] = listener.getsockname()
+        config = uvicorn.Config(app, **options(deadlines, shutdown_timeout=5))
+        server = uvicorn.Server(config)
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        while not server.started:
+            await asyncio.sleep(0.01)
+        try:
+            yield address
+        finally:
+            server.should_exit = True
+            await task
+
+
+@asynccontextmanager
+async def service(
+    engine: SleepyEngine | None = None, deadlines: Deadlines = QUICK
+) -> AsyncIterator[tuple[str, int]]:
+    """The address of the whole service around a fake engine."""
+    predictor = predictor_of(engine)
+    async with listening(create_app(Settings(), predictor=predictor), deadlines) as address:
+        await until(lambda: predictor.state == "ready")
+        yield address
+
+
+class Caller:
+    """A connection that is written to by hand."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.began = time.monotonic()
+        self.dripping: asyncio.Task[None] | None = None
+
+    async def send(self, data: bytes | str) -> None:
+        self.writer.write(data if isinstance(data, bytes) else data.encode())
+        await self.writer.drain()
+
+    def drip(self, piece: bytes, every: float = 0.05) -> None:
+        """Send `piece` again and again while the test goes on to read."""
+
+        async def drip() -> None:
+            while piece:
+                self.writer.write(piece)
+                await asyncio.sleep(every)
+
+        self.dripping = asyncio.create_task(drip())
+
+    async def answer(self) -> tuple[int, dict[str, Any]]:
+        """Status and JSON body of an answer that ends with the connection."""
+        received = await asyncio.wait_for(self.reader.read(), 5)
+        head, _, content = received.partition(b"\r\n\r\n")
+        assert b"connection: close" in head.lower()
+        assert b"x-request-id: " in head.lower()
+        return int(head.split()[1]), json.loads(content)
+
+    async def closed(self) -> float:
+        """Seconds from the start until the other side closed without another byte."""
+        assert await asyncio.wait_for(self.reader.read(), 5) == b""
+        return time.monotonic() - self.began
+
+    async def one_answer(self) -> bytes:
+        """The body of an answer after which the connection stays open."""
+        head = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 5)
+        assert head.startswith(b"HTTP/1.1 200")
+        length = int(head.lower().partition(b"content-length: ")[2].split()[0])
+        return await self.reader.readexactly(length)
+
+
+@asynccontextmanager
+async def calling(address: tuple[str, int]) -> AsyncIterator[Caller]:
+    reader, writer = await asyncio.open_connection(*address)
+    caller = Caller(reader, writer)
+    try:
+        yield caller
+    finally:
+        if caller.dripping is not None:
+            caller.dripping.cancel()
+        writer.close()
+
+
+def slow(waited_for: str) -> float:
+    labels = {"waited_for": waited_for}
+    return REGISTRY.get_sample_value("kronos_slow_callers_total", labels) or 0
+
+
+async def test_silence_from_the_start_is_closed() -> None:
+    before = slow("head")
+    async with service() as address, calling(address) as caller:
+        assert QUICK.head - 0.05 < await caller.closed() < QUICK.head + 1
+    assert slow("head") == before + 1
+
+
+@pytest.mark.parametrize("drip", [b"", b"X-A: b\r\n"])
+async def test_a_slow_head_is_answered_and_closed(drip: bytes) -> None:
+    before = slow("head")
+    async with service() as address, calling(address) as caller:
+        await caller.send("POST / HTTP/1.1\r\nHost: x\r\n")
+        caller.drip(drip)
+        status, content = await caller.answer()
+        assert time.monotonic() - caller.began < QUICK.head + 1
+    assert (status, content["error"]["code"]) == (408, "REQUEST_TIMEOUT")
+    assert slow("head") == before + 1
+
+
+@pytest.mark.parametrize("drip", [b"", b" "])
+@pytest.mark.parametrize("chunked", [True, False])
+async def test_a_slow_body_is_answered_and_closed(drip: bytes, chunked: bool) -> None:
+    before = slow("body")
+    length = "Transfer-Encoding: chunked" if chunked else "Content-Length: 1000"
+    async with service() as address, calling(address) as caller:
+        await caller.send(f"{POST}X-Request-ID: me\r\n{length}\r\n\r\n")
+        caller.drip(b"1\r\n \r\n" if chunked and drip else drip)
+        status, content = await caller.answer()
+        assert QUICK.body - 0.05 < time.monotonic() - caller.began < QUICK.body + 1
+    assert (status, content["error"]["code"]) == (408, "REQUEST_TIMEOUT")
+    assert content["error"]["request_id"] == "me"
+    assert slow("body") == before + 1
+
+
+async def test_an_unread_body_cannot_hold_the_connection_after_its_answer() -> None:
+    """The answer is out before the body is in; what dribbles in after it has a deadline, too."""
+    before = slow("body")
+    async with service() as address, calling(address) as caller:
+        await caller.send("POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
+        head = await caller.reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 405")
+        caller.drip(b" ")
+        rest = await asyncio.wait_for(caller.reader.read(), 5)
+        assert b"HTTP/1.1" not in rest
+        assert time.monotonic() - caller.began < QUICK.body + 1
+    assert slow("body") == before + 1
+
+
+async def test_an_idle_connection_is_closed_without_a_word() -> None:
+    async with service() as address, calling(address) as caller:
+        for _ in range(3):
+            await caller.send("GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert await caller.one_answer() == b'{"status":"ok"}'
+            await asyncio.sleep(QUICK.head + 0.05)  # the deadline of a head does not run
+        caller.began = time.monotonic() - QUICK.head - 0.05
+        assert QUICK.idle - 0.1 < await caller.closed() < QUICK.idle + 1
+
+
+async def test_the_second_head_of_a_connection_has_a_deadline() -> None:
+    async with service() as address, calling(address) as caller:
+        await caller.send("GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        await caller.one_answer()
+        caller.began = time.monotonic()
+        await caller.send("GET /health")
+        caller.drip(b"/")
+        status, _ = await caller.answer()
+        assert time.monotonic() - caller.began < QUICK.head + 1
+    assert status == 408
+
+
+async def test_a_request_that_came_in_whole_waits_for_its_forecast() -> None:
+    content = encode(body())
+    async with service(SleepyEngine(seconds=1.2)) as address, calling(address) as caller:
+        await caller.send((HEAD % len(content)).encode() + content)
+        answer = json.loads(await caller.one_answer())
+        assert time.monotonic() - caller.began > 2 * QUICK.body
+        await caller.send("GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        await caller.one_answer()
+    assert len(answer["prediction"]) == 2
+
+
+async def test_a_body_that_we_are_slow_to_read_is_no_slow_body() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await asyncio.sleep(2.5 * QUICK.body)
+            while (await receive()).get("more_body"):
+                pass
+        await large({**scope, "path": "/close"}, receive, send)
+
+    size = 2**20
+    async with listening(app) as address, calling(address) as caller:
+        await caller.send((HEAD % size).encode() + bytes(size))
+        assert (await caller.reader.read()).startswith(b"HTTP/1.1 200")
+
+
+async def test_pipelined_requests_are_all_answered() -> None:
+    content = encode(body())
+    async with service(SleepyEngine(seconds=0.5)) as address, calling(address) as caller:
+        one = (HEAD % len(content)).encode() + content
+        await caller.send(one + one + b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        for _ in range(2):
+            assert b"prediction" in await caller.one_answer()
+        assert await caller.one_answer() == b'{"status":"ok"}'
+        await caller.closed()
+
+
+async def large(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers with more than a connection holds."""
+    assert scope["type"] in ("http", "lifespan")
+    if scope["type"] == "lifespan":
+        for name in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{name}.complete"})
+        return
+    close = [(b"connection", b"close")] if scope["path"] == "/close" else []
+    await send({"type": "http.response.start", "status": 200, "headers": close})
+    await send({"type": "http.response.body", "body": bytes(32 * 2**20)})
+
+
+@pytest.mark.parametrize("path", ["/", "/close"])
+async def test_an_answer_that_nobody_takes_is_dropped(path: str) -> None:
+    before = slow("answer")
+    async with listening(large) as address, calling(address) as caller:
+        caller.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await caller.send(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")
+        while slow("answer") == before:
+            assert time.monotonic() - caller.began < QUICK.answer + 1
+            await asyncio.sleep(0.02)
+    assert slow("answer") == before + 1
+
+
+async def test_a_large_answer_that_is_taken_arrives() -> None:
+    before = slow("answer")
+    async with listening(large) as address, calling(address) as caller:
+        await caller.send("GET /close HTTP/1.1\r\nHost: x\r\n\r\n")
+        received = await caller.reader.read()
+    assert len(received) > 32 * 2**20
+    assert slow("answer") == before
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "code"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400, "MALFORMED_REQUEST"),
+        (b"GET / HTTP/9\r\n\r\n", 400, "MALFORMED_REQUEST"),
+        (b"GET / HTTP/1.1\r\nHost: \xff\x00\r\n\r\n", 400, "MALFORMED_REQUEST"),
+        ((POST + "Content-Length: 3\r\n" + CHUNKED).encode(), 400, "MALFORMED_REQUEST"),
+        (
+            (POST + "Content-Length: 1\r\nContent-Length: 2\r\n\r\n").encode(),
+            400,
+            "MALFORMED_REQUEST",
+        ),
+        (b"GET /%s HTTP/1.1\r\nHost: x\r\n\r\n" % (b"a" * MAX_HEAD), 431, "HEAD_TOO_LARGE"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: %s" % (b"a" * 65536), 431, "HEAD_TOO_LARGE"),
+    ],
+)
+async def test_what_is_no_http_is_refused_in_our_shape(sent: bytes, status: int, code: str) -> None:
+    async with service() as address, calling(address) as caller:
+        await caller.send(sent)
+        answered, content = await caller.answer()
+    assert (answered, content["error"]["code"]) == (status, code)
+
+
+async def test_a_cut_chunk_ends_the_request_it_is_in() -> None:
+    labels = {"route": SINGLE, "status": "499"}
+    async with service() as address, calling(address) as caller:
+        before = REGISTRY.get_sample_value("kronos_requests_total", labels) or 0
+        await caller.send(POST + CHUNKED)
+        await asyncio.sleep(0.05)
+        await caller.send("zz\r\n")
+        status, content = await caller.answer()
+        await asyncio.sleep(0.05)
+        assert REGISTRY.get_sample_value("kronos_requests_total", labels) == before + 1
+    assert (status, content["error"]["code"]) == (400, "MALFORMED_REQUEST")
+
+
+async def test_garbage_in_a_body_after_its_answer_gets_no_second_answer() -> None:
+    async with service() as address, calling(address) as caller:
+        await caller.send("GET /no HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n")
+        await caller.send("zz\r\n")
+        received = await asyncio.wait_for(caller.reader.read(), 5)
+    assert received.count(b"HTTP/1.1") == 1
+
+
+async def test_requests_of_a_connection_share_one_state() -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            seen.append(scope["state"]["connection"])
+        await large({**scope, "path": "/"}, receive, send)
+
+    async with listening(app) as address:
+        for _ in range(2):
+            async with calling(address) as caller:
+                for _ in range(2):
+                    await caller.send("HEAD / HTTP/1.1\r\nHost: x\r\n\r\n")
+                    await caller.reader.readuntil(b"\r\n\r\n")
+    assert seen[0] is seen[1]
+    assert seen[2] is seen[3]
+    assert seen[0] is not seen[2]
+    assert all(connection.peer == "127.0.0.1" for connection in seen)
+
+
+async def test_a_request_cannot_say_where_it_comes_from() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            assert scope["client"][0] == "127.0.0.1"
+            assert scope["scheme"] == "http"
+        await large(scope, receive, send)
+
+    async with listening(app) as address, calling(address) as caller:
+        forged = "X-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: https\r\n"
+        await caller.send(f"HEAD /close HTTP/1.1\r\nHost: x\r\n{forged}\r\n")
+        assert (await caller.reader.read()).startswith(b"HTTP/1.1 200")

@@ -1,0 +1,42 @@
+"""A thousand slow callers of each kind at once: they are let go, and nobody else notices."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.http import service
+from benchmarks.slow_callers import KINDS
+from benchmarks.slow_clients import others, slow_callers
+from tests.oracle import make_oracle
+
+pytestmark = pytest.mark.slow
+
+EACH = 1000
+BAR = 15.0
+"""Seconds in which all must be gone."""
+P99 = 250.0
+"""Milliseconds. What others see is far less, but this machine may be busy with other things."""
+
+
+async def test_a_thousand_of_each_kind() -> None:
+    wanted = len(KINDS) * EACH + 500
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        pytest.skip(f"needs {wanted} open files; the system grants {hard}")
+    with tempfile.TemporaryDirectory() as folder:
+        make_oracle("tiny", Path(folder))
+        with service(Path(folder), threads=1) as url:
+            slow = [asyncio.create_task(slow_callers(url, kind, EACH)) for kind in KINDS]
+            everyone = asyncio.gather(*slow)
+            healths, forecasts = await others(url, everyone.done)
+            closed = dict(zip(KINDS, await everyone, strict=True))
+    assert all(len(seconds) == EACH for seconds in closed.values())
+    assert {kind: max(seconds) for kind, seconds in closed.items() if max(seconds) > BAR} == {}
+    assert np.quantile(healths, 0.99) < P99
+    assert np.quantile(forecasts, 0.99) < 2 * P99
