@@ -30,6 +30,7 @@ from kronos_api.errors import (
     StartupError,
 )
 from kronos_api.features import Floats, Ints, Scale, normalise, repair
+from kronos_api.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
@@ -132,6 +133,11 @@ class AsyncPredictor:
         """Forecasts in the engine."""
         return self._worker.active
 
+    @property
+    def kv_cache_bytes(self) -> int:
+        """Bytes of keys and values that the forecasts in the engine may hold."""
+        return self._worker.kv_cache_bytes
+
     async def start(self) -> None:
         """Start loading in the engine's thread; returns at once."""
         self._worker.start()
@@ -142,7 +148,9 @@ class AsyncPredictor:
         Raises:
             StartupError: it could not be loaded.
         """
-        await asyncio.to_thread(self._worker.loaded.wait)
+        # Not waited for in a thread: a load that hangs would keep the process from ending.
+        while not self._worker.loaded.is_set():
+            await asyncio.sleep(0.02)
         if self._worker.failure is not None:
             raise StartupError(str(self._worker.failure))
 
@@ -275,6 +283,7 @@ def _told(failure: Exception) -> KronosError:
     if isinstance(failure, KronosError):
         return failure
     log.error("inference_failed", exc_info=failure)
+    metrics.ENGINE_FAILURES.inc()
     # torch.OutOfMemoryError on a GPU; on a CPU torch raises RuntimeError with these words.
     if isinstance(failure, MemoryError) or "out of memory" in str(failure).lower():
         return QueueFull("The engine ran out of memory for this forecast.", retry_after=5)

@@ -23,6 +23,7 @@ from kronos_api.errors import (
 )
 from kronos_api.features import time_features
 from kronos_api.predictor import AsyncPredictor, ForecastRequest
+from kronos_api.telemetry import metrics
 from tests.fakes import FAKE_INFO, SleepyEngine
 
 
@@ -142,6 +143,7 @@ async def test_cancellation_frees_the_engine() -> None:
     async with running(engine) as predictor:
         task = asyncio.create_task(predictor.predict(request(), timeout=30))
         await until(lambda: predictor.active == 1)
+        assert predictor.kv_cache_bytes > 0
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -181,10 +183,12 @@ async def test_engine_failures_are_told_without_the_inside(
         if failures:
             raise failures.pop()
 
+    failed = metrics.ENGINE_FAILURES._value.get()
     async with running(SleepyEngine(on_step=fail_once)) as predictor:
         with pytest.raises(told) as outcome:
             await predictor.predict(request(), timeout=5)
         assert "layer" not in outcome.value.message
+        assert metrics.ENGINE_FAILURES._value.get() == failed + 1
         assert (await predictor.predict(request(), timeout=5)).mean.shape == (4, 6)
 
 

@@ -57,6 +57,11 @@ class Worker(Generic[Job, Run]):
         """Requests in the engine."""
         return len(self._scheduler.active)
 
+    @property
+    def kv_cache_bytes(self) -> int:
+        """Bytes that the requests in the engine may hold."""
+        return sum(ticket.bytes for ticket in list(self._scheduler.active))
+
     def start(self) -> None:
         """Start the thread, which loads first."""
         self._thread.start()

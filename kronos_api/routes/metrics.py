@@ -19,6 +19,7 @@ def router(predictor: AsyncPredictor) -> APIRouter:
         """All metrics in Prometheus' text format."""
         metrics.QUEUE_DEPTH.set(predictor.queue_depth)
         metrics.ACTIVE_SERIES.set(predictor.active)
+        metrics.KV_CACHE_BYTES.set(predictor.kv_cache_bytes)
         return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
     return routes

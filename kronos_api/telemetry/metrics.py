@@ -66,6 +66,10 @@ MODEL_INFERENCE = _seconds("kronos_model_inference_seconds", "Time of one series
 QUEUE_WAIT = _seconds("kronos_queue_wait_seconds", "Time one series waited for the model.")
 QUEUE_DEPTH = _gauge("kronos_queue_depth", "Series that wait for the model.")
 ACTIVE_SERIES = _gauge("kronos_active_series", "Series in the model.")
+KV_CACHE_BYTES = _gauge(
+    "kronos_kv_cache_bytes", "Keys and values that the series in the model may hold."
+)
+ENGINE_FAILURES = _counter("kronos_engine_failures", "Forecasts that failed in the model.")
 TOKENS_DECODED = _counter(
     "kronos_tokens_decoded", "Candles decoded: forecast steps times sample paths."
 )
