@@ -1,7 +1,7 @@
 """Attention over keys and values that lie in two places: a shared prompt and a path's own suffix.
 
-Shapes: B paths, T new positions, H heads, D channels a head. Keys and values are stored as
-[B, positions, H, D], so that appending a position writes one contiguous row a path.
+Shapes: B paths, T new positions, H heads, D channels a head. Keys and values come as `Memory` keeps
+them, [B, H, positions, D] by strides over [B, positions, H, D].
 """
 
 from __future__ import annotations
@@ -16,19 +16,20 @@ def attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
     Args:
         query: [B, T, H, D].
-        keys, values: [B, positions, H, D], positions ≥ T.
+        keys, values: [B, H, positions, D], positions ≥ T.
 
     Returns:
         [B, T, H, D].
     """
-    new, known = query.shape[1], keys.shape[1] - query.shape[1]
+    new = query.shape[1]
+    known = keys.shape[2] - new
     mask = None
     if new > 1 and known:
         mask = torch.ones(new, known + new, dtype=torch.bool, device=query.device).tril(known)
     mixed = F.scaled_dot_product_attention(
         query.transpose(1, 2),
-        keys.transpose(1, 2),
-        values.transpose(1, 2),
+        keys,
+        values,
         attn_mask=mask,
         is_causal=new > 1 and not known,
     )
@@ -42,7 +43,7 @@ def attend_both(
     keys: Tensor,
     values: Tensor,
 ) -> Tensor:
-    """Attend to a prompt that all B paths share, [1, positions, H, D], and to each path's own.
+    """Attend to a prompt that all B paths share, [1, H, positions, D], and to each path's own.
 
     The two softmaxes are joined by their normalisers, so the prompt is never copied. The own
     positions are those appended after the prompt; with T > 1 they are the query's own T.
@@ -51,7 +52,7 @@ def attend_both(
     as_one = query.reshape(1, paths * new, heads, width)
     prompt, prompt_norm = _weighted(as_one, shared_keys, shared_values, causal=False)
     prompt = prompt.view(paths, new, heads, width)
-    if not keys.shape[1]:
+    if not keys.shape[2]:
         return prompt
     suffix, suffix_norm = _weighted(query, keys, values, causal=new > 1)
     share = torch.sigmoid(prompt_norm.view(paths, new, heads) - suffix_norm)
@@ -60,12 +61,12 @@ def attend_both(
 
 def _weighted(query: Tensor, keys: Tensor, values: Tensor, causal: bool) -> tuple[Tensor, Tensor]:
     """Attention output [B, T, H, D] and the log of its normaliser, float32 [B, T, H]."""
-    q, k, v = (x.transpose(1, 2) for x in (query, keys, values))
+    q = query.transpose(1, 2)
     if q.device.type == "cpu":
         run = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
-        mixed, norm = run(q, k, v, 0.0, causal)
+        mixed, norm = run(q, keys, values, 0.0, causal)
     else:
-        mixed, norm = _weighted_plainly(q, k, v, causal)
+        mixed, norm = _weighted_plainly(q, keys, values, causal)
     return mixed.transpose(1, 2).contiguous(), norm.transpose(1, 2)
 
 

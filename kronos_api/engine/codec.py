@@ -35,12 +35,11 @@ class Codec:
 
     def encoder_memory(self, rows: int) -> Memory:
         """Reserve the encoder's memory for a series of `rows` candles."""
-        return Memory.allocate(len(self._encoder), 1, rows, self._encoder.width, self._like)
+        return _memory(self._encoder, 1, rows, self._like)
 
     def decoder_memory(self, paths: int, positions: int) -> Memory:
         """Reserve the decoder's memory for `positions` of `paths` sample paths."""
-        width = self._decoder.width
-        return Memory.allocate(len(self._decoder), paths, positions, width, self._like)
+        return _memory(self._decoder, paths, positions, self._like)
 
     def encode(self, candles: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
         """Encode the next normalised candles, float32 [n, 6] → s1 and s2, int64 [n] each."""
@@ -54,3 +53,7 @@ class Codec:
         memory.length += s1.shape[1]
         candles = self._head(hidden.reshape(-1, self._decoder.width))
         return candles.view(*s1.shape, -1).float()
+
+
+def _memory(stack: Stack, paths: int, positions: int, like: Tensor) -> Memory:
+    return Memory.allocate([stack.heads] * len(stack), paths, positions, stack.width, like)

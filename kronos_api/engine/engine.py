@@ -9,6 +9,7 @@ calls `step` and stops calling when a forecast is no longer wanted.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Several
 from itertools import pairwise
@@ -57,7 +58,7 @@ class Engine:
         positions = first.prompt + job.paths * first.steps
         if rest:
             positions = max(positions, job.paths * max(part.prompt + part.steps for part in rest))
-        return bytes_needed(layers, 1, positions, width, self._like.dtype)
+        return bytes_needed(layers, positions, width, self._like.dtype)
 
     @torch.inference_mode()
     def start(self, job: Job) -> Sequence:
@@ -160,7 +161,7 @@ class Engine:
             rows = self.network.step(x, [s.memory for s in stepping if s.memory is not None])
             for sequence, hidden in zip(stepping, rows.split(counts), strict=True):
                 sequence.hidden = hidden
-        self._choose([s for s in sequences if self._is_finite(s)])
+        self._choose(sequences)
 
     def _newest(self, sequence: Sequence) -> Tensor:
         """Embed the candle decoded last, of every path: [paths, C]."""
@@ -169,19 +170,15 @@ class Engine:
             sequence.s1[:, at], sequence.s2[:, at], sequence.times[at].unsqueeze(0)
         )
 
-    def _is_finite(self, sequence: Sequence) -> bool:
-        hidden = sequence.hidden
-        if hidden is not None and bool(hidden.isfinite().all()):
-            return True
-        sequence.fail(NotFinite("hidden states are not finite"))
-        return False
-
     def _choose(self, sequences: list[Sequence]) -> None:
         """Choose s1, then s2 of one candle for every path of `sequences`."""
-        if not sequences:
-            return
-        memories = [s.memory for s in sequences if s.memory is not None]
         hidden = torch.cat([s.hidden for s in sequences if s.hidden is not None])
+        if not math.isfinite(hidden.sum().item()):
+            sequences = [s for s in sequences if _is_finite(s)]
+            if not sequences:
+                return
+            hidden = torch.cat([s.hidden for s in sequences if s.hidden is not None])
+        memories = [s.memory for s in sequences if s.memory is not None]
         options = Options.join([s.options for s in sequences])
         uniform = torch.cat([s.uniforms[:, s.decoded] for s in sequences])
         s1 = choose(self.network.s1_logits(hidden), options, uniform[:, 0])
@@ -248,6 +245,14 @@ class Engine:
             memory = self._codec.decoder_memory(1, total)
             candles = self._codec.decode(s1[path : path + 1], s2[path : path + 1], memory)
             yield path, candles[:, prompt:].cpu().numpy()
+
+
+def _is_finite(sequence: Sequence) -> bool:
+    """Whether the network's output is; a sequence whose is not fails."""
+    if sequence.hidden is not None and bool(sequence.hidden.isfinite().all()):
+        return True
+    sequence.fail(NotFinite("hidden states are not finite"))
+    return False
 
 
 def _chunks(rows: int) -> Iterator[tuple[int, int]]:

@@ -33,6 +33,7 @@ class Network:
         self.width = model.config.d_model
         self._like = like
         self._dependency = len(self.stack)
+        self._heads = [self.stack.heads] * len(self.stack) + [DEPENDENCY_HEADS]
         pair = model.embedding
         halves = (pair.fusion_proj.weight * pair.scale).split(self.width, dim=1)
         self._s1_table = (pair.emb_s1.weight @ halves[0].T).to(like)
@@ -55,7 +56,7 @@ class Network:
 
     def memory(self, paths: int, capacity: int) -> Memory:
         """Reserve a memory for `capacity` positions of `paths` paths."""
-        return Memory.allocate(self._dependency + 1, paths, capacity, self.width, self._like)
+        return Memory.allocate(self._heads, paths, capacity, self.width, self._like)
 
     def times(self, stamps: Tensor) -> Tensor:
         """Embed stamps, int64 [n, 5] → [n, C]."""
@@ -81,7 +82,7 @@ class Network:
         """Append one position to every path of every memory: rows [R, C] → hidden [R, C]."""
         hidden = unit_rms(self.stack.step(x, memories)) * self._norm
         pairs = self._key_value(hidden).view(-1, 1, 2, self.width)
-        counts = [memory.own.shape[2] for memory in memories]
+        counts = [memory.paths for memory in memories]
         for memory, pair in zip(memories, pairs.split(counts), strict=True):
             memory.store(self._dependency, pair)
             memory.length += 1
@@ -94,14 +95,14 @@ class Network:
     def s2_logits(self, hidden: Tensor, s1: Tensor, memories: Sequence[Memory]) -> Tensor:
         """Logits of the next s2, given each row's s1 (int64 [R]): float32 [R, V2]."""
         query = self._queries[s1].view(len(s1), 1, DEPENDENCY_HEADS, -1)
-        counts = [memory.own.shape[2] for memory in memories]
+        counts = [memory.paths for memory in memories]
         parts = []
         for part, memory in zip(query.split(counts), memories, strict=True):
-            keys, values = memory.known(self._dependency, 0, DEPENDENCY_HEADS)
+            keys, values = memory.known(self._dependency, 0)
             if memory.shared is None:
                 parts.append(attend(part, keys, values))
             else:
-                prompt = memory.prompt(self._dependency, DEPENDENCY_HEADS)
+                prompt = memory.prompt(self._dependency)
                 parts.append(attend_both(part, *prompt, keys, values))
         mixed = torch.cat(parts).reshape(len(s1), self.width)
         return self._second(unit_rms(self._out.add(mixed, hidden))).float()

@@ -6,7 +6,7 @@ in any company.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,7 +26,9 @@ class Options:
     top_p: Tensor
     greedy: Tensor
     all_greedy: bool
-    any_filter: bool
+    any_greedy: bool
+    any_top_k: bool
+    any_top_p: bool
 
     @classmethod
     def of(cls, temperature: float, top_k: int, top_p: float, rows: int) -> Options:
@@ -38,7 +40,9 @@ class Options:
             top_p=torch.full((rows,), top_p),
             greedy=torch.full((rows,), greedy),
             all_greedy=greedy,
-            any_filter=not greedy and (top_k > 0 or top_p < 1),
+            any_greedy=greedy,
+            any_top_k=not greedy and top_k > 0,
+            any_top_p=not greedy and top_p < 1,
         )
 
     @classmethod
@@ -52,18 +56,19 @@ class Options:
             top_p=torch.cat([part.top_p for part in parts]),
             greedy=torch.cat([part.greedy for part in parts]),
             all_greedy=all(part.all_greedy for part in parts),
-            any_filter=any(part.any_filter for part in parts),
+            any_greedy=any(part.any_greedy for part in parts),
+            any_top_k=any(part.any_top_k for part in parts),
+            any_top_p=any(part.any_top_p for part in parts),
         )
 
     def to(self, device: torch.device) -> Options:
         """Move to `device`."""
-        return Options(
-            self.temperature.to(device),
-            self.top_k.to(device),
-            self.top_p.to(device),
-            self.greedy.to(device),
-            self.all_greedy,
-            self.any_filter,
+        return replace(
+            self,
+            temperature=self.temperature.to(device),
+            top_k=self.top_k.to(device),
+            top_p=self.top_p.to(device),
+            greedy=self.greedy.to(device),
         )
 
 
@@ -90,30 +95,32 @@ def choose(logits: Tensor, options: Options, uniform: Tensor) -> Tensor:
     if options.all_greedy:
         return logits.argmax(-1)
     probabilities = torch.softmax(logits / options.temperature.unsqueeze(-1), dim=-1)
-    if options.any_filter:
+    if options.any_top_k or options.any_top_p:
         probabilities = _keep_likely(probabilities, options)
     cumulative = probabilities.cumsum(-1, dtype=torch.float64)
     total = cumulative[:, -1]
     # A product that rounds up to the total would fall past the last token.
     target = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))
     drawn = torch.searchsorted(cumulative, target.unsqueeze(-1), right=True).squeeze(-1)
-    return torch.where(options.greedy, logits.argmax(-1), drawn)
+    return torch.where(options.greedy, logits.argmax(-1), drawn) if options.any_greedy else drawn
 
 
 def _keep_likely(probabilities: Tensor, options: Options) -> Tensor:
     """Zero what top_k and top_p exclude; tokens as likely as the last one kept stay."""
     ordered = _descending(probabilities)
-    last = torch.where(options.top_k > 0, options.top_k.clamp(max=ordered.shape[-1]), 0) - 1
-    smallest = ordered.gather(-1, last.clamp(min=0).unsqueeze(-1))
-    smallest = torch.where((last >= 0).unsqueeze(-1), smallest, 0.0)
-    ordered = torch.where(ordered >= smallest, ordered, 0.0)
-    cumulative = ordered.cumsum(-1, dtype=torch.float64)
-    nucleus = cumulative[:, -1:] * options.top_p.unsqueeze(-1)
-    # A token stays while those before it do not yet exceed top_p: the first always does.
-    kept = (cumulative[:, :-1] <= nucleus).sum(-1, keepdim=True)
-    kept = torch.where(options.top_p.unsqueeze(-1) < 1, kept, ordered.shape[-1] - 1)
-    smallest = torch.maximum(smallest, ordered.gather(-1, kept))
-    return torch.where(probabilities >= smallest, probabilities, 0.0)
+    smallest = ordered[:, -1:]
+    if options.any_top_k:
+        last = options.top_k.clamp(max=ordered.shape[-1]) - 1
+        smallest = ordered.gather(-1, last.where(last >= 0, ordered.shape[-1] - 1).unsqueeze(-1))
+        ordered = ordered.where(ordered >= smallest, 0.0)
+    if options.any_top_p:
+        cumulative = ordered.cumsum(-1, dtype=torch.float64)
+        top_p = options.top_p.unsqueeze(-1)
+        # A token stays while those before it do not yet exceed top_p: the first always does.
+        kept = (cumulative[:, :-1] <= cumulative[:, -1:] * top_p).sum(-1, keepdim=True)
+        kept = kept.where(top_p < 1, ordered.shape[-1] - 1)
+        smallest = torch.maximum(smallest, ordered.gather(-1, kept))
+    return probabilities.where(probabilities >= smallest, 0.0)
 
 
 def _descending(values: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from kronos_api.engine.attention import attend, attend_both
 from kronos_api.engine.linear import Linear, make_linear
@@ -24,8 +25,7 @@ from kronos_api.model.layers import NORM_EPSILON, Attention, Block
 
 def unit_rms(x: Tensor) -> Tensor:
     """Divide each row of `x` [..., C] by its root mean square, computed in float32."""
-    wide = x.float()
-    return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + NORM_EPSILON)).to(x.dtype)
+    return F.rms_norm(x, x.shape[-1:], eps=NORM_EPSILON)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Stack:
         The rows of one memory follow those of the one before, a row a path; as with `extend`, the
         caller advances the memories.
         """
-        counts = [memory.own.shape[2] for memory in memories]
+        counts = [memory.paths for memory in memories]
         turns = self._turns[_positions(memories, counts)]
         rows = x
         for layer, weights in enumerate(self._layers):
@@ -88,19 +88,19 @@ class Stack:
 
     def _rotated(self, rows: Tensor, weights: _Layer, turns: Tensor) -> Tensor:
         """Queries, keys and values of rows [R, C], rotated: [R, 3, H, D]."""
-        qkv = weights.qkv(unit_rms(rows)).view(len(rows), 3, self.heads, -1, 2)
-        turned = torch.view_as_real(torch.view_as_complex(qkv.float()) * turns)
+        qkv = weights.qkv(unit_rms(rows)).float().view(len(rows), 3, self.heads, -1, 2)
+        turned = torch.view_as_real(torch.view_as_complex(qkv) * turns)
         return turned.flatten(3).to(rows.dtype)
 
     def _remember_and_attend(self, layer: int, qkv: Tensor, memory: Memory) -> Tensor:
         """Store keys and values of qkv [B, T, 3, H, D] and attend: [B, T, H, D]."""
         new = qkv.shape[1]
         memory.store(layer, qkv[:, :, 1:].flatten(3))
-        keys, values = memory.known(layer, new, self.heads)
+        keys, values = memory.known(layer, new)
         query = qkv[:, :, 0]
         if memory.shared is None:
             return attend(query, keys, values)
-        return attend_both(query, *memory.prompt(layer, self.heads), keys, values)
+        return attend_both(query, *memory.prompt(layer), keys, values)
 
     def _finish(self, rows: Tensor, mixed: Tensor, weights: _Layer) -> Tensor:
         """Output projection and feed-forward layer, both added to the residual rows [R, C]."""

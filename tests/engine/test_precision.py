@@ -44,6 +44,5 @@ def test_plain_operators_decode_the_same_tokens(
 def plainly(
     query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, causal: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    q, k, v = (x.transpose(1, 2) for x in (query, keys, values))
-    mixed, norm = attention._weighted_plainly(q, k, v, causal)
+    mixed, norm = attention._weighted_plainly(query.transpose(1, 2), keys, values, causal)
     return mixed.transpose(1, 2).contiguous(), norm.transpose(1, 2)
