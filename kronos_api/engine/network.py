@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from kronos_api.engine.attention import attend, attend_both
-from kronos_api.engine.linear import make_linear
+from kronos_api.engine.linear import make_linear, make_step_linear
 from kronos_api.engine.memory import Memory
-from kronos_api.engine.stack import Stack, unit_rms
+from kronos_api.engine.stack import Stack, norm_weight, shorten
 from kronos_api.model import Kronos
 from kronos_api.model.config import DEPENDENCY_HEADS
 from kronos_api.model.kronos import STAMP_SIZES
@@ -29,7 +29,7 @@ class Network:
 
     def __init__(self, model: Kronos, positions: int, like: Tensor) -> None:
         """Lay out `model` for contexts up to `positions`, with device and dtype of `like`."""
-        self.stack = Stack(model.transformer, positions, like)
+        self.stack = Stack(model.transformer, positions, like, steps=True)
         self.width = model.config.d_model
         self._like = like
         self._dependency = len(self.stack)
@@ -43,16 +43,16 @@ class Network:
         attention = model.dep_layer.cross_attn
         queries = pair.emb_s1.weight @ attention.q_proj.weight.T + attention.q_proj.bias
         self._queries = queries.to(like)
-        self._norm = model.norm.weight.to(like)
-        self._key_value = make_linear(
-            torch.cat([attention.k_proj.weight, attention.v_proj.weight]).to(like),
-            torch.cat([attention.k_proj.bias, attention.v_proj.bias]).to(like),
-        )
+        self._norm = norm_weight(model.norm).to(like)
+        key_value = torch.cat([attention.k_proj.weight, attention.v_proj.weight]).to(like)
+        bias = torch.cat([attention.k_proj.bias, attention.v_proj.bias]).to(like)
+        self._key_value = make_linear(key_value, bias)
+        self._step_key_value = make_step_linear(key_value, bias)
         out, first, second = attention.out_proj, model.head.proj_s1, model.head.proj_s2
-        self._out = make_linear(out.weight.to(like), out.bias.to(like))
-        self._first = make_linear(first.weight.to(like), first.bias.to(like))
-        weight = second.weight * model.dep_layer.norm.weight
-        self._second = make_linear(weight.to(like), second.bias.to(like))
+        self._out = make_step_linear(out.weight.to(like), out.bias.to(like))
+        self._first = make_step_linear(first.weight.to(like), first.bias.to(like))
+        weight = second.weight * norm_weight(model.dep_layer.norm)
+        self._second = make_step_linear(weight.to(like), second.bias.to(like))
 
     def memory(self, paths: int, capacity: int) -> Memory:
         """Reserve a memory for `capacity` positions of `paths` paths."""
@@ -72,7 +72,7 @@ class Network:
     def extend(self, x: Tensor, memory: Memory) -> Tensor:
         """Append T positions to every path of `memory`: [B, T, C] → hidden states [B, T, C]."""
         paths, new, _ = x.shape
-        hidden = unit_rms(self.stack.extend(x, memory)) * self._norm
+        hidden = shorten(self.stack.extend(x, memory)) * self._norm
         pair = self._key_value(hidden.view(paths * new, self.width))
         memory.store(self._dependency, pair.view(paths, new, 2, self.width))
         memory.length += new
@@ -80,8 +80,8 @@ class Network:
 
     def step(self, x: Tensor, memories: Sequence[Memory]) -> Tensor:
         """Append one position to every path of every memory: rows [R, C] → hidden [R, C]."""
-        hidden = unit_rms(self.stack.step(x, memories)) * self._norm
-        pairs = self._key_value(hidden).view(-1, 1, 2, self.width)
+        hidden = shorten(self.stack.step(x, memories)) * self._norm
+        pairs = self._step_key_value(hidden).view(-1, 1, 2, self.width)
         counts = [memory.paths for memory in memories]
         for memory, pair in zip(memories, pairs.split(counts), strict=True):
             memory.store(self._dependency, pair)
@@ -105,4 +105,4 @@ class Network:
                 prompt = memory.prompt(self._dependency)
                 parts.append(attend_both(part, *prompt, keys, values))
         mixed = torch.cat(parts).reshape(len(s1), self.width)
-        return self._second(unit_rms(self._out.add(mixed, hidden))).float()
+        return self._second(shorten(self._out.add(mixed, hidden))).float()

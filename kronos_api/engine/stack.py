@@ -10,22 +10,32 @@ Shapes: B paths, T positions, C channels, H heads, D = C / H; rows are R = B · 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from kronos_api.engine.attention import attend, attend_both
-from kronos_api.engine.linear import Linear, make_linear
+from kronos_api.engine.linear import Linear, make_linear, make_step_linear
 from kronos_api.engine.memory import Memory
-from kronos_api.model.layers import NORM_EPSILON, Attention, Block
+from kronos_api.model.layers import NORM_EPSILON, Attention, Block, RMSNorm
 
 
-def unit_rms(x: Tensor) -> Tensor:
-    """Divide each row of `x` [..., C] by its root mean square, computed in float32."""
-    return F.rms_norm(x, x.shape[-1:], eps=NORM_EPSILON)
+def shorten(x: Tensor) -> Tensor:
+    """Divide each row of `x` [..., C] by its length, computed in float32.
+
+    A norm divides by the root mean square; the √C between them is part of the weights after it.
+    """
+    wide = x.float()
+    square: Tensor = (wide * wide).sum(-1, keepdim=True)
+    short: Tensor = wide * square.add_(x.shape[-1] * NORM_EPSILON).rsqrt_()
+    return short.to(x.dtype)
+
+
+def norm_weight(norm: RMSNorm) -> Tensor:
+    """What is left of `norm` after `shorten`, to be multiplied into the weights that follow."""
+    return norm.weight * norm.weight.shape[0] ** 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +50,19 @@ class _Layer:
 class Stack:
     """Transformer layers that append to a `Memory`."""
 
-    def __init__(self, blocks: nn.ModuleList, positions: int, like: Tensor) -> None:
-        """Lay out `blocks` for up to `positions` positions, with device and dtype of `like`."""
+    def __init__(
+        self, blocks: nn.ModuleList, positions: int, like: Tensor, *, steps: bool = False
+    ) -> None:
+        """Lay out `blocks` for up to `positions` positions, with device and dtype of `like`.
+
+        `steps` says whether `step` will be called; its products have a layout of their own.
+        """
         layers = [block for block in blocks if isinstance(block, Block)]
         first = layers[0].self_attn
         self.heads = first.heads
         self.width = first.q_proj.in_features
-        self._layers = [_lay_out(block, like) for block in layers]
+        self._layers = [_lay_out(block, like, make_linear) for block in layers]
+        self._step_layers = [_lay_out(b, like, make_step_linear) for b in layers if steps]
         self._turns = _turns(first, positions).to(like.device)
 
     def __len__(self) -> int:
@@ -76,19 +92,19 @@ class Stack:
         counts = [memory.paths for memory in memories]
         turns = self._turns[_positions(memories, counts)]
         rows = x
-        for layer, weights in enumerate(self._layers):
+        for layer, weights in enumerate(self._step_layers):
             qkv = self._rotated(rows, weights, turns).unsqueeze(1)
-            parts = [
-                self._remember_and_attend(layer, part, memory)
-                for part, memory in zip(qkv.split(counts), memories, strict=True)
-            ]
-            mixed = parts[0] if len(parts) == 1 else torch.cat(parts)
+            if len(memories) == 1:
+                mixed = self._remember_and_attend(layer, qkv, memories[0])
+            else:
+                pairs = zip(qkv.split(counts), memories, strict=True)
+                mixed = torch.cat([self._remember_and_attend(layer, *pair) for pair in pairs])
             rows = self._finish(rows, mixed.reshape(-1, self.width), weights)
         return rows
 
     def _rotated(self, rows: Tensor, weights: _Layer, turns: Tensor) -> Tensor:
         """Queries, keys and values of rows [R, C], rotated: [R, 3, H, D]."""
-        qkv = weights.qkv(unit_rms(rows)).float().view(len(rows), 3, self.heads, -1, 2)
+        qkv = weights.qkv(shorten(rows)).float().view(len(rows), 3, self.heads, -1, 2)
         turned = torch.view_as_real(torch.view_as_complex(qkv) * turns)
         return turned.flatten(3).to(rows.dtype)
 
@@ -105,7 +121,7 @@ class Stack:
     def _finish(self, rows: Tensor, mixed: Tensor, weights: _Layer) -> Tensor:
         """Output projection and feed-forward layer, both added to the residual rows [R, C]."""
         rows = weights.out.add(mixed, rows)
-        normal = unit_rms(rows)
+        normal = shorten(rows)
         return weights.down.add(weights.up.times(normal, weights.gate.silu(normal)), rows)
 
 
@@ -117,9 +133,9 @@ def _positions(memories: Sequence[Memory], counts: Sequence[int]) -> list[int]:
     ]
 
 
-def _lay_out(block: Block, like: Tensor) -> _Layer:
+def _lay_out(block: Block, like: Tensor, make: Callable[[Tensor, Tensor | None], Linear]) -> _Layer:
     attention, ffn = block.self_attn, block.ffn
-    before, between = block.norm1.weight, block.norm2.weight
+    before, between = norm_weight(block.norm1), norm_weight(block.norm2)
     pairs = _pairing(attention)
     qkv = torch.cat(
         [
@@ -132,11 +148,11 @@ def _lay_out(block: Block, like: Tensor) -> _Layer:
         [attention.q_proj.bias[pairs], attention.k_proj.bias[pairs], attention.v_proj.bias]
     )
     return _Layer(
-        qkv=make_linear((qkv * before).to(like), bias.to(like)),
-        out=make_linear(attention.out_proj.weight.to(like), attention.out_proj.bias.to(like)),
-        gate=make_linear((ffn.w1.weight * between).to(like)),
-        up=make_linear((ffn.w3.weight * between).to(like)),
-        down=make_linear(ffn.w2.weight.to(like)),
+        qkv=make((qkv * before).to(like), bias.to(like)),
+        out=make(attention.out_proj.weight.to(like), attention.out_proj.bias.to(like)),
+        gate=make((ffn.w1.weight * between).to(like), None),
+        up=make((ffn.w3.weight * between).to(like), None),
+        down=make(ffn.w2.weight.to(like), None),
     )
 
 

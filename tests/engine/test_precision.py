@@ -32,6 +32,7 @@ def test_plain_operators_decode_the_same_tokens(
 ) -> None:
     """What runs on a GPU: no packed weights, and attention by ordinary operators."""
     monkeypatch.setattr(linear, "PackedLinear", linear.PlainLinear)
+    monkeypatch.setattr(linear, "StepLinear", linear.PlainLinear)
     monkeypatch.setattr(attention, "_weighted", plainly)
     plain = build_engine(*oracles("tiny").sources, max_context=64, torch_threads=1)
     job, _ = walk(40).job(60, top_k=0, top_p=0.9, paths=paths, seed=8)
