@@ -29,8 +29,8 @@ def shorten(x: Tensor) -> Tensor:
     """
     wide = x.float()
     square: Tensor = (wide * wide).sum(-1, keepdim=True)
-    short: Tensor = wide * square.add_(x.shape[-1] * NORM_EPSILON).rsqrt_()
-    return short.to(x.dtype)
+    short: Tensor = (wide * square.add_(x.shape[-1] * NORM_EPSILON).rsqrt_()).to(x.dtype)
+    return short
 
 
 def norm_weight(norm: RMSNorm) -> Tensor:
