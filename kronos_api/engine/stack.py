@@ -10,6 +10,7 @@ Shapes: B paths, T positions, C channels, H heads, D = C / H; rows are R = B · 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -35,7 +36,7 @@ def shorten(x: Tensor) -> Tensor:
 
 def norm_weight(norm: RMSNorm) -> Tensor:
     """What is left of `norm` after `shorten`, to be multiplied into the weights that follow."""
-    return norm.weight * norm.weight.shape[0] ** 0.5
+    return norm.weight * math.sqrt(norm.weight.shape[0])
 
 
 @dataclass(frozen=True, slots=True)
