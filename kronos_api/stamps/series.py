@@ -31,6 +31,7 @@ _STAMP = re.compile(
     re.ASCII,
 )
 _MICROSECOND = timedelta(microseconds=1)
+_EPOCH: Final = datetime(1970, 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,8 @@ class Stamps:
 
 def microseconds(walls: Sequence[datetime]) -> Instants:
     """Naive wall clocks as microseconds since 1970, as if they were UTC: int64 [n]."""
-    return np.array(walls, dtype="datetime64[us]").astype(np.int64)
+    # NumPy's own conversion of datetimes takes ten times as long.
+    return np.array([(wall - _EPOCH) // _MICROSECOND for wall in walls], dtype=np.int64)
 
 
 def parse_stamps(texts: Sequence[str], field: str, *, aware: bool | None = None) -> Stamps:

@@ -10,6 +10,7 @@ from kronos_api.engine import attention, linear
 from kronos_api.engine.build import build_engine
 from kronos_api.engine.engine import Engine
 from tests.engine.conftest import MakeOracle
+from tests.engine.test_engine import assert_same_bytes, mixed_jobs
 from tests.oracle import walk
 
 
@@ -47,3 +48,15 @@ def plainly(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     mixed, norm = attention._weighted_plainly(query.transpose(1, 2), keys, values, causal)
     return mixed.transpose(1, 2).contiguous(), norm.transpose(1, 2)
+
+
+def test_bfloat16_is_independent_of_company(oracles: MakeOracle) -> None:
+    narrow = build_engine(
+        *oracles("tiny").sources, max_context=64, dtype="bfloat16", torch_threads=1
+    )
+    jobs = mixed_jobs()
+    runs = [narrow.start(job) for job in jobs]
+    while not all(run.ended for run in runs):
+        narrow.step([run for run in runs if not run.ended])
+    for run, job in zip(runs, jobs, strict=True):
+        assert_same_bytes(run, narrow.run(job))
