@@ -9,8 +9,10 @@ from functools import cache
 import pytest
 import torch
 
+from kronos_api.batching.scheduler import Scheduler, Ticket
 from kronos_api.engine.build import build_engine
 from kronos_api.engine.engine import Engine
+from kronos_api.engine.sequence import Job, Sequence
 from kronos_api.engine.window import WindowPolicy
 from tests.oracle import Oracle, make_oracle
 
@@ -58,3 +60,19 @@ def engines(oracles: MakeOracle) -> MakeEngine:
 def tiny(engines: MakeEngine) -> Engine:
     """A small engine with a context of 64 that anchors its window."""
     return engines("tiny", "anchor")
+
+
+def together(engine: Engine, jobs: list[Job]) -> list[Sequence]:
+    """The runs of `jobs`, which the scheduler was given all at once, in their order."""
+    runs: dict[Ticket[Job, Sequence], Sequence] = {}
+    scheduler: Scheduler[Job, Sequence] = Scheduler(len(jobs), 1 << 33, 64)
+
+    def done(ticket: Ticket[Job, Sequence], outcome: Sequence | Exception) -> None:
+        assert isinstance(outcome, Sequence), outcome
+        runs[ticket] = outcome
+
+    tickets = [Ticket(job, 1e9, 1e9, done) for job in jobs]
+    scheduler.add(tickets)
+    while scheduler.waiting or scheduler.active:
+        scheduler.advance(engine, lambda: 0.0)
+    return [runs[ticket] for ticket in tickets]

@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kronos_api.batching.scheduler import Scheduler, Ticket
 from kronos_api.engine.engine import Engine
-from kronos_api.engine.sequence import Job, Sequence
 from kronos_api.engine.window import WindowPolicy
-from tests.engine.conftest import MakeEngine, MakeOracle
+from tests.engine.conftest import MakeEngine, MakeOracle, together
 from tests.oracle import Oracle, walk
 
 QUICK = [
@@ -92,18 +90,8 @@ def test_greedy_equals_published_among_neighbours(
         )[0]
         for seed in range(32)
     ]
-    runs: list[Sequence] = []
-    scheduler: Scheduler[Job, Sequence] = Scheduler(100, 1 << 33, 64)
-
-    def done(_: Ticket[Job, Sequence], outcome: Sequence | Exception) -> None:
-        assert isinstance(outcome, Sequence), outcome
-        runs.append(outcome)
-
     mixed = [*others[:10], jobs[0], *others[10:20], jobs[1], *others[20:30], jobs[2], *others[30:]]
-    scheduler.add([Ticket(job, 1e9, 1e9, done) for job in mixed])
-    while scheduler.waiting or scheduler.active:
-        scheduler.advance(engine, lambda: 0.0)
-    assert len(runs) == 35
+    runs = together(engine, mixed)
     for job, (history, horizon) in zip(jobs, cases, strict=True):
         (run,) = [run for run in runs if run.job is job]
         _, s1, s2 = oracles(shape).forecast(walk(history, seed=history), horizon)

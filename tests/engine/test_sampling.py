@@ -8,11 +8,9 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from kronos_api.batching.scheduler import Scheduler, Ticket
 from kronos_api.engine.engine import Engine
 from kronos_api.engine.sampling import Options, choose, uniforms
-from kronos_api.engine.sequence import Job, Sequence
-from tests.engine.conftest import MakeOracle
+from tests.engine.conftest import MakeOracle, together
 from tests.oracle import walk
 
 DRAWS = 4000
@@ -109,24 +107,6 @@ def test_streams_depend_on_seed_and_path_alone() -> None:
     assert many.min() >= 0 and many.max() < 1
 
 
-def among(engine: Engine, job: Job, others: list[Job]) -> Sequence:
-    """The run of `job`, scheduled in the midst of `others`."""
-    runs: list[Sequence] = []
-    scheduler: Scheduler[Job, Sequence] = Scheduler(100, 1 << 33, 64)
-
-    def done(_: Ticket[Job, Sequence], outcome: Sequence | Exception) -> None:
-        assert isinstance(outcome, Sequence), outcome
-        runs.append(outcome)
-
-    middle = len(others) // 2
-    mixed = [*others[:middle], job, *others[middle:]]
-    scheduler.add([Ticket(one, 1e9, 1e9, done) for one in mixed])
-    while scheduler.waiting or scheduler.active:
-        scheduler.advance(engine, lambda: 0.0)
-    (run,) = (run for run in runs if run.job is job)
-    return run
-
-
 @pytest.mark.parametrize("top_p", [0.85, 0.9, 0.95])
 def test_engine_samples_the_published_distribution(
     oracles: MakeOracle, tiny: Engine, top_p: float
@@ -135,7 +115,7 @@ def test_engine_samples_the_published_distribution(
     oracle = oracles("tiny")
     job, _ = walk(30).job(1, top_k=0, top_p=top_p, paths=DRAWS, temperature=0.3)
     others = [walk(5 + n, seed=n).job(3, top_k=0, paths=2, seed=n)[0] for n in range(32)]
-    run = among(tiny, job, others)
+    run = together(tiny, [*others[:16], job, *others[16:]])[16]
     with torch.no_grad():
         stamps = torch.from_numpy(job.history_stamps).float().unsqueeze(0)
         logits, _ = oracle.model.decode_s1(run.s1[:1, :30], run.s2[:1, :30], stamps)
