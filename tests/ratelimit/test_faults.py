@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from statistics import median
+from statistics import median, quantiles
 
 import httpx
 import psutil
@@ -151,7 +151,7 @@ async def test_redis_is_killed_and_forgets(stage: Stage) -> None:
     stage.redis.kill()
     fallen = await ask(stage, callers(4))
     told(usual, fallen, "killed")
-    assert max(fallen.seconds) <= max(usual.seconds) + ADDED + NOISE
+    assert slow(fallen) <= slow(usual) + ADDED + NOISE
     assert all(25 <= passed <= LIMIT for passed in fallen.passed())
     assert set(stores(stage)) == {"degraded"}
     assert stage.services[0].get("/v1/readyz")["rate_limit_store"] == "degraded"
@@ -178,7 +178,7 @@ async def test_redis_is_stopped(stage: Stage) -> None:
     finally:
         stage.redis.resume()
     told(usual, fallen, "stopped")
-    assert max(fallen.seconds) <= max(usual.seconds) + ADDED + NOISE
+    assert slow(fallen) <= slow(usual) + ADDED + NOISE
     # Those under way at each worker waited; nobody after them did.
     assert median(fallen.seconds) <= median(usual.seconds) + NOISE
     assert all(25 <= passed <= LIMIT for passed in fallen.passed())
@@ -202,9 +202,14 @@ async def test_redis_flaps(stage: Stage) -> None:
         await asyncio.sleep(4.5)  # long enough to be trusted again
     outcome = await asking
     told(usual, outcome, "flapping")
-    assert max(outcome.seconds) <= max(usual.seconds) + ADDED + NOISE
+    assert slow(outcome) <= slow(usual) + ADDED + NOISE
     assert all(25 <= passed <= FLAPPING for passed in outcome.passed())
     assert await recovery(stage) <= 10
+
+
+def slow(outcome: Outcome) -> float:
+    """Seconds that one call in a hundred exceeds; a machine with other work has its own hiccups."""
+    return quantiles(outcome.seconds, n=100)[-1]
 
 
 def told(usual: Outcome, fallen: Outcome, what: str) -> None:
