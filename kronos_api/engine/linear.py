@@ -61,8 +61,8 @@ class PackedLinear:
 class StepLinear:
     """MKL's packed layout, for the few rows of a decode step.
 
-    A call costs a fifth of what oneDNN's does, which for one row is a third of a step; with many
-    rows it is the slower one. Its kernels give a row the same bits in any company, too.
+    A call costs some 25 µs less than oneDNN's, and a step makes dozens of them; with many rows it
+    is the slower one. Its kernels give a row the same bits in any company, too.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
