@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -25,6 +23,7 @@ from kronos_api.features import time_features
 from kronos_api.predictor import AsyncPredictor, ForecastRequest
 from kronos_api.telemetry import metrics
 from tests.fakes import FAKE_INFO, SleepyEngine
+from tests.web import predicting, until
 
 
 def request(horizon: int = 4, **changes: Any) -> ForecastRequest:
@@ -43,26 +42,9 @@ def request(horizon: int = 4, **changes: Any) -> ForecastRequest:
     return ForecastRequest(**(values | changes))
 
 
-@asynccontextmanager
-async def running(engine: SleepyEngine, **options: Any) -> AsyncIterator[AsyncPredictor]:
-    predictor = AsyncPredictor(lambda: engine, **options)
-    await predictor.start()
-    await predictor.ready()
-    try:
-        yield predictor
-    finally:
-        await predictor.stop()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
 async def test_a_forecast_in_the_units_of_the_request() -> None:
     levels = (0.1, 0.5, 0.9)
-    async with running(SleepyEngine()) as predictor:
+    async with predicting(SleepyEngine()) as predictor:
         asked = request(quantile_levels=levels, return_samples=True, repair=False)
         forecast = await predictor.predict(asked, timeout=5)
     assert forecast.mean.shape == (4, 6)
@@ -79,7 +61,7 @@ async def test_a_forecast_in_the_units_of_the_request() -> None:
 
 async def test_repair_makes_candles_possible_and_counts() -> None:
     asked = request(quantile_levels=(0.5,), return_samples=True)
-    async with running(SleepyEngine()) as predictor:
+    async with predicting(SleepyEngine()) as predictor:
         fixed = await predictor.predict(asked, timeout=5)
         raw = await predictor.predict(request(return_samples=True, repair=False), timeout=5)
     assert fixed.samples is not None and raw.samples is not None
@@ -92,7 +74,7 @@ async def test_repair_makes_candles_possible_and_counts() -> None:
 
 
 async def test_large_forecasts_are_aggregated_too() -> None:
-    async with running(SleepyEngine()) as predictor:
+    async with predicting(SleepyEngine()) as predictor:
         forecast = await predictor.predict(
             request(horizon=300, sample_count=64, quantile_levels=(0.9,)), timeout=10
         )
@@ -101,14 +83,14 @@ async def test_large_forecasts_are_aggregated_too() -> None:
 
 
 async def test_several_come_back_in_order() -> None:
-    async with running(SleepyEngine()) as predictor:
+    async with predicting(SleepyEngine()) as predictor:
         forecasts = await predictor.predict_many([request(h) for h in (3, 7, 5)], timeout=5)
     assert [len(forecast.mean) for forecast in forecasts] == [3, 7, 5]
 
 
 async def test_deadline_stops_decoding() -> None:
     engine = SleepyEngine(seconds=20, steps=1000)
-    async with running(engine) as predictor:
+    async with predicting(engine) as predictor:
         started = time.monotonic()
         with pytest.raises(PredictionTimeout):
             await predictor.predict(request(), timeout=0.2)
@@ -119,7 +101,7 @@ async def test_deadline_stops_decoding() -> None:
 
 
 async def test_inference_timeout_stops_decoding() -> None:
-    async with running(SleepyEngine(seconds=20, steps=1000), inference_timeout=0.2) as predictor:
+    async with predicting(SleepyEngine(seconds=20, steps=1000), inference_timeout=0.2) as predictor:
         with pytest.raises(PredictionTimeout, match="longer than one may"):
             await predictor.predict(request(), timeout=10)
 
@@ -131,7 +113,7 @@ async def test_an_engine_that_hangs_is_answered_for_and_recovers() -> None:
         hangs.wait()
 
     engine = SleepyEngine(on_step=hang)
-    async with running(engine) as predictor:
+    async with predicting(engine) as predictor:
         with pytest.raises(PredictionTimeout):
             await predictor.predict(request(), timeout=0.1)
         hangs.set()
@@ -140,7 +122,7 @@ async def test_an_engine_that_hangs_is_answered_for_and_recovers() -> None:
 
 async def test_cancellation_frees_the_engine() -> None:
     engine = SleepyEngine(seconds=20, steps=1000)
-    async with running(engine) as predictor:
+    async with predicting(engine) as predictor:
         task = asyncio.create_task(predictor.predict(request(), timeout=30))
         await until(lambda: predictor.active == 1)
         assert predictor.kv_cache_bytes > 0
@@ -159,7 +141,7 @@ async def test_one_failure_of_several_cancels_the_rest() -> None:
             raise failures.pop()
 
     engine = SleepyEngine(seconds=20, steps=400, on_step=break_first)
-    async with running(engine, max_active=1) as predictor:
+    async with predicting(engine, max_active=1) as predictor:
         with pytest.raises(InternalError):
             await predictor.predict_many([request() for _ in range(3)], timeout=30)
         await until(lambda: predictor.queue_depth == 0 and predictor.active == 0)
@@ -184,7 +166,7 @@ async def test_engine_failures_are_told_without_the_inside(
             raise failures.pop()
 
     failed = metrics.ENGINE_FAILURES._value.get()
-    async with running(SleepyEngine(on_step=fail_once)) as predictor:
+    async with predicting(SleepyEngine(on_step=fail_once)) as predictor:
         with pytest.raises(told) as outcome:
             await predictor.predict(request(), timeout=5)
         assert "layer" not in outcome.value.message
@@ -193,7 +175,7 @@ async def test_engine_failures_are_told_without_the_inside(
 
 
 async def test_a_full_queue_is_refused_at_once() -> None:
-    async with running(SleepyEngine(seconds=0.5), max_queue=2, max_active=1) as predictor:
+    async with predicting(SleepyEngine(seconds=0.5), max_queue=2, max_active=1) as predictor:
         first = asyncio.create_task(predictor.predict(request(), timeout=5))
         await until(lambda: predictor.active == 1)
         waiting = [asyncio.create_task(predictor.predict(request(), timeout=5)) for _ in range(2)]
@@ -206,7 +188,7 @@ async def test_a_full_queue_is_refused_at_once() -> None:
 
 
 async def test_stop_answers_what_was_accepted_and_refuses_the_rest() -> None:
-    async with running(SleepyEngine(seconds=0.3)) as predictor:
+    async with predicting(SleepyEngine(seconds=0.3)) as predictor:
         accepted = asyncio.create_task(predictor.predict(request(), timeout=5))
         await until(lambda: predictor.active == 1)
         stopping = asyncio.create_task(predictor.stop())

@@ -118,12 +118,16 @@ async def client_of(app: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @asynccontextmanager
-async def listening(app: ASGIApp) -> AsyncIterator[tuple[str, int]]:
-    """The address at which a real server serves `app`, its start and stop included."""
+async def listening(app: ASGIApp, **options: Any) -> AsyncIterator[tuple[str, int]]:
+    """The address at which a real server serves `app`, its start and stop included.
+
+    `options` are uvicorn's.
+    """
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         address: tuple[str, int] = listener.getsockname()
-        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on")
+        quiet: dict[str, Any] = {"log_config": None, "access_log": False, "lifespan": "on"}
+        config = uvicorn.Config(app, **(quiet | options))
         server = uvicorn.Server(config)
         task = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started and not task.done():

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
-import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kronos_api.app import create_app
@@ -19,6 +17,7 @@ from kronos_api.config import Settings
 from kronos_api.server.options import options
 from kronos_api.server.protocol import MAX_HEAD, Deadlines
 from kronos_api.telemetry.metrics import REGISTRY
+from tests import web
 from tests.fakes import SleepyEngine
 from tests.web import SINGLE, body, encode, predictor_of, until
 
@@ -28,22 +27,11 @@ HEAD = POST + "Content-Length: %d\r\n\r\n"
 CHUNKED = "Transfer-Encoding: chunked\r\n\r\n"
 
 
-@asynccontextmanager
-async def listening(app: ASGIApp, deadlines: Deadlines = QUICK) -> AsyncIterator[tuple[str, int]]:
+def listening(
+    app: ASGIApp, deadlines: Deadlines = QUICK
+) -> AbstractAsyncContextManager[tuple[str, int]]:
     """The address at which a server with these deadlines serves `app`."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        address: tuple[str, int] = listener.getsockname()
-        config = uvicorn.Config(app, **options(deadlines, shutdown_timeout=5))
-        server = uvicorn.Server(config)
-        task = asyncio.create_task(server.serve(sockets=[listener]))
-        while not server.started:
-            await asyncio.sleep(0.01)
-        try:
-            yield address
-        finally:
-            server.should_exit = True
-            await task
+    return web.listening(app, **options(deadlines, shutdown_timeout=5))
 
 
 @asynccontextmanager
@@ -52,7 +40,8 @@ async def service(
 ) -> AsyncIterator[tuple[str, int]]:
     """The address of the whole service around a fake engine."""
     predictor = predictor_of(engine)
-    async with listening(create_app(Settings(), predictor=predictor), deadlines) as address:
+    app = create_app(Settings(), predictor=predictor)
+    async with listening(app, deadlines) as address:
         await until(lambda: predictor.state == "ready")
         yield address
 
