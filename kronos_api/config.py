@@ -17,16 +17,10 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from kronos_api.errors import StartupError
+from kronos_api.published import tokenizer_of
 from kronos_api.security.whitelist import Whitelist, listed, parse_servers
 
 PREFIX: Final = "KRONOS_"
-
-TOKENIZERS: Final[Mapping[str, str]] = {
-    "NeoQuasar/Kronos-mini": "NeoQuasar/Kronos-Tokenizer-2k",
-    "NeoQuasar/Kronos-small": "NeoQuasar/Kronos-Tokenizer-base",
-    "NeoQuasar/Kronos-base": "NeoQuasar/Kronos-Tokenizer-base",
-}
-"""The tokenizer each published model was trained with."""
 
 NONE: Final = "none"
 """Stands for an empty list where an empty variable would be the default."""
@@ -192,7 +186,7 @@ class Settings(BaseSettings):
             (
                 self.model_id is None
                 or self.tokenizer_id is not None
-                or self.model_id.partition("@")[0] in TOKENIZERS,
+                or tokenizer_of(self.model_id) is not None,
                 "KRONOS_MODEL_ID needs KRONOS_TOKENIZER_ID, for it is no published model",
             ),
             (
@@ -239,7 +233,7 @@ class Settings(BaseSettings):
             return str(self.model_path / "tokenizer")
         if self.model_id is None:
             return None
-        return self.tokenizer_id or TOKENIZERS[self.model_id.partition("@")[0]]
+        return self.tokenizer_id or tokenizer_of(self.model_id)
 
     @property
     def whitelist(self) -> Whitelist:

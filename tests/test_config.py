@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kronos_api.config import TOKENIZERS, Settings, load_settings, unknown_variables
-from kronos_api.engine.checkpoint import PUBLISHED
+from kronos_api.config import Settings, load_settings, unknown_variables
 from kronos_api.errors import StartupError
 from kronos_api.security.whitelist import Whitelist
 
@@ -174,12 +173,6 @@ def test_who_may_call(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.exempt_paths == ()
     assert settings.nameservers == (("127.0.0.11", 53),)
     assert settings.networks == ("inner", "outer")
-
-
-def test_models_and_tokenizers_are_paired_as_published() -> None:
-    assert {
-        name: published.tokenizer for name, published in PUBLISHED.items() if published.tokenizer
-    } == TOKENIZERS
 
 
 def test_unknown_variables_are_warned_about_with_the_nearest_name(

@@ -9,6 +9,7 @@ import typer
 
 from kronos_api.cli.console import one_line_errors
 from kronos_api.errors import StartupError
+from kronos_api.published import split, tokenizer_of
 
 if TYPE_CHECKING:
     from kronos_api.engine.checkpoint import Kind, Source
@@ -25,13 +26,15 @@ def fetch(
 ) -> None:
     """Download a model and its tokenizer, check them, and say how to serve them."""
     with one_line_errors():
-        from kronos_api.engine.checkpoint import PUBLISHED, inspect
+        from kronos_api.engine.checkpoint import inspect, verify
 
-        published = PUBLISHED.get(model.partition("@")[0])
-        second = tokenizer or (published.tokenizer if published else None)
+        second = tokenizer or tokenizer_of(model)
         if second is None:
             raise StartupError(f"{model} is no published model: name its --tokenizer")
-        inspect(_download(model, "model", to), _download(second, "tokenizer", to))
+        sources = _download(model, "model", to), _download(second, "tokenizer", to)
+        inspect(*sources)
+        for source in sources:
+            verify(source)
     typer.echo("Both are here and fit each other. To serve them:")
     if to is not None:
         typer.echo(f"  KRONOS_MODEL_PATH={to.resolve()} kronos-api serve")
@@ -42,24 +45,8 @@ def fetch(
 
 def _download(source: str, kind: Kind, to: Path | None) -> Source:
     """Fetch one checkpoint, with the hub library's progress bars."""
-    from huggingface_hub import snapshot_download
+    from kronos_api.engine.checkpoint import download, pinned
 
-    from kronos_api.engine.checkpoint import CONFIG, PUBLISHED, WEIGHTS, Source
-
-    name, _, given = source.partition("@")
-    revision = given or (PUBLISHED[name].revision if name in PUBLISHED else None)
-    typer.echo(f"{kind} {name}" + (f" at {revision}" if revision else ""), err=True)
-    folder = None if to is None else to / kind
-    try:
-        path = snapshot_download(
-            name,
-            revision=revision,
-            local_dir=folder,
-            allow_patterns=[CONFIG, WEIGHTS],
-        )
-    # The library raises errors of many kinds: its own, its HTTP client's, the system's.
-    except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        reason = lines[0].removeprefix("Got: ")
-        raise StartupError(f"{kind} {name} could not be fetched: {reason}") from None
-    return Source(kind, name, Path(path), revision)
+    revision = pinned(source)
+    typer.echo(f"{kind} {split(source)[0]}" + (f" at {revision}" if revision else ""), err=True)
+    return download(source, kind, None if to is None else to / kind)

@@ -20,6 +20,7 @@ from torch import nn
 
 from kronos_api.errors import StartupError
 from kronos_api.model import Kronos, KronosConfig, KronosTokenizer, TokenizerConfig
+from kronos_api.published import PUBLISHED, split
 
 Kind = Literal["model", "tokenizer"]
 
@@ -29,41 +30,6 @@ BUNDLED_ID = "kronos-demo"
 BUNDLED = Path(__file__).parent.parent / "assets" / BUNDLED_ID
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
-    """What is known of a published checkpoint; its digest is checked against what was loaded."""
-
-    sha256: str
-    revision: str | None = None
-    tokenizer: str | None = None
-    max_context: int | None = None
-
-
-PUBLISHED = {
-    "NeoQuasar/Kronos-mini": Published(
-        sha256="a7d5f37e2e9fbd9891f7d7d4f72574512dd1f704fee14223e0a8cd0fbf54197c",
-        tokenizer="NeoQuasar/Kronos-Tokenizer-2k",
-        max_context=2048,
-    ),
-    "NeoQuasar/Kronos-small": Published(
-        sha256="b082dfcbd8e8c142a725c8bbb99781802f38fec81210e13479effb32b3c3e020",
-        revision="901c26c1332695a2a8f243eb2f37243a37bea320",
-        tokenizer="NeoQuasar/Kronos-Tokenizer-base",
-        max_context=512,
-    ),
-    "NeoQuasar/Kronos-base": Published(
-        sha256="abff193acab6db1a0368e9773e75799d11403b6d054ee6d5f0a11aeabc5f4b83",
-        tokenizer="NeoQuasar/Kronos-Tokenizer-base",
-        max_context=512,
-    ),
-    "NeoQuasar/Kronos-Tokenizer-2k": Published(
-        sha256="b97ec46b3b72160509e289183eaf7bdf5f0dac5bb9b49522f6d46638a99a8717",
-    ),
-    "NeoQuasar/Kronos-Tokenizer-base": Published(
-        sha256="59d85f6af76a2c3b8240ea06cb21db4213b4eeca053f246b23e29cf832fc6bee",
-        revision="0e0117387f39004a9016484a186a908917e22426",
-    ),
-}
 DEFAULT_CONTEXT = 512
 
 
@@ -75,6 +41,8 @@ class Source:
     id: str
     folder: Path
     revision: str | None = None
+    sha256: str | None = None
+    """What the weights file must have, where that is known."""
     demo: bool = False
 
 
@@ -118,39 +86,63 @@ def locate(source: str | None, kind: Kind, *, timeout: float) -> Source:
         if not folder.is_dir():
             raise StartupError(f"{kind} folder {source} does not exist")
         return Source(kind, source, folder)
-    name, _, revision = source.partition("@")
-    if name.count("/") != 1:
+    if split(source)[0].count("/") != 1:
         raise StartupError(f"{kind} {source!r} is neither a folder nor a hub id like owner/name")
-    pinned = revision or (PUBLISHED[name].revision if name in PUBLISHED else None)
-    return _download(name, pinned, kind, timeout)
+    return _download_in_time(source, kind, timeout)
 
 
-def _download(name: str, revision: str | None, kind: Kind, timeout: float) -> Source:
-    """Fetch from the hub, or take from its local cache; give up after `timeout` seconds."""
-    outcome: list[Source | Exception] = []
+def pinned(source: str) -> str | None:
+    """The revision at which a hub id is fetched; None: the newest."""
+    name, revision = split(source)
+    return revision or (PUBLISHED[name].revision if name in PUBLISHED else None)
+
+
+def download(source: str, kind: Kind, to: Path | None = None) -> Source:
+    """Fetch a hub id into the folder `to`, or else into the hub's cache if it is not there yet.
+
+    Raises:
+        StartupError: it cannot be had; the message is one line.
+    """
+    from huggingface_hub import snapshot_download
+
+    name, revision = split(source)[0], pinned(source)
+    try:
+        folder = Path(
+            snapshot_download(
+                name, revision=revision, local_dir=to, allow_patterns=[CONFIG, WEIGHTS]
+            )
+        )
+    # The library raises errors of many kinds: its own, its HTTP client's, the system's.
+    except Exception as failure:
+        lines = str(failure).strip().splitlines() or [type(failure).__name__]
+        reason = lines[0].removeprefix("Got: ")
+        raise StartupError(f"{kind} {name} could not be fetched from the hub: {reason}") from None
+    known = PUBLISHED.get(name)
+    # Another revision, asked for by name, may hold other weights.
+    expected = known.sha256 if known and split(source)[1] in (None, known.revision) else None
+    # The cache names a snapshot's folder after its commit.
+    return Source(kind, name, folder, revision or (None if to else folder.name), expected)
+
+
+def _download_in_time(source: str, kind: Kind, timeout: float) -> Source:
+    """`download`, given up after `timeout` seconds."""
+    outcome: list[Source | StartupError] = []
 
     def fetch() -> None:
-        from huggingface_hub import snapshot_download
-
         try:
-            folder = Path(
-                snapshot_download(name, revision=revision, allow_patterns=[CONFIG, WEIGHTS])
-            )
-        except Exception as failure:
+            outcome.append(download(source, kind))
+        except StartupError as failure:
             outcome.append(failure)
-        else:
-            # The cache names a snapshot's folder after its commit.
-            outcome.append(Source(kind, name, folder, revision or folder.name))
 
     # A daemon, because a hub that never answers must not keep the process alive.
     thread = threading.Thread(target=fetch, name=f"fetch-{kind}", daemon=True)
     thread.start()
     thread.join(timeout)
     if not outcome:
+        name = split(source)[0]
         raise StartupError(f"{kind} {name} could not be fetched from the hub in {timeout:g} s")
-    if isinstance(outcome[0], Exception):
-        reason = str(outcome[0]).strip().splitlines() or [type(outcome[0]).__name__]
-        raise StartupError(f"{kind} {name} could not be fetched from the hub: {reason[0]}")
+    if isinstance(outcome[0], StartupError):
+        raise outcome[0]
     return outcome[0]
 
 
@@ -170,6 +162,23 @@ def inspect(model: Source, tokenizer: Source) -> None:
             f"tokenizer {tokenizer.id} makes tokens of {given[0]}+{given[1]} bits,"
             f" model {model.id} reads {wanted[0]}+{wanted[1]}"
         )
+
+
+def verify(source: Source) -> str:
+    """The sha256 of a checkpoint's weights file.
+
+    Raises:
+        StartupError: it is not the one that was published.
+    """
+    path = source.folder / WEIGHTS
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if source.sha256 is not None and digest != source.sha256:
+        raise StartupError(
+            f"{source.kind} {source.id}: {path} has sha256 {digest}, published is"
+            f" {source.sha256}; if another is meant, name its @revision"
+        )
+    return digest
 
 
 def load_model(source: Source) -> tuple[Kronos, Part]:
@@ -237,19 +246,11 @@ def _check_tensors(source: Source, module: nn.Module) -> None:
 
 def _load(source: Source, module: nn.Module) -> Part:
     _check_tensors(source, module)
-    path = source.folder / WEIGHTS
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    published = PUBLISHED.get(source.id)
-    if published and source.revision == published.revision and digest != published.sha256:
-        raise StartupError(
-            f"{source.kind} {source.id}: {path} has sha256 {digest},"
-            f" published is {published.sha256}"
-        )
+    digest = verify(source)
     # Copied, because the file is only mapped, and may be replaced under a running service.
     state = {
         name: tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
-        for name, tensor in load_file(path).items()
+        for name, tensor in load_file(source.folder / WEIGHTS).items()
     }
     module.load_state_dict(state, strict=True, assign=True)
     module.eval().requires_grad_(False)

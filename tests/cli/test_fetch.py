@@ -11,6 +11,7 @@ import pytest
 from huggingface_hub import constants
 
 from kronos_api.engine.checkpoint import BUNDLED, Source, inspect
+from kronos_api.published import PUBLISHED, Published
 from tests.cli.conftest import Command
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -105,6 +106,17 @@ def test_fills_the_cache(command: Command, hub: Path) -> None:
 
 
 @pytest.mark.usefixtures("hub")
+def test_weights_that_are_not_the_published_ones(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Published(sha256="0" * 64, tokenizer="someone/tokenizer")
+    monkeypatch.setitem(PUBLISHED, "someone/model", known)
+    result = command("fetch", "someone/model")
+    assert result.exit_code == 1
+    assert f"published is {'0' * 64}" in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.usefixtures("hub")
 def test_model_and_tokenizer_swapped(command: Command) -> None:
     result = command("fetch", "someone/tokenizer", "--tokenizer", "someone/model")
     assert result.exit_code == 1
@@ -118,7 +130,7 @@ def test_no_such_repository_is_one_line(command: Command, name: str) -> None:
     assert result.exit_code == 1
     told = [line for line in result.stderr.splitlines() if line.startswith("kronos-api: ")]
     assert len(told) == 1
-    assert told[0].startswith(f"kronos-api: model {name} could not be fetched: ")
+    assert told[0].startswith(f"kronos-api: model {name} could not be fetched from the hub: ")
     assert "Traceback" not in result.output
 
 
@@ -129,7 +141,9 @@ def test_no_network_is_one_line(
     result = command("fetch", "NeoQuasar/Kronos-mini")
     assert result.exit_code == 1
     last = result.stderr.splitlines()[-1]
-    assert last.startswith("kronos-api: model NeoQuasar/Kronos-mini could not be fetched: ")
+    assert last.startswith(
+        "kronos-api: model NeoQuasar/Kronos-mini could not be fetched from the hub: "
+    )
     assert "refused" in last
 
 

@@ -14,8 +14,6 @@ from safetensors.torch import load_file, save_file
 from kronos_api.engine import checkpoint
 from kronos_api.engine.build import build_engine
 from kronos_api.engine.checkpoint import (
-    PUBLISHED,
-    Published,
     Source,
     inspect,
     load_model,
@@ -23,6 +21,7 @@ from kronos_api.engine.checkpoint import (
     locate,
 )
 from kronos_api.errors import StartupError
+from kronos_api.published import PUBLISHED, Published
 from tests.engine.conftest import MakeOracle
 
 Damage = Callable[[Path], None]
@@ -137,13 +136,24 @@ def test_half_precision_is_loaded_as_float32(folder: Path) -> None:
     assert len(part.sha256) == 64
 
 
-def test_a_published_digest_is_checked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = Source("tokenizer", "owner/known", folder / "tokenizer", revision="abc")
-    monkeypatch.setitem(PUBLISHED, "owner/known", Published(sha256="0" * 64, revision="abc"))
-    with pytest.raises(StartupError, match=r"has sha256 .* published is 000"):
-        load_tokenizer(source)
-    monkeypatch.setitem(PUBLISHED, "owner/known", Published(sha256="0" * 64, revision="other"))
-    load_tokenizer(source)
+@pytest.mark.parametrize("revision", [None, "abc"])
+def test_a_published_digest_is_checked(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, revision: str | None
+) -> None:
+    """Whether or not the published revision is known by name."""
+    known = Published(sha256="0" * 64, revision=revision)
+    monkeypatch.setitem(PUBLISHED, "owner/known", known)
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download", lambda *_, **__: str(folder / "tokenizer")
+    )
+    for name in ("owner/known", "owner/known@abc"):
+        source = locate(name, "tokenizer", timeout=5)
+        if name == "owner/known" or revision == "abc":
+            with pytest.raises(StartupError, match=r"has sha256 .* published is 000"):
+                load_tokenizer(source)
+        else:
+            load_tokenizer(source)
+    load_tokenizer(locate("owner/known@other", "tokenizer", timeout=5))
 
 
 def test_the_bundled_checkpoint_is_the_default() -> None:
@@ -162,7 +172,10 @@ def test_hub_ids_are_fetched_at_their_pinned_revision(
 ) -> None:
     asked: list[tuple[str, str | None]] = []
 
-    def snapshot(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+    def snapshot(
+        name: str, *, revision: str | None, local_dir: Path | None, allow_patterns: list[str]
+    ) -> str:
+        assert local_dir is None
         asked.append((name, revision))
         assert set(allow_patterns) == {"config.json", "model.safetensors"}
         return str(folder / "model")
