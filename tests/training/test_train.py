@@ -181,6 +181,34 @@ def test_a_run_writes_a_checkpoint_that_loads(tmp_path: Path) -> None:
         torch.testing.assert_close(value.data, state["best_weights"][name].half().float())
 
 
+def test_a_run_interrupted_in_either_network_ends_with_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_csv(walk(1500), tmp_path / "walk.csv")
+    plan = replace(TINY, tokenizer_steps=9, steps=9)
+    train([source], tmp_path / "whole", plan)
+    run = Trainer.run
+    for cut in ("tokenizer", "predictor"):
+
+        def interrupted(
+            self: Trainer, state: Path, *, resume: bool, label: str, cut: str = cut
+        ) -> None:
+            run(self, state, resume=resume, label=label, stop_at=5 if label == cut else None)
+            if label == cut:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(Trainer, "run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train([source], tmp_path / "parts", plan, resume=True)
+    monkeypatch.undo()
+    train([source], tmp_path / "parts", plan, resume=True)
+    for network in ("tokenizer", "model"):
+        whole = load_file(tmp_path / "whole" / network / "model.safetensors")
+        parts = load_file(tmp_path / "parts" / network / "model.safetensors")
+        assert whole.keys() == parts.keys()
+        assert all(value.equal(parts[name]) for name, value in whole.items())
+
+
 def test_the_command_line_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plans: list[Plan] = []
     monkeypatch.setattr("training.train.train", lambda *args, **_: plans.append(args[2]))
