@@ -45,6 +45,7 @@ def service(folder: Path, threads: int) -> Iterator[str]:
         "KRONOS_PORT": str(port),
         "KRONOS_MODEL_PATH": str(folder),
         "KRONOS_TORCH_THREADS": str(threads),
+        "GUNICORN_WORKERS": "1",
         "KRONOS_LOG_LEVEL": "ERROR",
         "KRONOS_RATE_LIMIT_ENABLED": "false",
         "KRONOS_MAX_QUEUE": "1000",

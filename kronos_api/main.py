@@ -1,14 +1,23 @@
-"""The ASGI entry: `uvicorn kronos_api.main:app`."""
+"""The ASGI entry: `uvicorn kronos_api.main:app`, or Gunicorn with `kronos_api.gunicorn_conf`."""
 
 from __future__ import annotations
+
+import sys
 
 from kronos_api.app import create_app
 from kronos_api.config import load_settings
 from kronos_api.errors import StartupError
+from kronos_api.launch import workers
 from kronos_api.telemetry.logging import configure
+
+# Gunicorn imports this in each of its workers; for any other server this process is the only one.
+_together = "gunicorn.arbiter" in sys.modules
 
 configure()
 try:
-    app = create_app(load_settings())
+    _settings = load_settings()
+    app = create_app(_settings, workers=workers(_settings) if _together else 1)
 except StartupError as error:
+    if _together:
+        raise  # the worker tells it
     raise SystemExit(f"kronos-api: {error}") from None

@@ -105,18 +105,15 @@ class AsyncPredictor:
         self.max_queue = max_queue
         self._inference_timeout = inference_timeout
         self._clip = clip
+        self._leaving = False
         self._draining = False
         scheduler: Scheduler[Job, Run] = Scheduler(max_queue, kv_cache_mb << 20, max_active)
         self._worker: Worker[Job, Any] = Worker(load, scheduler)
 
     @property
     def state(self) -> State:
-        """Whether forecasts are taken, and if not, why."""
-        if self._draining:
-            return "draining"
-        if not self._worker.loaded.is_set():
-            return "loading"
-        return "ready" if self._worker.failure is None else "failed"
+        """Whether to come here for forecasts, and if not, why."""
+        return "draining" if self._leaving else self._taking
 
     @property
     def info(self) -> ModelInfo | None:
@@ -154,14 +151,21 @@ class AsyncPredictor:
         if self._worker.failure is not None:
             raise StartupError(str(self._worker.failure))
 
+    def leave(self) -> None:
+        """Say from now on that the service goes away, and still take forecasts until it does."""
+        self._leaving = True
+
     def drain(self) -> None:
         """Take no new forecasts; those accepted go on."""
-        self._draining = True
+        self._leaving = self._draining = True
 
-    async def stop(self, timeout: float = 30.0) -> None:
-        """Drain, wait until every accepted forecast is answered, and let the model go."""
+    async def stop(self, timeout: float = 30.0) -> bool:
+        """Drain, wait until every accepted forecast is answered, and let the model go.
+
+        Returns whether it has gone within `timeout` seconds.
+        """
         self.drain()
-        await asyncio.to_thread(self._worker.close, timeout)
+        return await asyncio.to_thread(self._worker.close, timeout)
 
     async def predict(self, request: ForecastRequest, *, timeout: float) -> Forecast:
         """Forecast one series; see `predict_many`."""
@@ -197,8 +201,16 @@ class AsyncPredictor:
                 one.ticket.cancelled = True
         return [await one.forecast(run) for one, run in zip(pending, runs, strict=True)]
 
+    @property
+    def _taking(self) -> State:
+        if self._draining:
+            return "draining"
+        if not self._worker.loaded.is_set():
+            return "loading"
+        return "ready" if self._worker.failure is None else "failed"
+
     def _check_state(self) -> None:
-        match self.state:
+        match self._taking:
             case "loading":
                 raise ModelNotReady("The model is still loading.", retry_after=1)
             case "failed":

@@ -19,7 +19,7 @@ def untouched_process(
     Each test counts its calls by itself.
     """
     for name in os.environ:
-        if name.upper().startswith("KRONOS_"):
+        if name.upper().startswith(("KRONOS_", "GUNICORN_")):
             monkeypatch.delenv(name)
     folder = tmp_path_factory.mktemp("rate-limit")
     monkeypatch.setattr("kronos_api.ratelimit.host.default_folder", lambda: folder)

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -94,32 +94,58 @@ class Service:
 
     def workers(self) -> set[int]:
         """Process ids of those that serve."""
-        children = psutil.Process(self.process.pid).children()
-        serving = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
-        return {child.pid for child in serving} or {self.process.pid}
+        return {child.pid for child in psutil.Process(self.process.pid).children()}
 
     def get(self, path: str) -> Any:
         """The JSON at `path`."""
         with OPENER.open(self.url + path, timeout=5) as answer:
             return json.load(answer)
 
+    def wait_for(self, event: str, times: int = 1, seconds: float = 120) -> list[dict[str, Any]]:
+        """The log lines of that event, once there are so many."""
+        deadline = time.monotonic() + seconds
+        while True:
+            lives = self.process.poll() is None
+            if len(lines := self.lines(event)) >= times:
+                return lines
+            assert lives and time.monotonic() < deadline, self.log.read_text("utf-8")
+            time.sleep(0.05)
+
     def lines(self, event: str) -> list[dict[str, Any]]:
         """Log lines of that event."""
-        lines = [json.loads(line) for line in self.log.read_text("utf-8").splitlines()]
+        whole, _, _ = self.log.read_text("utf-8").rpartition("\n")
+        lines = [json.loads(line) for line in whole.splitlines()]
         return [line for line in lines if line["event"] == event]
 
 
-def start_service(folder: Path, workers: int = 1, **settings: str) -> Service:
-    """Start a service; it is not up yet."""
+def without_settings() -> dict[str, str]:
+    """The environment of this process, less what would be a setting."""
+    settings = ("KRONOS_", "GUNICORN_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(settings)}
+
+
+def start_service(
+    folder: Path,
+    workers: int = 1,
+    command: Sequence[str] = (sys.executable, "-m", "kronos_api", "serve"),
+    **settings: str,
+) -> Service:
+    """Start a service by `command`; it is not up yet.
+
+    Names of `settings` are those of the environment, of which `KRONOS_` may be left away.
+    """
     port = free_port()
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("KRONOS_")}
-    own = {"HOST": "127.0.0.1", "PORT": str(port), "WORKERS": str(workers), "TORCH_THREADS": "1"}
-    own |= {"RATE_LIMIT_DIR": str(folder)} | settings
+    own = {"HOST": "127.0.0.1", "PORT": str(port), "TORCH_THREADS": "1"}
+    own |= {"GUNICORN_WORKERS": str(workers), "RATE_LIMIT_DIR": str(folder)} | settings
+    named = {
+        name if name.startswith("GUNICORN_") else f"KRONOS_{name}": value
+        for name, value in own.items()
+    }
     log = folder / f"log-{port}"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "kronos_api", "serve"],
-            env=kept | {f"KRONOS_{name}": value for name, value in own.items()},
+            command,
+            env=without_settings() | named,
             cwd=ROOT,
             stdout=output,
             stderr=output,
@@ -129,13 +155,13 @@ def start_service(folder: Path, workers: int = 1, **settings: str) -> Service:
 
 @contextmanager
 def services(
-    folder: Path, instances: int = 1, workers: int = 1, **settings: str
+    folder: Path, instances: int = 1, workers: int = 1, **settings: Any
 ) -> Iterator[list[Service]]:
     """Services that are ready, each with its workers."""
     running = [start_service(folder, workers, **settings) for _ in range(instances)]
     try:
         for service in running:
-            _wait_for(service, workers)
+            service.wait_for("model ready", workers)
         yield running
     finally:
         for service in running:
@@ -145,12 +171,3 @@ def services(
                 service.process.wait(30)
             finally:
                 service.process.kill()
-
-
-def _wait_for(service: Service, workers: int) -> None:
-    """Until every worker of `service` has loaded the model."""
-    deadline = time.monotonic() + 60
-    while len(service.lines("model ready")) < workers:
-        assert service.process.poll() is None, service.log.read_text("utf-8")
-        assert time.monotonic() < deadline, service.log.read_text("utf-8")
-        time.sleep(0.1)

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 
 from kronos_api.app import create_app
 from kronos_api.config import Settings
@@ -159,7 +160,7 @@ async def test_a_device_that_is_not_what_it_should_be_is_told(
         await until(lambda: "no GPU after all" in capsys.readouterr().out)
 
 
-async def test_a_model_that_fails_to_load_leaves_the_port_open_and_says_so(
+async def test_a_model_that_fails_to_load_is_told_where_the_server_goes_on(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def load() -> Any:
@@ -167,7 +168,7 @@ async def test_a_model_that_fails_to_load_leaves_the_port_open_and_says_so(
 
     app = create_app(Settings(), predictor=AsyncPredictor(load))
     async with (
-        listening(app) as (host, port),
+        listening(app, uvicorn.Server) as (host, port),
         httpx.AsyncClient(base_url=f"http://{host}:{port}") as client,
     ):
         await until(lambda: "no such device" in capsys.readouterr().out)
@@ -183,7 +184,7 @@ async def test_checking_the_checkpoints_has_a_deadline(monkeypatch: pytest.Monke
         release.wait(5)
         return inner(*args, **options)
 
-    monkeypatch.setattr("kronos_api.app.locate", stuck)
+    monkeypatch.setattr("kronos_api.service.locate", stuck)
     sent: list[Any] = []
 
     async def receive() -> Any:

@@ -5,14 +5,27 @@ from __future__ import annotations
 import logging
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from kronos_api.config import Settings, load_settings, unknown_variables
+from kronos_api.config import Settings, load_settings, unknown_variables, variable
 from kronos_api.errors import StartupError
 from kronos_api.security.whitelist import Whitelist
 
-EXAMPLE = Path(__file__).parent.parent / ".env.example"
+ROOT = Path(__file__).parent.parent
+EXAMPLE = ROOT / ".env.example"
+
+
+def settings_of(**values: Any) -> Settings:
+    """Settings by the names of the environment, which a type checker does not know."""
+    return Settings(**values)
+
+
+def example() -> list[tuple[str, str, str]]:
+    """Comment, name and value of each variable in the example file."""
+    found = re.findall(r"^# (.+)\n([A-Z_]+)=(.*)$", EXAMPLE.read_text("utf-8"), re.M)
+    return [(comment, name, value.strip('"')) for comment, name, value in found]
 
 
 def test_defaults_that_callers_know() -> None:
@@ -27,19 +40,36 @@ def test_defaults_that_callers_know() -> None:
 
 
 def test_the_example_file_lists_every_setting_with_its_default() -> None:
-    pairs = re.findall(r"^# (.+)\nKRONOS_([A-Z_]+)=(.*)$", EXAMPLE.read_text("utf-8"), re.M)
-    listed = {name.lower(): (comment, value.strip('"')) for comment, name, value in pairs}
-    assert list(listed) == list(Settings.model_fields)
-    for name, field in Settings.model_fields.items():
+    listed = {name: (comment, value) for comment, name, value in example()}
+    names = {variable(name): field for name, field in Settings.model_fields.items()}
+    assert [name for name in listed if name in names] == list(names)
+    for name, field in names.items():
         comment, value = listed[name]
         assert comment == (field.description or "").strip()
         default = "" if field.default is None else field.default
         assert value == (f"{default:g}" if isinstance(default, float) else str(default))
 
 
+def test_the_example_file_lists_what_the_compose_files_read() -> None:
+    listed = {name: value for _, name, value in example()}
+    # Where a container needs another default than a process does.
+    own = {"KRONOS_CONTAINER_WHITELIST", "KRONOS_LOG_LEVEL", "KRONOS_REDIS_URL"}
+    own |= {"KRONOS_TRUSTED_PROXIES"}
+    files = [*ROOT.glob("docker-compose*.yml"), ROOT / "monitoring" / "docker-compose.yml"]
+    text = "".join(file.read_text("utf-8") for file in files)
+    read = re.findall(r"\$\{([A-Z_]+):([-?])([^}]*)\}", text)
+    assert len(read) > 10
+    assert {
+        name: value for name, kind, value in read if kind == "-" and name not in own
+    }.items() <= (listed.items())
+    assert {name for name, _, _ in read} <= set(listed)
+
+
 def test_the_example_file_is_read_as_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in re.findall(r"^(KRONOS_\w+)=(.*)$", EXAMPLE.read_text("utf-8"), re.M):
-        monkeypatch.setenv(name, value.strip('"'))
+    names = {variable(name) for name in Settings.model_fields}
+    for _, name, value in example():
+        if name in names:
+            monkeypatch.setenv(name, value)
     assert load_settings() == Settings()
 
 
@@ -65,7 +95,6 @@ def test_the_example_file_is_read_as_the_defaults(monkeypatch: pytest.MonkeyPatc
         ("KV_CACHE_MB", "1", "greater than or equal to 16"),
         ("RATE_LIMIT_PER_MINUTE", "0", "greater than or equal to 1"),
         ("RATE_LIMIT_BATCH", "series", "'items' or 'request'"),
-        ("WORKERS", "0", "greater than or equal to 1"),
         ("REPLICAS", "0", "greater than or equal to 1"),
         ("STARTUP_TIMEOUT", "0", "greater than 0"),
         ("SECURITY_ENABLED", "maybe", "valid boolean"),
@@ -75,17 +104,27 @@ def test_the_example_file_is_read_as_the_defaults(monkeypatch: pytest.MonkeyPatc
         ("SECURITY_EXEMPT_PATHS", "health", "each path starts with /"),
         ("DNS_SERVERS", "dns", "entry 1 is no address"),
         ("DNS_TIMEOUT", "0.3", "less than or equal to 0.25"),
-        ("IDLE_TIMEOUT", "0", "greater than 0"),
+        ("LIMIT_CONCURRENCY", "0", "greater than or equal to 1"),
+        ("LIMIT_MAX_REQUESTS", "0", "greater than or equal to 1"),
+        ("GUNICORN_WORKERS", "0", "greater than or equal to 1"),
+        ("GUNICORN_WORKERS", "two", "valid integer"),
+        ("GUNICORN_WORKER_CONNECTIONS", "0", "greater than or equal to 1"),
+        ("GUNICORN_MAX_REQUESTS", "-1", "greater than or equal to 0"),
+        ("GUNICORN_MAX_REQUESTS_JITTER", "-1", "greater than or equal to 0"),
+        ("GUNICORN_TIMEOUT", "-1", "greater than or equal to 0"),
+        ("GUNICORN_GRACEFUL_TIMEOUT", "0", "greater than or equal to 1"),
+        ("GUNICORN_KEEPALIVE", "0", "greater than 0"),
     ],
 )
 def test_a_bad_value_is_named_with_its_rule(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, told: str
 ) -> None:
-    monkeypatch.setenv(f"KRONOS_{name}", value)
+    name = name if name.startswith("GUNICORN_") else f"KRONOS_{name}"
+    monkeypatch.setenv(name, value)
     with pytest.raises(StartupError) as caught:
         load_settings()
     line = str(caught.value)
-    assert line.startswith(f"KRONOS_{name}: ")
+    assert line.startswith(f"{name}: ")
     assert told in line
     assert "\n" not in line
 
@@ -94,7 +133,9 @@ def test_a_bad_value_is_named_with_its_rule(
     ("variables", "told"),
     [
         ({"INFERENCE_TIMEOUT": "60"}, "KRONOS_INFERENCE_TIMEOUT must be below"),
-        ({"REQUEST_TIMEOUT": "76"}, "KRONOS_REQUEST_TIMEOUT must be at most"),
+        ({"REQUEST_TIMEOUT": "75"}, "REQUEST_TIMEOUT must be below KRONOS_SHUTDOWN_TIMEOUT"),
+        ({"GUNICORN_GRACEFUL_TIMEOUT": "75"}, "SHUTDOWN_TIMEOUT must be below GUNICORN_GRACEFUL_"),
+        ({"SHUTDOWN_TIMEOUT": "90", "GUNICORN_GRACEFUL_TIMEOUT": "85"}, "must be below GUNICORN_"),
         ({"MAX_BATCH_ITEMS": "65"}, "KRONOS_MAX_BATCH_ITEMS must be at most KRONOS_MAX_QUEUE"),
         ({"DEFAULT_SAMPLE_COUNT": "65"}, "at most KRONOS_MAX_SAMPLES"),
         ({"MAX_WORK": "119"}, "must be at most KRONOS_MAX_WORK"),
@@ -109,7 +150,7 @@ def test_settings_that_contradict_each_other(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], told: str
 ) -> None:
     for name, value in variables.items():
-        monkeypatch.setenv(f"KRONOS_{name}", value)
+        monkeypatch.setenv(name if name.startswith("GUNICORN_") else f"KRONOS_{name}", value)
     with pytest.raises(StartupError, match=told):
         load_settings()
 
@@ -185,6 +226,32 @@ def test_unknown_variables_are_warned_about_with_the_nearest_name(
     assert unknown_variables({"KRONOS_QQQQ\n": "", "kronos_port": "1", "PATH": ""}) == [
         "'KRONOS_QQQQ\\n' is no setting"
     ]
+
+
+def test_unknown_names_of_gunicorn_are_warned_about(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("GUNICORN_MAX_REQUEST", "1")
+    monkeypatch.setenv("GUNICORN_CMD_ARGS", "--workers 2")  # Gunicorn's own command reads it
+    monkeypatch.setenv("KRONOS_WORKERS", "2")
+    with caplog.at_level(logging.WARNING):
+        load_settings()
+    assert caplog.messages == [
+        "'GUNICORN_MAX_REQUEST' is no setting; did you mean GUNICORN_MAX_REQUESTS?",
+        "'KRONOS_WORKERS' is no setting; did you mean GUNICORN_WORKERS?",
+    ]
+
+
+def test_a_worker_has_more_time_to_stop_than_the_service_in_it() -> None:
+    assert load_settings().stop_timeout == 85
+    assert Settings(shutdown_timeout=120.5).stop_timeout == 131
+    assert settings_of(GUNICORN_GRACEFUL_TIMEOUT=300).stop_timeout == 300
+
+
+def test_how_much_is_admitted() -> None:
+    assert load_settings().concurrency == 1000
+    assert Settings(limit_concurrency=100).concurrency == 100
+    assert settings_of(GUNICORN_WORKER_CONNECTIONS=50).concurrency == 50
 
 
 def test_nothing_is_read_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

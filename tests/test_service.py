@@ -25,7 +25,8 @@ async def service(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
     # One thread, so that a busy machine does not make threads wait in turn.
     app = create_app(Settings(torch_threads=1, rate_limit_enabled=False, **settings))
     limits = httpx.Limits(max_connections=None)
-    async with listening(app) as (host, port):
+    # Longer than the client keeps a connection: neither closes one that the other is about to use.
+    async with listening(app, timeout_keep_alive=60) as (host, port):
         url = f"http://{host}:{port}"
         async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as client:
             while (await client.get("/v1/readyz")).status_code != 200:

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 from kronos_api.app import create_app
 from kronos_api.config import Settings
 from kronos_api.predictor import AsyncPredictor
+from kronos_api.server.server import Server
 from tests.fakes import SleepyEngine
 
 SINGLE = "/v1/predict/single"
@@ -96,15 +97,15 @@ async def predicting(
 
 @asynccontextmanager
 async def serving(
-    engine: SleepyEngine | None = None, **settings: Any
+    engine: SleepyEngine | None = None, workers: Any = 1, **settings: Any
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the service, within one process."""
+    """A client of the service, within one process, which takes itself for one of `workers`."""
     # Tests that are not about the limit may ask as often as they like.
     chosen = Settings(**{"rate_limit_per_minute": 10_000_000} | settings)
     options = {"max_queue": chosen.max_queue, "inference_timeout": chosen.inference_timeout}
     async with (
         predicting(engine, **options) as predictor,
-        client_of(create_app(chosen, predictor=predictor)) as client,
+        client_of(create_app(chosen, predictor=predictor, workers=workers)) as client,
     ):
         yield client
 
@@ -118,7 +119,9 @@ async def client_of(app: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @asynccontextmanager
-async def listening(app: ASGIApp, **options: Any) -> AsyncIterator[tuple[str, int]]:
+async def listening(
+    app: ASGIApp, make: type[uvicorn.Server] = Server, **options: Any
+) -> AsyncIterator[tuple[str, int]]:
     """The address at which a real server serves `app`, its start and stop included.
 
     `options` are uvicorn's.
@@ -128,7 +131,7 @@ async def listening(app: ASGIApp, **options: Any) -> AsyncIterator[tuple[str, in
         address: tuple[str, int] = listener.getsockname()
         quiet: dict[str, Any] = {"log_config": None, "access_log": False, "lifespan": "on"}
         config = uvicorn.Config(app, **(quiet | options))
-        server = uvicorn.Server(config)
+        server = make(config)
         task = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started and not task.done():
             await asyncio.sleep(0.01)

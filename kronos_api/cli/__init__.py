@@ -1,4 +1,4 @@
-"""The command line: `kronos-api serve | predict | fetch`.
+"""The command line: `kronos-api serve | check | predict | fetch`.
 
 What takes long to import is imported where it is used, so that `--help` is quick. What a user can
 put right is told in one line.
@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from kronos_api import __version__
+from kronos_api.cli.check import check
 from kronos_api.cli.fetch import fetch
 from kronos_api.cli.predict import predict
 from kronos_api.cli.serve import serve
@@ -20,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (serve, predict, fetch):
+for command in (serve, check, predict, fetch):
     app.command()(command)
 
 

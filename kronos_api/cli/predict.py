@@ -105,8 +105,8 @@ async def _future(history: Stamps, horizon: int, freq: str | None, calendar: str
 
 async def _forecast(settings: Settings, request: ForecastRequest) -> tuple[Forecast, ModelInfo]:
     """Load what the service would load, and ask it once."""
-    from kronos_api.app import Checkpoints
     from kronos_api.predictor import AsyncPredictor
+    from kronos_api.service import Checkpoints
 
     checkpoints = Checkpoints(settings)
     predictor = AsyncPredictor(

@@ -1,87 +1,120 @@
-"""`kronos-api serve`: the HTTP service in this process."""
+"""`kronos-api serve`: the HTTP service, from this process on."""
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import socket
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import Annotated, Final, NoReturn
 
+import structlog
 import typer
 
 from kronos_api.cli.console import one_line_errors
-from kronos_api.config import load_settings
+from kronos_api.config import Settings, load_settings
 from kronos_api.errors import StartupError
-
-if TYPE_CHECKING:
-    import uvicorn
-
-NOT_STARTED: Final = 3
-"""Exit status when the service ended before it listened; its last log line says why."""
+from kronos_api.telemetry import multiprocess
+from kronos_api.telemetry.logging import configure
 
 CONNECTIONS: Final = 10_240
 """Open files that are asked of the system; many systems grant few unless asked."""
 
+RELOAD_GRACE: Final = 1
+"""Seconds for what is in progress when the source changes."""
 
-def serve() -> None:
-    """Start the HTTP service. Settings are the environment's KRONOS_ variables."""
-    # Once it has shut down in order, the server raises the signal again: that is no failure.
+log = structlog.stdlib.get_logger(__name__)
+
+
+def serve(
+    plain: Annotated[
+        bool, typer.Option("--plain", help="One process without Gunicorn, for containers.")
+    ] = False,
+    reload: Annotated[
+        bool, typer.Option("--reload", help="One process, anew when the source changes.")
+    ] = False,
+) -> None:
+    """Start the HTTP service. Settings are the environment's KRONOS_ and GUNICORN_ variables."""
+    # Until the server has handlers of its own, and once it has shut down in order.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
-
-    from kronos_api.telemetry.logging import configure
 
     configure()
     with one_line_errors():
         settings = load_settings()
+        configure(settings.log_level)
         listener = bind(settings.host, settings.port)
-
-        import uvicorn
-
-        from kronos_api.app import create_app
-        from kronos_api.server.options import options
-        from kronos_api.server.protocol import Deadlines
-
-        # Made here even if only workers serve it: what is wrong with it is told once.
-        app = create_app(settings)
+        if not plain and not reload:
+            # Before anything imports the metrics.
+            multiprocess.prepare(settings.metrics_dir)
 
     allow_connections()
-    alone = settings.workers == 1
+    if reload:
+        _serve_reloading(settings, listener)
+    elif plain:
+        _serve_alone(settings, listener)
+    else:
+        _serve_together(settings, listener)
+
+
+def _serve_together(settings: Settings, listener: socket.socket) -> None:
+    """Serve with Gunicorn's workers; ends with SystemExit."""
+    if os.environ.get("GUNICORN_CMD_ARGS"):
+        log.warning("GUNICORN_CMD_ARGS is not read here; use GUNICORN_WORKERS and its like")
+
+    from kronos_api.app import create_app
+    from kronos_api.launch import gunicorn_options, workers
+    from kronos_api.server.arbiter import Application
+    from kronos_api.service import rehearse
+
+    with one_line_errors():
+        # Made here even if only workers serve it: what is wrong with it is told once.
+        create_app(settings)
+        rehearse()
+    Application(
+        lambda: create_app(settings, workers=workers(settings)),
+        gunicorn_options(settings),
+        listener,
+    ).run()
+
+
+def _serve_alone(settings: Settings, listener: socket.socket) -> None:
+    """Serve in this process until told to stop, or for as many requests as it may."""
+    import uvicorn
+
+    from kronos_api.app import create_app
+    from kronos_api.launch import uvicorn_options
+    from kronos_api.server.server import Server
+
+    with one_line_errors():
+        app = create_app(settings)
     config = uvicorn.Config(
-        app if alone else "kronos_api.main:app",
-        workers=settings.workers,
-        **options(
-            Deadlines(
-                head=settings.header_timeout,
-                body=settings.body_timeout,
-                answer=settings.answer_timeout,
-                idle=settings.idle_timeout,
-            ),
-            shutdown_timeout=settings.shutdown_timeout,
-        ),
+        app,
+        limit_max_requests=settings.limit_max_requests,
+        limit_max_requests_jitter=settings.limit_max_requests_jitter,
+        **uvicorn_options(settings),
     )
-    with listener:
-        started = _serve_alone(config, listener) if alone else _serve_together(config, listener)
-    if not started:
-        raise typer.Exit(NOT_STARTED)
-
-
-def _serve_alone(config: uvicorn.Config, listener: socket.socket) -> bool:
-    """Serve until told to stop; whether it ever listened."""
-    from uvicorn import Server
-
     server = Server(config)
     server.run(sockets=[listener])
-    return server.started
+    server.end()
 
 
-def _serve_together(config: uvicorn.Config, listener: socket.socket) -> bool:
-    """Serve with several workers on one `listener`; one that dies is replaced."""
-    from uvicorn.supervisors import Multiprocess
+def _serve_reloading(settings: Settings, listener: socket.socket) -> None:
+    """Serve in a process that is started anew whenever the source changes."""
+    from pathlib import Path
 
-    supervisor = Multiprocess(config, sockets=[listener])
-    supervisor.run()
-    return all(process.exitcode != NOT_STARTED for process in supervisor.processes)
+    import uvicorn
+    from uvicorn.supervisors import ChangeReload
+
+    from kronos_api.launch import uvicorn_options
+
+    config = uvicorn.Config(
+        "kronos_api.main:app",
+        reload=True,
+        reload_dirs=[str(Path(__file__).resolve().parents[1])],
+        **uvicorn_options(settings) | {"timeout_graceful_shutdown": RELOAD_GRACE},
+    )
+    ChangeReload(config, target=uvicorn.Server(config).run, sockets=[listener]).run()
 
 
 def allow_connections() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
 
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -11,28 +11,41 @@ from kronos_api.errors import StartupError
 
 log = structlog.stdlib.get_logger("kronos_api.lifespan")
 
-Step = Callable[[], Awaitable[None]]
+STATE: Final = "service"
+"""Under this name the server finds what starts and stops, in the state of the lifespan."""
+
+
+class Service(Protocol):
+    """What starts and stops."""
+
+    async def start(self) -> None:
+        """Called before the port opens; raises `StartupError`."""
+        ...
+
+    async def stop(self) -> None:
+        """Called after the last answer."""
+        ...
 
 
 class Lifespan:
-    """Run `startup` before the port opens and `shutdown` after the last answer.
+    """Start `service` before the port opens and stop it after the last answer.
 
     A `StartupError` becomes the one line with which the server refuses to start; a framework's
     own handling would print a traceback.
     """
 
-    def __init__(self, app: ASGIApp, *, startup: Step, shutdown: Step) -> None:
+    def __init__(self, app: ASGIApp, *, service: Service) -> None:
         self.app = app
-        self.startup = startup
-        self.shutdown = shutdown
+        self.service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
             await self.app(scope, receive, send)
             return
+        scope.get("state", {})[STATE] = self.service
         await receive()
         try:
-            await self.startup()
+            await self.service.start()
         except StartupError as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
@@ -44,7 +57,7 @@ class Lifespan:
         await send({"type": "lifespan.startup.complete"})
         await receive()
         try:
-            await self.shutdown()
+            await self.service.stop()
         except Exception:
             log.exception("defect at stop")
             await send(

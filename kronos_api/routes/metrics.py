@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from kronos_api.predictor import AsyncPredictor
-from kronos_api.telemetry import metrics
+from kronos_api.telemetry import metrics, vitals
 
 
 def router(predictor: AsyncPredictor) -> APIRouter:
@@ -16,10 +18,14 @@ def router(predictor: AsyncPredictor) -> APIRouter:
     @routes.get("/v1/metrics", response_class=Response)
     @routes.get("/metrics", response_class=Response)
     async def scrape() -> Response:
-        """All metrics in Prometheus' text format."""
-        metrics.QUEUE_DEPTH.set(predictor.queue_depth)
-        metrics.ACTIVE_SERIES.set(predictor.active)
-        metrics.KV_CACHE_BYTES.set(predictor.kv_cache_bytes)
-        return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
+        """All metrics of all workers in Prometheus' text format."""
+        vitals.note_load(predictor)
+        # Reading what all workers wrote takes long enough to be felt by other requests.
+        return Response(await asyncio.to_thread(_render), media_type=CONTENT_TYPE_LATEST)
 
     return routes
+
+
+def _render() -> bytes:
+    vitals.note_process()
+    return metrics.render()

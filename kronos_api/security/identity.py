@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from kronos_api.security.resolver import ResolverOut
+from kronos_api.security.resolver import CannotTell, Resolver, ResolverOut
 from kronos_api.security.surroundings import Interface, Surroundings
 from kronos_api.security.whitelist import Address, Whitelist
 
@@ -100,7 +99,9 @@ class Identity:
         for entry, answer in zip(self.whitelist.names, answers, strict=True):
             if isinstance(answer, frozenset) and address in answer:
                 return Caller(entry, name or str(address), name)
-        _raise_first((told, *answers))
+        missing = [one for one in (told, *answers) if isinstance(one, BaseException)]
+        if missing and not await _nobody(missing, beside, resolver):
+            raise missing[0]
         return None
 
     async def _container(
@@ -120,8 +121,12 @@ class Identity:
         return next(iter(listed + found), None)
 
 
-def _raise_first(outcomes: Iterable[object]) -> None:
-    """Nobody named the caller; if somebody could not say, that is no refusal."""
-    for outcome in outcomes:
-        if isinstance(outcome, BaseException):
-            raise outcome
+async def _nobody(missing: list[BaseException], beside: Interface, resolver: Resolver) -> bool:
+    """Whether answers are missing only because nobody has these names.
+
+    Docker's nameserver says on an internal network that it cannot tell of a name that no container
+    has, for it has nobody to pass the question to. One that is out does not know this host either.
+    """
+    if not all(isinstance(one, CannotTell) for one in missing):
+        return False
+    return await resolver.knows(beside.ip)

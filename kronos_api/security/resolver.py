@@ -34,6 +34,10 @@ class ResolverOut(Exception):
     """DNS did not answer, or not in time, or that it cannot tell."""
 
 
+class CannotTell(ResolverOut):
+    """DNS answered, but only that it cannot tell."""
+
+
 class Shared(Generic[Key, Answer]):
     """Asks once for all who ask the same at the same time, and for `REUSE_SECONDS` after."""
 
@@ -100,6 +104,13 @@ class Resolver:
         self.names = Shared(self._names, now=now)
         self.addresses = Shared(self._addresses, now=now)
 
+    async def knows(self, address: Address) -> bool:
+        """Whether `address` has a name at this moment, whatever was said before."""
+        try:
+            return bool(await self._names(address))
+        except ResolverOut:
+            return False
+
     async def _names(self, address: Address) -> frozenset[str]:
         question = dns.reversename.from_address(str(address))
         found = await self._ask(question, "PTR")
@@ -120,5 +131,10 @@ class Resolver:
                 )
         except dns.resolver.NXDOMAIN:
             return ()
+        except dns.resolver.NoNameservers as error:
+            # Each attempt is told with the server's response, if there was one.
+            responses = [attempt[4] for attempt in error.kwargs["errors"]]
+            out = CannotTell if responses and all(responses) else ResolverOut
+            raise out(type(error).__name__) from error
         except (TimeoutError, OSError, dns.exception.DNSException) as error:
             raise ResolverOut(type(error).__name__) from error

@@ -20,6 +20,7 @@ import h11
 import structlog
 from starlette.responses import Response
 from starlette.types import Scope
+from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol, RequestResponseCycle
 
 from kronos_api.errors import HeadTooLarge, KronosError, MalformedRequest, RequestTimeout
@@ -76,6 +77,7 @@ class Protocol(H11Protocol):
         self._wait: tuple[Wait, object] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._answer_timer: asyncio.TimerHandle | None = None
+        self._leaving = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -85,11 +87,21 @@ class Protocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        self._say_last()
         self._await_caller("head")
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        self._say_last()
         self._await_caller("idle")
+
+    def shutdown(self) -> None:
+        """The server leaves: let the next answer be the last. May be called again.
+
+        Closing a connection that only waits would meet the request that may be on its way.
+        """
+        self._leaving = True
+        self._say_last()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
@@ -117,6 +129,15 @@ class Protocol(H11Protocol):
             self._refuse(HeadTooLarge(f"Request line and headers exceed {MAX_HEAD} bytes."))
         else:
             self._refuse(MalformedRequest(msg))
+
+    def _say_last(self) -> None:
+        """If the server leaves: add to the answer that is due that no other follows."""
+        cycle: RequestResponseCycle | None = self.cycle
+        if not self._leaving or cycle is None or cycle.response_started:
+            return
+        # What has been sent behind this request is still answered.
+        if not self.conn.trailing_data[0] and CLOSE_HEADER not in cycle.default_headers:
+            cycle.default_headers = [*cycle.default_headers, CLOSE_HEADER]
 
     def _await_caller(self, between: Wait) -> None:
         """Set the deadline for what the caller must do next; `between` requests, for this."""

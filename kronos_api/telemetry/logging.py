@@ -14,7 +14,8 @@ import sys
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-SERVER_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
+SERVER_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.asgi", "gunicorn", "gunicorn.error")
+ACCESS_LOGGERS = ("uvicorn.access", "gunicorn.access")
 
 _SHARED: tuple[Processor, ...] = (
     structlog.contextvars.merge_contextvars,
@@ -29,7 +30,7 @@ _SHARED: tuple[Processor, ...] = (
 def configure(level: str = "INFO") -> None:
     """Send every log line of the process to stdout as one JSON object; may be called again.
 
-    The server's own access log is turned off: the access log middleware replaces it.
+    The servers' own access logs are turned off: the access log middleware replaces them.
     """
     structlog.configure(
         processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -51,14 +52,18 @@ def configure(level: str = "INFO") -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    for name in SERVER_LOGGERS:
+    adopt_servers()
+    logging.captureWarnings(True)
+
+
+def adopt_servers() -> None:
+    """Let the servers' loggers write into the one stream, whatever they have been given since."""
+    for name in SERVER_LOGGERS + ACCESS_LOGGERS:
         logger = logging.getLogger(name)
         logger.handlers = []
-        logger.propagate = True
-    access = logging.getLogger("uvicorn.access")
-    access.propagate = False
-    access.disabled = True
-    logging.captureWarnings(True)
+        logger.setLevel(logging.NOTSET)
+        logger.propagate = name in SERVER_LOGGERS
+        logger.disabled = not logger.propagate
 
 
 def _drop_exception_info(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

@@ -1,13 +1,16 @@
 """Metrics of the service, in Prometheus' terms.
 
-All of them can be summed over worker processes: counters, histograms and gauges only. The
-`container` label is never taken from a request's headers; callers that are not known by name
-are "other".
+All of them can be told for several worker processes together: counters and histograms add up,
+gauges add up or the highest counts. Where there are several is decided before this module is
+imported, by `multiprocess.prepare`. The `container` label is never taken from a request's headers;
+callers that are not known by name are "other".
 """
 
 from __future__ import annotations
 
-from typing import Final
+import os
+from collections.abc import Iterator
+from typing import Final, Literal
 
 from prometheus_client import (
     CollectorRegistry,
@@ -17,13 +20,27 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
     generate_latest,
+    values,
 )
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from kronos_api.telemetry import multiprocess
+from kronos_api.telemetry.slots import Slots
 
 # A time of creation beside each counter: as many series again, which nobody asks for.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
+_FOLDER: Final = multiprocess.prepared()
+SLOTS: Final = Slots(_FOLDER) if _FOLDER else None
+"""Where the workers keep their metrics; None if this process is alone."""
+
 REGISTRY: Final = CollectorRegistry()
-ProcessCollector(registry=REGISTRY)
+if SLOTS is None:
+    ProcessCollector(registry=REGISTRY)
+else:
+    values.ValueClass = values.MultiProcessValue(SLOTS.own)  # type: ignore[no-untyped-call]
 
 OTHER: Final = "other"
 """The `container` label of a caller that is not known by name."""
@@ -40,8 +57,10 @@ def _seconds(name: str, help: str, *labels: str) -> Histogram:
     return Histogram(name, help, labels, buckets=_LATENCIES, registry=REGISTRY)
 
 
-def _gauge(name: str, help: str, *labels: str) -> Gauge:
-    return Gauge(name, help, labels, registry=REGISTRY, multiprocess_mode="livesum")
+def _gauge(
+    name: str, help: str, *labels: str, over_workers: Literal["livesum", "livemax"] = "livesum"
+) -> Gauge:
+    return Gauge(name, help, labels, registry=REGISTRY, multiprocess_mode=over_workers)
 
 
 REQUESTS = _counter("kronos_requests", "Requests answered.", "route", "status")
@@ -106,9 +125,85 @@ MODEL_INFO = _gauge(
     "device",
     "dtype",
     "demo",
+    over_workers="livemax",
+)
+ADMISSION_REFUSALS = _counter(
+    "kronos_admission_refusals", "Requests refused because too many were in progress."
+)
+WORKERS = _gauge("kronos_workers", "Processes that serve.")
+RESIDENT_MEMORY = _gauge(
+    "kronos_process_resident_memory_bytes",
+    "Memory of the workers; what they share counts for each of them.",
+)
+CPU_SECONDS = _counter("kronos_process_cpu_seconds", "Processor time of the workers.")
+THREADS = _gauge("kronos_process_threads", "Threads of the workers.")
+OPEN_FILES = _gauge(
+    "kronos_process_open_fds",
+    "Open files and connections of the worker that has most.",
+    over_workers="livemax",
+)
+MAX_FILES = _gauge(
+    "kronos_process_max_fds",
+    "Open files and connections that a worker may have.",
+    over_workers="livemax",
+)
+START_TIME = _gauge(
+    "kronos_process_start_time_seconds",
+    "When the youngest worker started, in seconds since the epoch.",
+    over_workers="livemax",
 )
 
 
+def begin() -> None:
+    """Count this process as one that serves; if it ends before `end`, as one that died."""
+    WORKERS.set(1)
+    if SLOTS is not None:
+        SLOTS.begin()
+
+
+def end() -> None:
+    """Count this process no more as one that serves."""
+    WORKERS.set(0)
+    if SLOTS is not None:
+        SLOTS.end()
+
+
 def render() -> bytes:
-    """All metrics in Prometheus' text format."""
-    return generate_latest(REGISTRY)
+    """All metrics of all workers in Prometheus' text format."""
+    if SLOTS is None:
+        return generate_latest(REGISTRY)
+    SLOTS.clear()
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, str(SLOTS.folder))  # type: ignore[no-untyped-call]
+    registry.register(Folder(SLOTS))
+    return generate_latest(registry)
+
+
+class Folder(Collector):
+    """What the folder of the workers' metrics tells itself: who died, and how full it is."""
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
+
+    def collect(self) -> Iterator[Metric]:
+        system = os.statvfs(self._slots.folder)
+        yield CounterMetricFamily(
+            "kronos_worker_deaths",
+            "Workers that ended while they served.",
+            self._slots.deaths(),
+        )
+        yield GaugeMetricFamily(
+            "kronos_metrics_folder_bytes",
+            "What the workers' metrics take of their file system.",
+            self._slots.used_bytes(),
+        )
+        yield GaugeMetricFamily(
+            "kronos_metrics_file_system_bytes",
+            "Size of the file system that the workers' metrics are in.",
+            system.f_blocks * system.f_frsize,
+        )
+        yield GaugeMetricFamily(
+            "kronos_metrics_file_system_free_bytes",
+            "Room on the file system that the workers' metrics are in.",
+            system.f_bavail * system.f_frsize,
+        )

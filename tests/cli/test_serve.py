@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from kronos_api.cli.serve import NOT_STARTED, bind
+from kronos_api.cli.serve import bind
 from kronos_api.errors import StartupError
+from kronos_api.server.server import NOT_STARTED
 from tests.cli.conftest import Command
 from tests.processes import services, start_service
 

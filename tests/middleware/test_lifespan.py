@@ -8,18 +8,33 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from kronos_api.errors import StartupError
-from kronos_api.middleware.lifespan import Lifespan
+from kronos_api.middleware.lifespan import STATE, Lifespan, Service
 
 
 async def untouched(scope: Scope, _: Receive, send: Send) -> None:
     await send({"type": scope["type"]})
 
 
-async def nothing() -> None:
-    pass
+class Steps:
+    """Notes what is asked of it, and fails if it is to."""
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        self.done: list[str] = []
+        self.failure = failure
+
+    async def start(self) -> None:
+        self.done.append("start")
+        if self.failure is not None:
+            raise self.failure
+
+    async def stop(self) -> None:
+        self.done.append("stop")
+        raise RuntimeError
 
 
-async def run(lifespan: Lifespan, kind: str = "lifespan") -> list[dict[str, Any]]:
+async def run(
+    service: Service, kind: str = "lifespan", state: dict[str, Any] | None = None
+) -> list[dict[str, Any]]:
     sent: list[Any] = []
 
     async def receive() -> Any:
@@ -28,25 +43,26 @@ async def run(lifespan: Lifespan, kind: str = "lifespan") -> list[dict[str, Any]
     async def send(message: Any) -> None:
         sent.append(message)
 
-    await lifespan({"type": kind}, receive, send)
+    scope = {"type": kind} | ({} if state is None else {"state": state})
+    await Lifespan(untouched, service=service)(scope, receive, send)
     return sent
 
 
+class Well(Steps):
+    async def stop(self) -> None:
+        self.done.append("stop")
+
+
 async def test_start_and_stop() -> None:
-    done: list[str] = []
-
-    async def startup() -> None:
-        done.append("startup")
-
-    async def shutdown() -> None:
-        done.append("shutdown")
-
-    sent = await run(Lifespan(untouched, startup=startup, shutdown=shutdown))
+    service = Well()
+    state: dict[str, Any] = {}
+    sent = await run(service, state=state)
     assert [message["type"] for message in sent] == [
         "lifespan.startup.complete",
         "lifespan.shutdown.complete",
     ]
-    assert done == ["startup", "shutdown"]
+    assert service.done == ["start", "stop"]
+    assert state[STATE] is service  # where the server finds it
 
 
 @pytest.mark.parametrize(
@@ -57,18 +73,12 @@ async def test_start_and_stop() -> None:
     ],
 )
 async def test_a_failed_start_is_one_line(failure: Exception, message: str) -> None:
-    async def startup() -> None:
-        raise failure
-
-    sent = await run(Lifespan(untouched, startup=startup, shutdown=nothing))
+    sent = await run(Steps(failure))
     assert sent == [{"type": "lifespan.startup.failed", "message": message}]
 
 
 async def test_a_failed_stop_is_told() -> None:
-    async def shutdown() -> None:
-        raise RuntimeError
-
-    sent = await run(Lifespan(untouched, startup=nothing, shutdown=shutdown))
+    sent = await run(Steps())
     assert sent[-1] == {
         "type": "lifespan.shutdown.failed",
         "message": "The service failed to stop.",
@@ -77,5 +87,6 @@ async def test_a_failed_stop_is_told() -> None:
 
 @pytest.mark.parametrize("kind", ["http", "websocket"])
 async def test_all_else_goes_through(kind: str) -> None:
-    lifespan = Lifespan(untouched, startup=nothing, shutdown=nothing)
-    assert await run(lifespan, kind) == [{"type": kind}]
+    service = Steps()
+    assert await run(service, kind) == [{"type": kind}]
+    assert service.done == []

@@ -214,7 +214,7 @@ async def test_callers_are_who_identity_says(tmp_path: Path) -> None:
 
 
 async def test_health_tells_of_the_store() -> None:
-    async with serving(rate_limit_per_minute=100, workers=4) as client:
+    async with serving(workers=4, rate_limit_per_minute=100) as client:
         health = Health.model_validate_json((await client.get("/v1/healthz/detailed")).content)
         ready = (await client.get("/v1/readyz")).json()
     assert health.status == "healthy"
@@ -229,7 +229,7 @@ async def test_health_tells_of_the_store() -> None:
 
 async def test_health_tells_that_redis_is_away() -> None:
     async with serving(
-        rate_limit_per_minute=100, redis_url="redis://127.0.0.1:1", workers=2
+        workers=2, rate_limit_per_minute=100, redis_url="redis://127.0.0.1:1"
     ) as client:
         await client.post(SINGLE)
         detailed = await client.get("/v1/healthz/detailed")

@@ -165,6 +165,25 @@ async def test_an_answer_suffices_while_another_is_missing(dns: Nameserver, cloc
         await settle(who, "10.9.0.99")
 
 
+async def test_a_nameserver_that_cannot_tell_of_others_knows_nobody_else(
+    dns: Nameserver, clock: Clock
+) -> None:
+    """So Docker's answers on an internal network, about names that no container has."""
+    dns.container("web", "10.9.0.10")
+    dns.container("stranger", "10.9.0.11")
+    dns.moods = dict.fromkeys(("gone", ip_address("10.9.0.99").reverse_pointer), "servfail")
+    who = identity(dns, clock, "gone,web")
+    assert await settle(who, "10.9.0.10") == Caller("web", "web", "web")
+    assert await settle(who, "10.9.0.11") is None
+    assert await settle(who, "10.9.0.99") is None
+    assert not who.unanswered
+    # One that no longer knows this host either is out, whatever it said a moment ago.
+    dns.moods[OWN[0].ip.reverse_pointer] = "servfail"
+    with pytest.raises(ResolverOut):
+        await settle(who, "10.9.0.11")
+    assert who.unanswered
+
+
 async def test_an_answer_is_reused_for_two_seconds_at_most(dns: Nameserver, clock: Clock) -> None:
     dns.container("shop-web-1", "10.9.0.10", "web")
     who = identity(dns, clock, "web")

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 import structlog
+from gunicorn.config import Config
 
+from kronos_api.server.worker import Logger
 from kronos_api.telemetry.logging import SERVER_LOGGERS, configure
 
 
@@ -88,7 +90,28 @@ def test_the_servers_own_handlers_and_access_log_are_gone(
     for name in SERVER_LOGGERS:
         logging.getLogger(name).addHandler(logging.StreamHandler())
     configure()
-    logging.getLogger("uvicorn.access").info("GET /")
-    logging.getLogger("uvicorn.error").info("started")
-    assert [line["event"] for line in lines(capsys)] == ["started"]
-    assert not logging.getLogger("uvicorn.access").hasHandlers()
+    for server in ("uvicorn", "gunicorn"):
+        logging.getLogger(f"{server}.access").info("GET /")
+        logging.getLogger(f"{server}.error").info("started")
+        assert not logging.getLogger(f"{server}.access").hasHandlers()
+    assert [line["event"] for line in lines(capsys)] == ["started", "started"]
+
+
+def test_gunicorns_logger_writes_into_the_stream(capsys: pytest.CaptureFixture[str]) -> None:
+    configure()
+    told = Logger(Config())
+    told.info("Booting worker with pid: %s", 7)
+    assert not told.access_log_enabled
+    assert [line["event"] for line in lines(capsys)] == ["Booting worker with pid: 7"]
+
+
+def test_gunicorns_logger_writes_into_the_stream_whatever_it_was_given(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure()
+    config = Config()
+    config.set("accesslog", "-")
+    told = Logger(config)
+    told.setup(config)
+    told.error("once")
+    assert [line["event"] for line in lines(capsys)] == ["once"]

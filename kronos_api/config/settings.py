@@ -1,54 +1,22 @@
-"""Settings: the only reader of the environment.
-
-Every setting is a variable with the prefix `KRONOS_`; an empty variable counts as unset. Bad
-values stop the start with one line that names them all.
-"""
+"""All settings with their defaults, their bounds and what they must have to do with each other."""
 
 from __future__ import annotations
 
-import difflib
-import logging
-import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Final, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator, model_validator
 
-from kronos_api.errors import StartupError
+from kronos_api.config.serving import Serving
 from kronos_api.published import tokenizer_of
 from kronos_api.security.whitelist import Whitelist, listed, parse_servers
-
-PREFIX: Final = "KRONOS_"
 
 NONE: Final = "none"
 """Stands for an empty list where an empty variable would be the default."""
 
-Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 
-
-class Settings(BaseSettings):
+class Settings(Serving):
     """All settings with their defaults and bounds; frozen once read."""
-
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        env_ignore_empty=True,
-        frozen=True,
-        protected_namespaces=(),
-        use_attribute_docstrings=True,
-    )
-
-    app_name: str = Field(default="Kronos API", min_length=1, max_length=100)
-    """Name of the service in its documentation and at `/`."""
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
-    """Lowest level that is logged: DEBUG, INFO, WARNING, ERROR or CRITICAL."""
-    host: str = Field(default="0.0.0.0", min_length=1)
-    """Address the server binds."""
-    port: int = Field(default=8000, ge=1, le=65535)
-    """Port the server binds."""
-    workers: int = Field(default=1, ge=1, le=1024)
-    """Processes that serve; each has a model of its own."""
 
     model_id: str | None = None
     """Model as hub id, optionally with @revision, or folder; unset: the bundled demonstration."""
@@ -123,36 +91,6 @@ class Settings(BaseSettings):
     replicas: int = Field(default=1, ge=1, le=10_000)
     """Services that share REDIS_URL: while it is out, a worker grants limit/replicas/workers."""
 
-    inference_timeout: Seconds = 30
-    """Seconds a request may spend in the model; below REQUEST_TIMEOUT."""
-    request_timeout: Seconds = 60
-    """Seconds a request may take in all; at most SHUTDOWN_TIMEOUT."""
-    startup_timeout: Seconds = 120
-    """Seconds for finding and checking the checkpoints before the port opens."""
-    shutdown_timeout: Seconds = 75
-    """Seconds for answering accepted requests when the service stops."""
-
-    header_timeout: Seconds = 5
-    """Seconds for the line and headers of a request, from their first byte or from connecting."""
-    body_timeout: Seconds = 10
-    """Seconds for the body of a request, from the end of its headers."""
-    answer_timeout: Seconds = 30
-    """Seconds for taking what is written of an answer to a full connection."""
-    idle_timeout: Seconds = 10
-    """Seconds a connection is kept open for the next request; a proxy should close first."""
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        del settings_cls, dotenv_settings, file_secret_settings
-        return init_settings, env_settings
-
     @field_validator("container_whitelist", "trusted_proxies")
     @classmethod
     def _parses_as_whitelist(cls, value: str | None) -> str | None:
@@ -194,8 +132,12 @@ class Settings(BaseSettings):
                 "KRONOS_INFERENCE_TIMEOUT must be below KRONOS_REQUEST_TIMEOUT",
             ),
             (
-                self.request_timeout <= self.shutdown_timeout,
-                "KRONOS_REQUEST_TIMEOUT must be at most KRONOS_SHUTDOWN_TIMEOUT",
+                self.request_timeout < self.shutdown_timeout,
+                "KRONOS_REQUEST_TIMEOUT must be below KRONOS_SHUTDOWN_TIMEOUT",
+            ),
+            (
+                self.shutdown_timeout < self.stop_timeout,
+                "KRONOS_SHUTDOWN_TIMEOUT must be below GUNICORN_GRACEFUL_TIMEOUT",
             ),
             (
                 self.max_batch_items <= self.max_queue,
@@ -264,46 +206,3 @@ class Settings(BaseSettings):
     def max_request_bytes(self) -> int:
         """Largest request body in bytes."""
         return int(self.max_request_size_mb * 2**20)
-
-
-def load_settings() -> Settings:
-    """Read the environment; unknown `KRONOS_` variables are warned about.
-
-    Raises `StartupError` with one line that names every bad variable and its rule.
-    """
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        raise StartupError(_one_line(error)) from None
-    for line in unknown_variables(os.environ):
-        logging.getLogger(__name__).warning(line)
-    return settings
-
-
-def unknown_variables(environ: Mapping[str, str]) -> list[str]:
-    """One line for each `KRONOS_` variable in `environ` that no setting reads.
-
-    Not an error: Kubernetes injects `KRONOS_API_*` beside a service of that name.
-    """
-    known = [name.upper() for name in Settings.model_fields]
-    lines = []
-    for name in sorted(environ):
-        bare = name.upper().removeprefix(PREFIX)
-        if bare == name.upper() or bare in known:
-            continue
-        near = difflib.get_close_matches(bare, known, n=1)
-        hint = f"; did you mean {PREFIX}{near[0]}?" if near else ""
-        lines.append(f"{name!a} is no setting{hint}")
-    return lines
-
-
-def _one_line(error: ValidationError) -> str:
-    """All faults, joined by "; ". Values stay out of it: a variable may hold a secret."""
-    faults = []
-    for fault in error.errors(include_url=False, include_input=False):
-        message = fault["msg"].removeprefix("Value error, ")
-        if fault["loc"]:
-            name = PREFIX + str(fault["loc"][0]).upper()
-            message = f"{name}: {message[0].lower()}{message[1:]}"
-        faults.append(message)
-    return "; ".join(faults)

@@ -1,0 +1,11 @@
+"""Settings: the only reader of the environment.
+
+Every setting is a variable, `KRONOS_` and its name; those that operators know from Gunicorn are
+`GUNICORN_` and their name there. An empty variable counts as unset. Bad values stop the start with
+one line that names them all.
+"""
+
+from kronos_api.config.loading import load_settings, unknown_variables, variable
+from kronos_api.config.settings import Settings
+
+__all__ = ["Settings", "load_settings", "unknown_variables", "variable"]

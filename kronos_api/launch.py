@@ -1,0 +1,72 @@
+"""What the servers are started with, as the settings say."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from kronos_api.config import Settings
+from kronos_api.engine.cores import usable_cores
+from kronos_api.server.options import options
+from kronos_api.server.protocol import Deadlines
+from kronos_api.telemetry import multiprocess
+
+if TYPE_CHECKING:
+    from kronos_api.server.worker import Worker
+
+CORES_A_WORKER: Final = 4
+"""So many threads of arithmetic still speed each other up."""
+GPU: Final = Path("/dev/nvidiactl")
+MEMORY: Final = Path("/dev/shm")
+
+
+def workers(settings: Settings) -> int:
+    """How many processes serve."""
+    if settings.workers is not None:
+        return settings.workers
+    # Not asked of torch: what has spoken to a GPU cannot be forked any more.
+    if settings.device.startswith("cuda") or (settings.device == "auto" and GPU.exists()):
+        return 1
+    return max(1, usable_cores() // CORES_A_WORKER)
+
+
+def uvicorn_options(settings: Settings) -> dict[str, Any]:
+    """Options of `uvicorn.Config`, the same for all ways to run it."""
+    deadlines = Deadlines(
+        head=settings.header_timeout,
+        body=settings.body_timeout,
+        answer=settings.answer_timeout,
+        idle=settings.keepalive,
+    )
+    return options(deadlines, shutdown_timeout=settings.shutdown_timeout)
+
+
+def gunicorn_options(settings: Settings) -> dict[str, Any]:
+    """Gunicorn's settings."""
+    # Only here, for whoever serves in one process has no use for Gunicorn.
+    from kronos_api.server.worker import Logger, Worker
+
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return {
+        "bind": f"{host}:{settings.port}",
+        "workers": workers(settings),
+        "worker_class": type("KronosWorker", (Worker,), {"OPTIONS": uvicorn_options(settings)}),
+        "worker_connections": settings.concurrency,
+        "max_requests": settings.max_requests,
+        "max_requests_jitter": settings.max_requests_jitter,
+        "timeout": settings.timeout,
+        "graceful_timeout": settings.stop_timeout,
+        "keepalive": round(settings.keepalive),
+        "preload_app": False,
+        # Nothing is written where a file system may be read-only, nor where a disk may be slow.
+        "control_socket_disable": True,
+        "worker_tmp_dir": str(MEMORY) if os.access(MEMORY, os.W_OK) else None,
+        "logger_class": Logger,
+        "child_exit": child_exit,
+    }
+
+
+def child_exit(_arbiter: object, worker: Worker) -> None:
+    """Called by Gunicorn when a worker has ended."""
+    multiprocess.forget(worker.pid)

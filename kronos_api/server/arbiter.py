@@ -1,0 +1,186 @@
+"""The master: keeps workers running, and replaces one only when another has taken its place.
+
+Gunicorn's own master starts all workers at once, tells a worker to stop before its replacement
+serves, and gives up all of them when one cannot start. Here a first worker shows that the service
+can start at all; if it cannot, the master ends with its status. The others follow when it serves,
+and begin to accept connections when they have loaded the model. A worker that has served enough
+requests, or all of them on SIGHUP, are replaced one at a time. Whatever fails from then on is tried
+again, later each time, and leaves those alone that serve.
+"""
+
+from __future__ import annotations
+
+import gc
+import socket
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from signal import SIGTERM
+from typing import Any, Final, cast
+
+import structlog
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter as GunicornArbiter
+from gunicorn.errors import HaltServer
+from starlette.types import ASGIApp
+
+from kronos_api.server.page import Condition, Order
+from kronos_api.server.server import NOT_STARTED
+from kronos_api.server.worker import Worker
+
+LOOK: Final = 0.25
+"""Seconds between two looks at the workers, at most."""
+LONGEST_PAUSE: Final = 60.0
+"""Seconds before another try, at most, when workers cannot start."""
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Arbiter(GunicornArbiter):
+    """Gunicorn's master with a hand for those that serve."""
+
+    # What a worker's end means depends on whether it has served, not on its status: see `_ended`.
+    WORKER_BOOT_ERROR = APP_LOAD_ERROR = -1
+
+    def __init__(self, app: Application) -> None:
+        super().__init__(app)
+        # Gunicorn keeps both in the class.
+        self.LISTENERS = [app.listener]  # type: ignore[list-item, misc]  # it is made to be logged
+        self.WORKERS = {}  # type: ignore[misc]
+        self._stopping = False
+        self._youngest = 0  # of those that ever served: they are numbered as they are made
+        self._failures = 0
+        self._not_before = 0.0
+        self._outdated: set[int] = set()
+
+    @property
+    def _workers(self) -> dict[int, Worker]:
+        return cast(dict[int, Worker], self.WORKERS)
+
+    def start(self) -> None:
+        """Called before the first worker starts."""
+        super().start()
+        # What is there by now stays and is shared: collections in the workers pass over it.
+        gc.freeze()
+
+    def wait_for_signals(self, timeout: float | None = LOOK) -> list[int]:
+        """As Gunicorn's, but not as long."""
+        del timeout
+        return super().wait_for_signals(LOOK)
+
+    def handle_hup(self) -> None:
+        """Replace all workers. Settings stay: they are the environment's, which cannot change."""
+        self._outdated |= set(self._workers)
+
+    def handle_int(self) -> None:
+        """The first Ctrl-C stops as SIGTERM does; a second one, at once."""
+        raise StopIteration
+
+    def handle_usr2(self) -> None:
+        """Gunicorn would start a second master, which could not have the port."""
+        log.warning("SIGUSR2 is ignored: update by starting another instance")
+
+    def spawn_worker(self) -> int:
+        """Start a worker; it need not listen at once if another serves or is about to."""
+        waits = any(not worker.page.order for worker in self._workers.values())
+        kind: Any = self.cfg.worker_class
+        self.worker_class = partial(kind, supervised=True, waits=waits)  # type: ignore[assignment]
+        return super().spawn_worker()
+
+    def kill_worker(self, pid: int, sig: int) -> None:
+        """Send a signal; an order to stop is written down, too, for a worker just being made."""
+        worker = self._workers.get(pid)
+        if worker is not None and sig == SIGTERM and not worker.page.order:
+            worker.page.order = Order.STOP
+        super().kill_worker(pid, sig)
+
+    def stop(self, graceful: bool = True) -> None:
+        """Stop all workers and wait for them."""
+        self._stopping = True
+        log.info("stopping", workers=len(self._workers), graceful=graceful)
+        super().stop(graceful)
+
+    def reap_workers(self) -> None:
+        """Learn which workers have ended."""
+        before = dict(self._workers)
+        super().reap_workers()
+        for pid, worker in before.items():
+            if pid not in self._workers:
+                self._ended(pid, worker)
+
+    def manage_workers(self) -> None:
+        """Start, replace and stop workers, as far as their number and condition ask for it."""
+        workers = sorted(self._workers.values(), key=lambda worker: worker.age)
+        staying = [worker for worker in workers if not worker.page.order]
+        serving = [worker for worker in staying if worker.page.condition is not Condition.STARTING]
+        if serving and serving[-1].age > self._youngest:
+            self._youngest, self._failures = serving[-1].age, 0
+        leaving = [worker for worker in staying if self._is_worn(worker)]
+        wanted = self.num_workers + bool(leaving)
+        if not serving:
+            wanted = 1  # the others follow when this one serves
+        if len(staying) < wanted:
+            if time.monotonic() >= self._not_before:
+                self.spawn_worker()
+            return
+        if len(staying) > self.num_workers:
+            first = leaving[0] if leaving else staying[0]
+            if len([worker for worker in serving if worker is not first]) >= self.num_workers:
+                log.info("worker makes way for another", pid=first.pid)
+                first.page.order = Order.MAKE_WAY
+                self.kill_worker(first.pid, SIGTERM)
+
+    def _is_worn(self, worker: Worker) -> bool:
+        return worker.page.condition is Condition.WORN or worker.pid in self._outdated
+
+    def _ended(self, pid: int, worker: Worker) -> None:
+        """Judge the end of a worker; raises `HaltServer` if there is no use in going on."""
+        self._outdated.discard(pid)
+        if self._stopping or worker.page.order:
+            log.info("worker ended", pid=pid)
+        elif worker.page.condition is not Condition.STARTING:
+            self._youngest = max(self._youngest, worker.age)
+            log.error("worker died", pid=pid)
+        elif not self._youngest:
+            raise HaltServer("the first worker could not start", NOT_STARTED)
+        else:
+            pause = min(2.0**self._failures, LONGEST_PAUSE)
+            self._failures += 1
+            self._not_before = time.monotonic() + pause
+            log.error("worker could not start", pid=pid, next_try_seconds=pause)
+
+
+class Listening(socket.socket):
+    """A socket that Gunicorn logs as an address."""
+
+    def __str__(self) -> str:
+        host, port, *_ = self.getsockname()
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class Application(BaseApplication):
+    """What Gunicorn runs, on a `listener` that it takes over.
+
+    `load` makes the application in each worker; `options` are Gunicorn's settings.
+    """
+
+    def __init__(
+        self, load: Callable[[], ASGIApp], options: Mapping[str, Any], listener: socket.socket
+    ) -> None:
+        self._load = load
+        self._options = options
+        self.listener = Listening(fileno=listener.detach())
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Take over the options."""
+        for name, value in self._options.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> ASGIApp:
+        """Called in each worker."""
+        return self._load()
+
+    def run(self) -> None:
+        """Serve until told to stop; ends with SystemExit."""
+        Arbiter(self).run()

@@ -1,0 +1,174 @@
+"""What runs from start to stop: checkpoints, the predictor that loads them, the limiter."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import math
+import time
+from typing import Any, Final
+
+import structlog
+
+from kronos_api.batching.worker import Engine
+from kronos_api.config import Settings
+from kronos_api.engine.build import build_engine
+from kronos_api.engine.checkpoint import Source, inspect, locate
+from kronos_api.engine.cores import usable_cores
+from kronos_api.engine.sequence import Job
+from kronos_api.errors import StartupError
+from kronos_api.predictor import AsyncPredictor, State
+from kronos_api.ratelimit.build import build_limiter
+from kronos_api.ratelimit.limiter import Limiter
+from kronos_api.schemas.writing import version
+from kronos_api.telemetry import metrics, vitals
+
+LAST_SECOND: Final = 1.0
+"""What the model gets to end, in seconds, even if the time to stop is over."""
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+def rehearse() -> None:
+    """Import what building a network imports, which takes longer than reading its weights.
+
+    Done once before processes are forked, it is done for all of them. No thread is started.
+    """
+    inspect(locate(None, "model", timeout=0), locate(None, "tokenizer", timeout=0))
+
+
+class Checkpoints:
+    """The checkpoints that the settings name."""
+
+    def __init__(self, settings: Settings, workers: int = 1) -> None:
+        self.settings = settings
+        self.workers = workers
+        self.sources: tuple[Source, Source] | None = None
+
+    def find(self) -> None:
+        """Bring model and tokenizer to this machine and check them; raises `StartupError`."""
+        timeout = self.settings.startup_timeout
+        model = locate(self.settings.model_source, "model", timeout=timeout)
+        tokenizer = locate(self.settings.tokenizer_source, "tokenizer", timeout=timeout)
+        inspect(model, tokenizer)
+        self.sources = model, tokenizer
+
+    def load(self) -> Engine[Job, Any]:
+        """The engine that runs them; called in the engine's thread."""
+        settings = self.settings
+        assert self.sources is not None
+        model, tokenizer = self.sources
+        return build_engine(
+            model,
+            tokenizer,
+            device=settings.device,
+            dtype=settings.dtype,
+            max_context=settings.max_context,
+            window_policy=settings.window_policy,
+            torch_threads=settings.torch_threads or max(1, usable_cores() // self.workers),
+        )
+
+
+class Service:
+    """What runs from start to stop."""
+
+    def __init__(
+        self, settings: Settings, predictor: AsyncPredictor | None, workers: int = 1
+    ) -> None:
+        self.settings = settings
+        self.checkpoints = None
+        if predictor is None:
+            self.checkpoints = Checkpoints(settings, workers)
+            predictor = AsyncPredictor(
+                self.checkpoints.load,
+                max_queue=settings.max_queue,
+                inference_timeout=settings.inference_timeout,
+                clip=settings.clip_value,
+                kv_cache_mb=settings.kv_cache_mb,
+            )
+        self.predictor = predictor
+        self.limiter = _limiter(settings, workers) if settings.rate_limit_enabled else None
+        self.ended = True
+        self._stop_by = math.inf
+        self._watches: list[asyncio.Task[None]] = []
+
+    @property
+    def state(self) -> State:
+        """Whether it serves, and if not, why."""
+        return self.predictor.state
+
+    async def start(self) -> None:
+        """Before the port opens: check the checkpoints, start to load them."""
+        if self.checkpoints is not None:
+            try:
+                async with asyncio.timeout(self.settings.startup_timeout):
+                    await asyncio.to_thread(self.checkpoints.find)
+            except TimeoutError:
+                raise StartupError(
+                    "the checkpoints were not found and checked within KRONOS_STARTUP_TIMEOUT"
+                    f" ({self.settings.startup_timeout:g} s)"
+                ) from None
+        if not self.settings.security_enabled:
+            log.warning("security is off: every caller is served")
+        if self.limiter is not None:
+            await self.limiter.start()
+        await self.predictor.start()
+        metrics.begin()
+        for watch in (self._tell_when_ready(), vitals.watch(self.predictor)):
+            self._watches.append(asyncio.create_task(watch))
+
+    def leave(self, seconds: float | None = None) -> None:
+        """Stop soon: readiness says so from now on, whatever is asked meanwhile is answered.
+
+        `stop` will take no longer than `seconds` from now on, by default KRONOS_SHUTDOWN_TIMEOUT,
+        but for the last second. May be called again and at any time, by a signal handler, too.
+        """
+        seconds = self.settings.shutdown_timeout if seconds is None else seconds
+        self._stop_by = min(self._stop_by, time.monotonic() + seconds)
+        self.predictor.leave()
+
+    async def stop(self) -> None:
+        """After the last connection: answer what was accepted, let the model go."""
+        self.leave()
+        left = self._stop_by - time.monotonic()
+        self.ended = await self.predictor.stop(max(left, LAST_SECOND))
+        for watch in self._watches:
+            watch.cancel()
+        if self.limiter is not None:
+            await self.limiter.stop()
+        if self.ended:
+            log.info("model unloaded")
+        else:
+            log.warning("the model did not end in time")
+
+    async def _tell_when_ready(self) -> None:
+        try:
+            await self.predictor.ready()
+        except StartupError as error:
+            log.error("model failed to load", reason=str(error))
+            return
+        # What is loaded stays: a full collection that skips it takes a tenth of the time.
+        gc.freeze()
+        info = self.predictor.info
+        assert info is not None
+        named = {"model": version(info.model), "tokenizer": version(info.tokenizer)}
+        metrics.MODEL_INFO.labels(
+            **named, device=info.device, dtype=info.dtype, demo=str(info.demo).lower()
+        ).set(1)
+        log.info("model ready", **named, device=info.device, dtype=info.dtype, demo=info.demo)
+        if info.device_warning:
+            log.warning(info.device_warning)
+        if info.demo:
+            log.warning("this is the bundled demonstration checkpoint: not for trading")
+
+
+def _limiter(settings: Settings, workers: int) -> Limiter:
+    url = settings.redis_url
+    return build_limiter(
+        per_minute=settings.rate_limit_per_minute,
+        limits=settings.rate_limits or "",
+        redis_url=url.get_secret_value() if url else None,
+        folder=settings.rate_limit_dir,
+        workers=workers,
+        replicas=settings.replicas,
+    )

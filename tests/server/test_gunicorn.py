@@ -1,0 +1,237 @@
+"""Several workers under their master: one goes, and nobody notices."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from kronos_api.engine.checkpoint import BUNDLED
+from kronos_api.server.server import NOT_STARTED
+from tests.processes import Service, services, start_service
+from tests.server.callers import calling
+
+pytestmark = pytest.mark.slow
+
+MANY: dict[str, Any] = {"RATE_LIMIT_PER_MINUTE": "10000000"}
+GUNICORN = (
+    *(sys.executable, "-m", "gunicorn", "-c", "python:kronos_api.gunicorn_conf"),
+    "kronos_api.main:app",
+)
+CALLERS = 8
+
+
+def until(holds: Callable[[], bool], service: Service, seconds: float = 120) -> None:
+    """Wait until `holds()`."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert service.process.poll() is None, service.log.read_text("utf-8")
+        assert time.monotonic() < deadline, service.log.read_text("utf-8")
+        time.sleep(0.05)
+
+
+def in_order(service: Service) -> None:
+    """Nothing went wrong that was told."""
+    text = service.log.read_text("utf-8")
+    assert "Traceback" not in text
+    assert all(line.startswith("{") for line in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({"MODEL_PATH": "/nowhere"}, id="not there"),
+        pytest.param({"DEVICE": "cuda:77"}, id="does not load"),
+    ],
+)
+@pytest.mark.parametrize("plain", [False, True])
+def test_what_cannot_start_ends_at_once(
+    tmp_path: Path, settings: dict[str, Any], plain: bool
+) -> None:
+    command = [sys.executable, "-m", "kronos_api", "serve", *["--plain"] * plain]
+    service = start_service(tmp_path, 3, command, **settings)
+    try:
+        assert service.process.wait(120) == NOT_STARTED
+    finally:
+        service.process.kill()
+    told = [
+        line
+        for line in service.log.read_text("utf-8").splitlines()
+        if "/nowhere" in line or "cuda:77" in line
+    ]
+    assert len(told) == 1
+    assert len(service.lines("Waiting for application startup.")) == 1  # and no second try
+    in_order(service)
+
+
+def test_workers_are_replaced_and_no_request_is_lost(tmp_path: Path) -> None:
+    recycle = {"GUNICORN_MAX_REQUESTS": "50", "GUNICORN_MAX_REQUESTS_JITTER": "20"}
+    with (
+        services(tmp_path, workers=2, **MANY | recycle) as (service,),
+        calling(service.port, CALLERS) as callers,
+    ):
+        until(
+            lambda: callers.total >= 2000 and len(service.lines("stopped")) >= 6,
+            service,
+            seconds=400,
+        )
+    assert callers.failures == []
+    assert set(callers.answers) == {200}
+    assert service.process.returncode == 0
+    replaced = [line for line in service.lines("draining") if line["reason"] == "replaced"]
+    assert len(replaced) >= 6
+    assert callers.last_answers > 0
+    # One at a time, and only when the other had loaded the model.
+    assert len(service.lines("model ready")) >= 2 + len(replaced)
+    in_order(service)
+
+
+def test_on_sighup_all_workers_are_replaced_and_no_request_is_lost(tmp_path: Path) -> None:
+    with services(tmp_path, workers=2, **MANY) as (service,):
+        before = service.workers()
+        with calling(service.port, CALLERS) as callers:
+            service.process.send_signal(signal.SIGHUP)
+            until(lambda: len(service.lines("worker ended")) == 2, service)
+        assert callers.failures == []
+        assert set(callers.answers) == {200}
+        until(lambda: len(service.workers()) == 2, service)
+        assert not before & service.workers()
+    assert service.process.returncode == 0
+    in_order(service)
+
+
+def test_a_worker_that_is_killed_takes_only_its_own_requests_with_it(tmp_path: Path) -> None:
+    with (
+        services(tmp_path, workers=2, **MANY) as (service,),
+        calling(service.port, CALLERS) as callers,
+    ):
+        for kills in (1, 2, 3):
+            os.kill(min(service.workers()), signal.SIGKILL)
+            service.wait_for("worker died", kills)
+            service.wait_for("model ready", 2 + kills)
+            service.wait_for("listening", 2 + kills)
+        asked = callers.total
+        until(lambda: callers.total > asked + 100, service)
+    # A caller has one request at a time, which may have been inside the worker.
+    assert len(callers.failures) <= 3 * CALLERS
+    assert not any("Refused" in failure for failure in callers.failures)
+    assert set(callers.answers) == {200}
+    assert service.process.returncode == 0
+    in_order(service)
+
+
+def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
+    with services(tmp_path, workers=2, GUNICORN_TIMEOUT="5", **MANY) as (service,):
+        hanging = min(service.workers())
+        os.kill(hanging, signal.SIGSTOP)
+        service.wait_for("worker died")
+        service.wait_for("listening", 3)
+        assert hanging not in service.workers()
+        with calling(service.port, 2) as callers:
+            until(lambda: callers.total > 50, service)
+        assert callers.failures == []
+    assert service.process.returncode == 0
+
+
+def test_workers_do_not_outlive_their_master(tmp_path: Path) -> None:
+    with services(tmp_path, workers=2) as (service,):
+        workers = [psutil.Process(pid) for pid in service.workers()]
+        service.process.kill()
+        gone, alive = psutil.wait_procs(workers, timeout=60)
+        assert (len(gone), alive) == (2, [])
+    assert len(service.lines("the master is gone")) == 2
+    assert len(service.lines("stopped")) == 2
+
+
+def test_a_replacement_that_cannot_start_leaves_the_others_alone(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(BUNDLED, checkpoint)
+    settings = MANY | {"MODEL_PATH": str(checkpoint)}
+    with services(tmp_path, workers=2, **settings) as (service,):
+        checkpoint.rename(tmp_path / "away")
+        os.kill(min(service.workers()), signal.SIGKILL)
+        pauses = [
+            line["next_try_seconds"] for line in service.wait_for("worker could not start", 2)
+        ]
+        assert pauses[1] > pauses[0]
+        with calling(service.port, 2) as callers:
+            until(lambda: callers.total > 50, service)
+        assert callers.failures == []
+        (tmp_path / "away").rename(checkpoint)
+        service.wait_for("model ready", 3)
+    assert service.process.returncode == 0
+
+
+def test_gunicorns_own_command_starts_it_too(tmp_path: Path) -> None:
+    """Its own master does not wait for a replacement, but nothing is cut."""
+    recycle = {"GUNICORN_MAX_REQUESTS": "300", "GUNICORN_MAX_REQUESTS_JITTER": "100"}
+    with services(tmp_path, workers=2, command=GUNICORN, **MANY | recycle) as (service,):
+        with calling(service.port, 4) as callers:
+            until(lambda: len(service.lines("stopped")) >= 1, service)
+        assert callers.failures == []
+    assert service.process.returncode == 0
+    assert service.lines("draining")[0]["reason"] == "enough requests"
+    in_order(service)
+
+
+def test_gunicorns_own_command_does_not_start_what_cannot(tmp_path: Path) -> None:
+    service = start_service(tmp_path, 1, GUNICORN, RATE_LIMITS="stram=1/day")
+    try:
+        assert service.process.wait(120) == NOT_STARTED
+    finally:
+        service.process.kill()
+    assert "'stram' is none" in service.log.read_text("utf-8")
+    in_order(service)
+
+
+def test_a_change_of_the_source_is_served(tmp_path: Path) -> None:
+    shutil.copytree(BUNDLED.parents[1], tmp_path / "kronos_api")
+    source = tmp_path / "kronos_api" / "__init__.py"
+    command = [
+        "env",
+        f"--chdir={tmp_path}",
+        sys.executable,
+        "-m",
+        "kronos_api",
+        "serve",
+        "--reload",
+    ]
+    with services(tmp_path, command=command) as (service,):
+        assert service.get("/v1/models")
+        source.write_text(
+            source.read_text("utf-8") + '\nprint(\'{"event": "changed"}\')\n', "utf-8"
+        )
+        service.wait_for("changed")
+        service.wait_for("model ready", 2)
+        assert service.get("/v1/readyz")["status"] == "ok"
+    assert service.process.returncode == 0
+
+
+def test_gunicorns_arguments_are_not_silently_ignored(tmp_path: Path) -> None:
+    with services(tmp_path, GUNICORN_CMD_ARGS="--workers 7") as (service,):
+        assert len(service.workers()) == 1
+    (told,) = [
+        line for line in service.log.read_text("utf-8").splitlines() if "GUNICORN_CMD_ARGS" in line
+    ]
+    assert '"level": "warning"' in told
+
+
+def test_help_names_the_ways_to_serve() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "kronos_api", "serve", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"COLUMNS": "200"},
+    ).stdout
+    assert "--plain" in shown
+    assert "--reload" in shown

@@ -1,0 +1,193 @@
+"""The server's start and stop within this process, and what it and a master tell each other."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import uvicorn
+
+from kronos_api.app import create_app
+from kronos_api.config import Settings
+from kronos_api.errors import StartupError
+from kronos_api.predictor import AsyncPredictor
+from kronos_api.server.options import options
+from kronos_api.server.page import Condition, Order, Page
+from kronos_api.server.protocol import Deadlines
+from kronos_api.server.server import NOT_STARTED, Server
+from tests.fakes import SleepyEngine
+from tests.web import SINGLE, body, encode, predictor_of, until
+
+CONTENT = encode(body())
+HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+READY = b"GET /v1/readyz HTTP/1.1\r\nHost: x\r\n\r\n"
+FORECAST = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (
+    SINGLE.encode(),
+    len(CONTENT),
+    CONTENT,
+)
+DEADLINES = Deadlines(head=30, body=30, answer=30, idle=30)
+
+
+@dataclass
+class Running:
+    """A server on a port, and the task that it is."""
+
+    server: Server
+    port: int
+    task: asyncio.Task[None]
+
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection, which is closed at the end if not before."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self.writers.append(writer)
+        return reader, writer
+
+
+@asynccontextmanager
+async def running(
+    predictor: AsyncPredictor, shutdown_timeout: float = 30, **more: Any
+) -> AsyncIterator[Running]:
+    """A service that is up, if it comes up."""
+    settings = Settings(inference_timeout=10, request_timeout=20, shutdown_timeout=30)
+    config = uvicorn.Config(
+        create_app(settings, predictor=predictor),
+        **options(DEADLINES, shutdown_timeout=shutdown_timeout),
+    )
+    server = Server(config, **more)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        task = asyncio.create_task(server.serve([listener]))
+        await until(lambda: server.started or task.done())
+        service = Running(server, port, task)
+        yield service
+        for writer in service.writers:
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+        server.should_exit = True
+        await task
+
+
+async def ask(link: tuple[asyncio.StreamReader, asyncio.StreamWriter], sent: bytes) -> bytes:
+    """The head of the answer to `sent`, in small letters."""
+    reader, writer = link
+    writer.write(sent)
+    head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)).lower()
+    await reader.readexactly(int(head.partition(b"content-length: ")[2].split()[0]))
+    return head
+
+
+async def test_what_was_sent_behind_a_request_is_answered_before_the_end() -> None:
+    predictor = predictor_of(SleepyEngine(seconds=0.5))
+    async with running(predictor) as service:
+        link = await service.connect()
+        await until(lambda: predictor.state == "ready")
+        link[1].write(FORECAST + FORECAST + HEALTH)
+        await until(lambda: predictor.active > 0)
+        service.server.handle_exit(signal.SIGTERM, None)
+        assert predictor.state == "draining"  # at once
+        heads = [await ask(link, b"") for _ in range(3)]
+        assert all(head.startswith(b"http/1.1 200") for head in heads)
+        assert [b"connection: close" in head for head in heads] == [False, False, True]
+        assert await link[0].read() == b""
+        await asyncio.wait_for(service.task, 20)
+    service.server.end()  # which has nothing to do
+
+
+async def test_beside_others_it_listens_only_when_it_is_ready() -> None:
+    release = threading.Event()
+
+    def load() -> Any:
+        release.wait(20)
+        return SleepyEngine()
+
+    page = Page()
+    async with running(AsyncPredictor(load), page=page, waits=True) as service:
+        with pytest.raises(ConnectionRefusedError):
+            await service.connect()
+        assert page.condition is Condition.STARTING
+        release.set()
+        await until(lambda: page.condition is Condition.READY)
+        assert (await ask(await service.connect(), READY)).startswith(b"http/1.1 200")
+
+
+async def test_who_has_served_enough_asks_to_be_replaced_and_goes_on() -> None:
+    page = Page()
+    async with running(predictor_of(), page=page, lifetime=3) as service:
+        link, another = await service.connect(), await service.connect()
+        for _ in range(3):
+            await ask(link, HEALTH)
+        await until(lambda: page.condition is Condition.WORN)
+        assert b"connection: close" not in await ask(link, HEALTH)
+        page.order = Order.MAKE_WAY
+        with pytest.raises(ConnectionRefusedError):
+            while True:
+                (await service.connect())[1].close()
+                await asyncio.sleep(0.02)
+        # It is this worker that goes, and not the service.
+        last = await ask(another, READY)
+        assert last.startswith(b"http/1.1 200")
+        assert b"connection: close" in last
+        assert b"connection: close" in await ask(link, HEALTH)
+        await asyncio.wait_for(service.task, 20)
+
+
+async def test_an_order_to_stop_holds_before_it_is_up() -> None:
+    page = Page()
+    page.order = Order.STOP
+    async with running(predictor_of(), page=page) as service:
+        await asyncio.wait_for(service.task, 20)
+
+
+async def test_a_model_that_does_not_load_ends_it() -> None:
+    def load() -> Any:
+        raise StartupError("no such device")
+
+    async with running(AsyncPredictor(load)) as service:
+        await asyncio.wait_for(service.task, 20)
+    with pytest.raises(SystemExit) as ended:
+        service.server.end()
+    assert ended.value.code == NOT_STARTED
+
+
+async def test_a_model_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process then ends without the interpreter's help, which would crash."""
+    release = threading.Event()
+
+    def hang() -> None:
+        release.wait(20)
+
+    predictor = predictor_of(SleepyEngine(on_step=hang))
+    async with running(predictor) as service:
+        link = await service.connect()
+        await until(lambda: predictor.state == "ready")
+        link[1].write(FORECAST)
+        await until(lambda: predictor.active > 0)
+        service.server.handle_exit(signal.SIGINT, None)
+        assert not service.server.force_exit
+        service.server.handle_exit(signal.SIGINT, None)
+        await asyncio.wait_for(service.task, 20)
+        assert await link[0].read() == b""
+    statuses: list[int] = []
+    monkeypatch.setattr(os, "_exit", statuses.append)
+    service.server.end()
+    assert statuses == [0]
+    release.set()
+
+
+async def test_the_deaf_hear_nothing() -> None:
+    async with running(predictor_of(), deaf_to=[signal.SIGINT]) as service:
+        service.server.handle_exit(signal.SIGINT, None)
+        assert not service.server.should_exit

@@ -1,0 +1,127 @@
+"""`/metrics` of a service with two workers: whichever answers, it tells of both, whoever dies."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from http.client import HTTPException
+from pathlib import Path
+
+import psutil
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.processes import OPENER, Service, services, start_service
+from tests.telemetry.counting import Sample
+from tests.web import BATCH, body
+
+MODELS: Sample = ("kronos_requests_total", (("route", "/v1/models"), ("status", "200")))
+PATIENCE = 60.0
+
+pytestmark = pytest.mark.slow
+
+
+def scrape(service: Service) -> dict[Sample, float]:
+    with OPENER.open(service.url + "/metrics", timeout=30) as answer:
+        text = answer.read().decode()
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def counted(service: Service) -> dict[Sample, float]:
+    """What must never be lower than before; which of it, their types tell."""
+    with OPENER.open(service.url + "/metrics", timeout=30) as answer:
+        families = list(text_string_to_metric_families(answer.read().decode()))
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in families
+        if family.type in ("counter", "histogram")
+        for sample in family.samples
+    }
+
+
+def told(service: Service, name: str) -> float:
+    return scrape(service).get((name, ()), 0.0)
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < deadline, "it never came to hold"
+        time.sleep(0.1)
+
+
+def until_told(service: Service, name: str, value: float) -> None:
+    until(lambda: told(service, name) == value)
+
+
+def ask(service: Service, times: int) -> int:
+    """How many of so many requests, each on a connection of its own, were answered."""
+    answered = 0
+    for _ in range(times):
+        with suppress(OSError, HTTPException):  # the one that was asked was killed
+            service.get("/v1/models")
+            answered += 1
+    return answered
+
+
+def test_counters_add_up_and_outlive_kills(tmp_path: Path) -> None:
+    folder = tmp_path / "metrics"
+    with services(tmp_path, workers=2, METRICS_DIR=str(folder)) as (service,):
+        assert ask(service, 200) == 200
+        # A request is counted when it has been answered: a moment later.
+        until(lambda: scrape(service).get(MODELS) == 200)
+        answered = 200
+        for deaths in (1, 2, 3):
+            before = counted(service)
+            assert len(before) > 30
+            workers = sorted(service.workers())
+            assert len(workers) == 2
+            victim = psutil.Process(workers[deaths % 2])
+            victim.kill()
+            answered += ask(service, 20)
+            victim.wait(PATIENCE)
+            after = counted(service)
+            lower = {one: (value, after.get(one)) for one, value in before.items()}
+            assert all(after.get(one, -1) >= value for one, value in before.items()), lower
+            until_told(service, "kronos_worker_deaths_total", deaths)
+            until_told(service, "kronos_workers", 2)
+        # Whatever was answered is counted; what was lost with a worker may be.
+        until(lambda: answered <= scrape(service)[MODELS] <= 260)
+        # Those of the master, of the two, and of who came while another had not quite gone.
+        assert 2 <= len(list(folder.rglob("counter_*.db"))) <= 4
+    assert list(folder.iterdir()) == []
+
+
+def test_any_worker_tells_what_all_have_to_do(tmp_path: Path) -> None:
+    settings = {"MAX_WORK": "10000000", "INFERENCE_TIMEOUT": "500"}
+    settings |= {"REQUEST_TIMEOUT": "550", "SHUTDOWN_TIMEOUT": "600"}
+    with services(tmp_path, 1, 2, **settings) as (service,):
+        item = body(60, horizon=512, overrides={"sample_count": 64})
+        content = json.dumps({"items": [item | {"series_id": f"{n}"} for n in range(16)]}).encode()
+        head = f"POST {BATCH} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", service.port), 10) as caller:
+            caller.sendall(head.encode() + content)
+            until(lambda: told(service, "kronos_active_series") > 0)
+            # Connections go to either worker; only one of them has something to do.
+            for _ in range(30):
+                now = scrape(service)
+                assert now["kronos_active_series", ()] > 0
+                assert now["kronos_kv_cache_bytes", ()] > 0
+                assert now["kronos_concurrent_requests", ()] >= 2  # the forecasts, and this
+        until(lambda: told(service, "kronos_active_series") == 0)
+
+
+def test_metrics_kept_nowhere_stop_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    service = start_service(tmp_path, 2, METRICS_DIR=str(tmp_path / "file"))
+    assert service.process.wait(60) == 1
+    *_, line = service.log.read_text("utf-8").splitlines()
+    assert "cannot keep metrics" in line
+    assert "KRONOS_METRICS_DIR" in line

@@ -1,0 +1,67 @@
+"""What the servers are started with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gunicorn.config import Config
+
+from kronos_api import launch
+from kronos_api.config import Settings
+from kronos_api.launch import gunicorn_options, uvicorn_options, workers
+from kronos_api.server.worker import Worker
+
+
+@pytest.mark.parametrize(
+    ("settings", "cores", "gpu", "expected"),
+    [
+        ({}, 1, False, 1),
+        ({}, 2, False, 1),
+        ({}, 8, False, 2),
+        ({}, 15, False, 3),
+        ({}, 16, True, 1),
+        ({"device": "cpu"}, 16, True, 4),
+        ({"device": "cuda:1"}, 16, False, 1),
+        ({"GUNICORN_WORKERS": 3}, 1, True, 3),
+    ],
+)
+def test_how_many_serve(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    settings: dict[str, Any],
+    cores: int,
+    gpu: bool,
+    expected: int,
+) -> None:
+    monkeypatch.setattr(launch, "usable_cores", lambda: cores)
+    monkeypatch.setattr(launch, "GPU", tmp_path if gpu else tmp_path / "none")
+    assert workers(Settings(**settings)) == expected
+
+
+def test_gunicorn_takes_all_options_and_has_the_values_that_operators_know() -> None:
+    config = Config()
+    for name, value in gunicorn_options(Settings()).items():
+        config.set(name, value)
+    assert (config.worker_connections, config.keepalive) == (1000, 5)
+    assert (config.max_requests, config.max_requests_jitter) == (50_000, 5000)
+    assert (config.timeout, config.graceful_timeout) == (120, 85)
+    assert issubclass(config.worker_class, Worker)
+    assert config.worker_class.OPTIONS["server_header"] is False
+    assert config.control_socket_disable
+    assert not config.preload_app
+    assert config.address == [("0.0.0.0", 8000)]
+
+
+def test_an_address_of_the_sixth_version_is_one_for_gunicorn() -> None:
+    config = Config()
+    config.set("bind", gunicorn_options(Settings(host="::1", port=9))["bind"])
+    assert config.address == [("::1", 9)]
+
+
+def test_a_server_gives_requests_the_time_that_settings_give() -> None:
+    settings: dict[str, Any] = {"GUNICORN_KEEPALIVE": 7.5, "shutdown_timeout": 90.5}
+    options = uvicorn_options(Settings(**settings))
+    assert options["http"].keywords["deadlines"].idle == 7.5
+    assert options["timeout_graceful_shutdown"] == 91
