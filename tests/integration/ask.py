@@ -1,0 +1,87 @@
+"""Requests from inside a container: a task as JSON on standard input, answers on standard output.
+
+Run by bare Python, without anything of ours.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+import sys
+import time
+from contextlib import suppress
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from typing import Any
+from urllib.parse import urlsplit
+
+
+def connect(base: str, timeout: float) -> HTTPConnection:
+    """A connection, if need be to a gateway whose certificate nobody vouches for."""
+    place = urlsplit(base)
+    if place.scheme == "http":
+        return HTTPConnection(place.netloc, timeout=timeout)
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return HTTPSConnection(place.netloc, timeout=timeout, context=context)
+
+
+def ask(link: HTTPConnection, request: dict[str, Any]) -> dict[str, Any]:
+    """One request; status 0 with the reason where there is no answer."""
+    body = None if request.get("body") is None else json.dumps(request["body"]).encode()
+    if request.get("size"):
+        body = b" " * request["size"]
+    began = time.monotonic()
+    try:
+        link.putrequest(
+            request.get("method") or ("GET" if body is None else "POST"), request["path"]
+        )
+        for name, value in (request.get("headers") or {}).items():
+            link.putheader(name, value)
+        if body is not None:
+            link.putheader("Content-Type", "application/json")
+            link.putheader("Content-Length", str(len(body)))
+        link.endheaders()
+        if body is not None:
+            # Who refuses a body need not read it; the answer is there all the same.
+            with suppress(OSError):
+                link.send(body)
+        answer = link.getresponse()
+        text = answer.read().decode()
+        status, headers = (
+            answer.status,
+            {name.lower(): value for name, value in answer.getheaders()},
+        )
+    except (OSError, HTTPException) as error:
+        link.close()
+        status, headers, text = 0, {}, repr(error)
+    with suppress(ValueError):
+        text = json.loads(text)
+    seconds = time.monotonic() - began
+    return {"status": status, "headers": headers, "body": text, "seconds": seconds}
+
+
+def until_answered(base: str, timeout: float, request: dict[str, Any]) -> list[dict[str, Any]]:
+    """Answers to a request that is made, over a new connection each time, until it gets its 200.
+
+    Attempts that nobody took are not told.
+    """
+    answers = []
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        answers.append(ask(connect(base, timeout), request))
+        if answers[-1]["status"] == 200:
+            break
+        if answers[-1]["status"] == 0:
+            answers.pop()
+            time.sleep(0.01)
+    return answers
+
+
+task = json.load(sys.stdin)
+if task.get("until_answered"):
+    answers = until_answered(task["base"], task["timeout"], task["asked"][0])
+else:
+    link = connect(task["base"], task["timeout"])
+    answers = [ask(link, request) for request in task["asked"]]
+json.dump(answers, sys.stdout)

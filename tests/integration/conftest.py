@@ -1,0 +1,130 @@
+"""The images, built once for all tests here, and the stack that most of them ask."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import pytest
+
+from tests.integration.rolling import Deployment
+from tests.integration.stack import (
+    Caller,
+    Stack,
+    caller,
+    clean_tree,
+    docker,
+    free_ports,
+    need_engine,
+    run,
+    running,
+    settings_free,
+)
+
+COMMIT: Final = "0123456789ab"
+
+
+class Images(NamedTuple):
+    """Names of the images, and the clean tree that they were built from."""
+
+    production: str
+    plain: str
+    tree: Path
+    said: str
+    """What scripts/build printed."""
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Images]:
+    """Both images as scripts/build makes them from a clean tree."""
+    need_engine()
+    tree = clean_tree(tmp_path_factory.mktemp("clean") / "tree")
+    tag = f"kronos-api:test-{os.getpid()}"
+    names = {"production": tag, "plain": f"{tag}-plain"}
+    said = []
+    for only, image in names.items():
+        command = (tree / "scripts" / "build", "--no-audit", "--only", only, "--tag", image)
+        env = settings_free() | {"GIT_COMMIT": COMMIT}
+        said.append(run(*command, env=env, cwd=tree, timeout=1800))
+    try:
+        yield Images(**names, tree=tree, said="\n".join(said))
+    finally:
+        with suppress(AssertionError):  # in use by a container that a failed test left
+            docker("image", "rm", *names.values())
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a certificate for the gateway."""
+    folder = tmp_path_factory.mktemp("certificate")
+    folder.parent.chmod(0o755)  # for user 101 in the container
+    run("deploy/nginx/self-signed", folder / "tls")
+    return folder / "tls"
+
+
+@pytest.fixture(scope="session")
+def stack(images: Images, certificate: Path) -> Iterator[Stack]:
+    """One replica with Redis behind the gateway; siblings named sibling and busy may call."""
+    https, http = free_ports(2)
+    settings = {
+        "KRONOS_CONTAINER_WHITELIST": "sibling,busy",
+        "KRONOS_TLS_DIR": str(certificate),
+        "KRONOS_HTTPS_PORT": f"127.0.0.1:{https}",
+        "KRONOS_HTTP_PORT": f"127.0.0.1:{http}",
+    }
+    with running(Stack(images.production, settings, profiles=("gateway",))) as up:
+        yield up
+
+
+@pytest.fixture(scope="session")
+def sibling(stack: Stack) -> Iterator[Caller]:
+    """A container on the service's network that may call."""
+    with caller(stack.network, "sibling") as container:
+        yield container
+
+
+@pytest.fixture(scope="session")
+def busy(stack: Stack) -> Iterator[Caller]:
+    """Another, with a quota of its own."""
+    with caller(stack.network, "busy") as container:
+        yield container
+
+
+@pytest.fixture(scope="session")
+def stranger(stack: Stack) -> Iterator[Caller]:
+    """A container on the service's network that may not call."""
+    with caller(stack.network) as container:
+        yield container
+
+
+@pytest.fixture(scope="session")
+def deployment(images: Images, certificate: Path) -> Iterator[Deployment]:
+    """Two replicas of the image `a` behind a gateway, as a first run of deploy.sh leaves them."""
+    repository = f"kronos-rollout-{os.getpid()}"
+    https, http = free_ports(2)
+    settings = {
+        # Callers on this machine come from a bridge's address.
+        "KRONOS_CONTAINER_WHITELIST": "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16",
+        "KRONOS_RATE_LIMIT_PER_MINUTE": "1000000",
+        "KRONOS_TORCH_THREADS": "1",
+        "KRONOS_REPLICAS": "2",
+        "KRONOS_TLS_DIR": str(certificate),
+        "KRONOS_HTTPS_PORT": f"127.0.0.1:{https}",
+        "KRONOS_HTTP_PORT": f"127.0.0.1:{http}",
+    }
+    stack = Stack(f"{repository}:current", settings, profiles=("gateway",))
+    found = Deployment(stack, repository, https)
+    docker("tag", images.production, f"{repository}:a")
+    found.image("b", "LABEL generation=b")
+    try:
+        outcome = found.deploy("--image", f"{repository}:a")
+        assert outcome.status == 0, outcome.said
+        yield found
+    finally:
+        stack.down()
+        with suppress(AssertionError):  # in use by a container that a failed test left
+            listed = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", repository)
+            docker("image", "rm", "--force", *listed.split())

@@ -1,0 +1,57 @@
+"""The service for development: the source is mounted, and a changed line is soon live."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from contextlib import suppress
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+
+from tests.integration.conftest import Images
+from tests.integration.stack import BODY, Stack, docker, free_ports, inspect, running
+from tests.processes import OPENER
+
+pytestmark = [pytest.mark.slow, pytest.mark.docker]
+
+LINE = "Forecasts of candlestick series."
+
+
+def described(url: str) -> str:
+    """What the service says of itself; nothing while it cannot."""
+    with suppress(URLError, OSError), OPENER.open(f"{url}/openapi.json", timeout=5) as answer:
+        return str(json.load(answer)["info"]["description"])
+    return ""
+
+
+def test_a_changed_line_is_live_within_ten_seconds(images: Images, tmp_path: Path) -> None:
+    source = tmp_path / "kronos_api"
+    shutil.copytree(images.tree / "kronos_api", source)
+    tmp_path.chmod(0o755)
+    (port,) = free_ports(1)
+    settings = {
+        "KRONOS_DEV_IMAGE": images.plain,
+        "KRONOS_DEV_PORT": str(port),
+        "KRONOS_SOURCE": str(source),
+    }
+    url = f"http://127.0.0.1:{port}"
+    with running(Stack("", settings, file="docker-compose.dev.yml")) as stack:
+        (container,) = stack.containers()
+        published = inspect(container)["NetworkSettings"]["Ports"]["8000/tcp"]
+        assert [place["HostIp"] for place in published] == ["127.0.0.1"]
+        # Anyone on this machine may ask.
+        with OPENER.open(f"{url}/v1/predict/single", json.dumps(BODY).encode(), 60) as answer:
+            assert answer.status == 200
+        began = time.monotonic()
+        docker("exec", container, "python", "-c", "import kronos_api.main")
+        # Where a mere import takes seconds, this machine is too slow for the bar.
+        bar = max(10.0, 4 * (time.monotonic() - began))
+        changed = source / "app.py"
+        changed.write_text(changed.read_text("utf-8").replace(LINE, "A changed line."))
+        began = time.monotonic()
+        while "A changed line." not in described(url):
+            assert time.monotonic() - began < bar, docker("logs", container)
+            time.sleep(0.1)

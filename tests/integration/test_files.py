@@ -1,0 +1,59 @@
+"""What is said twice, in the files that images and containers are made of, agrees."""
+
+from __future__ import annotations
+
+import re
+
+from kronos_api.config import Settings, variable
+from tests.integration.stack import ROOT
+
+IMAGES = ("Dockerfile", "Dockerfile.production")
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text("utf-8")
+
+
+def only(pattern: str, text: str) -> str:
+    (found,) = re.findall(pattern, text, re.MULTILINE)
+    return str(found)
+
+
+def test_the_images_differ_in_their_last_lines_alone() -> None:
+    parts = [read(name).split("# Here the two files part.\n") for name in IMAGES]
+    heads = [head[head.index("\nFROM ") :] for head, _ in parts]
+    assert heads[0] == heads[1]
+    ends = [end[end.index("\nARG VERSION") :] for _, end in parts]
+    assert ends[0] == ends[1]
+
+
+def test_the_images_have_the_pinned_pytorch() -> None:
+    pinned = only(r"^torch==(\S+) ; sys_platform == \"linux\"$", read("requirements/torch.txt"))
+    for name in IMAGES:
+        assert only(r"^ARG TORCH=(\S+)$", read(name)) == pinned
+    compose = only(r"KRONOS_GPU_TORCH:-([\d.]+)", read("docker-compose.yml"))
+    assert compose == pinned.partition("+")[0]
+
+
+def test_compose_passes_every_setting_on() -> None:
+    settings = {variable(name) for name in Settings.model_fields}
+    # Callers and health checks know address and port; bounds of the plain server are another's.
+    own = {name for name in settings if re.match("KRONOS_(HOST|PORT|LIMIT_.*)$", name)}
+    assert len(own) == 5
+    compose = read("docker-compose.yml")
+    passed = compose[compose.index("x-settings:") : compose.index("x-hardened:")]
+    assert set(re.findall(r"^  (\w+):", passed, re.MULTILINE)) == settings - own
+
+
+def test_the_gateway_allows_what_the_service_does() -> None:
+    settings = Settings()
+    gateway = read("deploy/nginx/nginx.conf")
+    assert float(only(r"client_max_body_size (\d+)m;", gateway)) == settings.max_request_size_mb
+    waits = float(only(r"proxy_read_timeout (\d+)s;", gateway))
+    assert waits > settings.request_timeout
+    grace = [
+        float(each) for each in re.findall(r"stop_grace_period: (\d+)s", read("docker-compose.yml"))
+    ]
+    assert len(grace) == 2
+    assert grace[0] > settings.stop_timeout
+    assert grace[1] > waits

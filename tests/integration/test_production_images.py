@@ -1,0 +1,149 @@
+"""The images by themselves: what they are, and how they start with nothing around them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kronos_api import __version__
+from tests.integration.conftest import COMMIT, Images
+from tests.integration.stack import BODY, ROOT, Caller, container, docker, inspect, until
+
+pytestmark = [pytest.mark.slow, pytest.mark.docker]
+
+SINGLE = "/v1/predict/single"
+# As in docker-compose.yml, and with no network at all.
+ALONE = (
+    "--network=none",
+    "--read-only",
+    "--tmpfs=/tmp",
+    "--cap-drop=ALL",
+    "--security-opt=no-new-privileges:true",
+    "--shm-size=128m",
+)
+
+
+def image(name: str) -> dict[str, Any]:
+    (found,) = json.loads(docker("image", "inspect", name))
+    return dict(found)
+
+
+@contextmanager
+def alone(name: str, *options: str, command: Sequence[str] = ()) -> Iterator[Caller]:
+    """The image in a container that is its own caller."""
+    with container(name, *command, options=[*ALONE, *options]) as started:
+        yield Caller(started, base="http://127.0.0.1:8000")
+
+
+def ready(service: Caller) -> None:
+    def healthy() -> bool:
+        state = inspect(service.container)["State"]
+        assert state["Running"], docker("logs", service.container)
+        return bool(state["Health"]["Status"] == "healthy")
+
+    until(healthy, 180, "healthy")
+
+
+def test_images_are_small_and_say_what_they_are(
+    images: Images, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with capsys.disabled():
+        print(f"\n{images.said}")  # noqa: T201
+    for name in (images.production, images.plain):
+        found = image(name)
+        assert found["Size"] < 2 * 10**9
+        config = found["Config"]
+        labels = config["Labels"]
+        assert labels["org.opencontainers.image.version"] == __version__
+        assert labels["org.opencontainers.image.revision"] == COMMIT
+        assert datetime.fromisoformat(labels["org.opencontainers.image.created"]).tzinfo
+        assert (config["User"], config["WorkingDir"]) == ("10001:10001", "/app")
+        assert config["StopSignal"] == "SIGTERM"
+        assert config["Healthcheck"]["Test"][:2] == ["CMD", "python"]
+        assert list(config["ExposedPorts"]) == ["8000/tcp"]
+    assert image(images.production)["Config"]["Cmd"] == ["kronos-api", "serve"]
+    assert image(images.plain)["Config"]["Cmd"] == ["kronos-api", "serve", "--plain"]
+
+
+def test_the_image_holds_no_tools(images: Images) -> None:
+    look = "command -v pip gcc make; ls -d /source /wheels /requirements; find / -xdev -name pip"
+    script = f"({look}) 2>/dev/null; id -u; id -un"
+    assert docker("run", "--rm", images.production, "sh", "-c", script) == "10001\nkronos"
+
+
+def test_a_change_of_source_leaves_what_is_installed_alone(images: Images, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    shutil.copytree(images.tree, tree)
+    changed = tree / "kronos_api" / "__init__.py"
+    changed.write_text(changed.read_text("utf-8") + "\nCHANGED = True\n")
+    name = f"{images.production}-changed"
+    docker("build", "-f", str(tree / "Dockerfile.production"), "-t", name, str(tree), timeout=600)
+    try:
+        layers = [image(each)["RootFS"]["Layers"] for each in (images.production, name)]
+        different = [old != new for old, new in zip(*layers, strict=True)]
+        # The package; and the working directory, an empty layer that was made on top of it.
+        assert different.count(True) <= 2
+        assert not any(different[:-2])
+    finally:
+        docker("image", "rm", name)
+
+
+def test_without_network_or_volume_from_loading_to_the_end(images: Images) -> None:
+    with alone(images.production) as service:
+        answers = service.ask_until_answered(SINGLE, BODY)
+        assert answers[-1].status == 200, answers
+        # The port opens before the model is there; who asks meanwhile is told to come again.
+        assert {(each.status, each.code) for each in answers[:-1]} == {(503, "MODEL_NOT_READY")}
+        assert all("retry-after" in each.headers for each in answers[:-1])
+        assert answers[-1].body["demo"] is True
+        ready(service)
+        docker("stop", service.container, timeout=150)
+        assert inspect(service.container)["State"]["ExitCode"] == 0
+
+
+def test_a_deadline_of_a_second(images: Images) -> None:
+    settings = {"INFERENCE_TIMEOUT": "0.9", "REQUEST_TIMEOUT": "1", "WINDOW_POLICY": "exact"}
+    options = [part for name in settings for part in ("-e", f"KRONOS_{name}={settings[name]}")]
+    with alone(images.production, *options) as service:
+        ready(service)
+        large = BODY | {"horizon": 512, "overrides": {"sample_count": 64}}
+        answer = service.ask(SINGLE, large)
+        assert (answer.status, answer.code) == (504, "PREDICTION_TIMEOUT")
+
+
+def test_mounted_weights(images: Images, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(ROOT / "kronos_api" / "assets" / "kronos-demo", models)
+    for folder in (models, *models.iterdir()):
+        folder.chmod(0o755)
+    options = ["-v", f"{models}:/models:ro", "-e", "KRONOS_MODEL_PATH=/models"]
+    with alone(images.production, *options) as service:
+        ready(service)
+        assert service.ask("/v1/models").body["model"]["id"] == "/models/model"
+        assert service.ask(SINGLE, BODY).status == 200
+
+
+def test_weights_that_are_not_there_end_it(images: Images) -> None:
+    with alone(images.production, "-e", "KRONOS_MODEL_PATH=/models") as service:
+        until(lambda: not inspect(service.container)["State"]["Running"], 120, "it ended")
+        assert inspect(service.container)["State"]["ExitCode"] == 3
+        assert "/models/model" in docker("logs", service.container)
+
+
+def test_the_plain_image_is_one_process(images: Images) -> None:
+    with alone(images.plain) as service:
+        ready(service)
+        assert service.ask(SINGLE, BODY).status == 200
+        processes = docker("top", service.container, "-o", "pid,args").splitlines()[1:]
+        assert len([line for line in processes if "kronos-api" in line]) == 1
+        environment = dict(line.split("=", 1) for line in image(images.plain)["Config"]["Env"])
+        limits = ("CONCURRENCY", "MAX_REQUESTS", "MAX_REQUESTS_JITTER")
+        values = [environment[f"KRONOS_LIMIT_{name}"] for name in limits]
+        assert values == ["100", "50000", "5000"]

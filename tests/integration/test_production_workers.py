@@ -1,0 +1,129 @@
+"""Workers that come and go inside one container, worn or killed, while callers go on asking."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.integration.conftest import Images
+from tests.integration.rolling import FORECAST
+from tests.integration.stack import Caller, Stack, caller, docker, running
+
+pytestmark = [pytest.mark.slow, pytest.mark.docker]
+
+HAMMER: Final = (Path(__file__).parent / "hammer.py").read_text("utf-8")
+CONNECTIONS: Final = 6
+KILL_EVERY: Final = 5.0
+KILLING: Final = 60.0
+NEVER_LOWER: Final = re.compile(r"^(\S+_(?:total|count|sum|bucket)(?:\{.*\})?) (\S+)$", re.M)
+
+# What is a worker: a child of the container's first process, the master, or of what stands there.
+WORKERS: Final = """
+import json, psutil
+masters = [p for p in psutil.process_iter() if "kronos-api" in " ".join(p.cmdline())]
+pids = {p.pid for p in masters}
+print(json.dumps(sorted(p.pid for p in masters if p.ppid() in pids)))
+"""
+
+
+@pytest.fixture(scope="module")
+def stack(images: Images) -> Iterator[Stack]:
+    """One container of two workers, each of which is worn after 50 requests."""
+    settings = {
+        # By address: on a machine that is busy with all this, DNS may not answer in its time.
+        "KRONOS_CONTAINER_WHITELIST": "10.0.0.0/8",
+        "KRONOS_TRUSTED_PROXIES": "192.0.2.1",
+        "KRONOS_RATE_LIMIT_PER_MINUTE": "1000000",
+        "KRONOS_TORCH_THREADS": "1",
+        "GUNICORN_WORKERS": "2",
+        "GUNICORN_MAX_REQUESTS": "50",
+        "GUNICORN_MAX_REQUESTS_JITTER": "10",
+    }
+    with running(Stack(images.production, settings)) as up:
+        yield up
+
+
+@pytest.fixture(scope="module")
+def sibling(stack: Stack) -> Iterator[Caller]:
+    """A container that may call."""
+    with caller(stack.network, "sibling") as container:
+        yield container
+
+
+def hammer(sibling: Caller, **task: Any) -> dict[str, Any]:
+    """What became of the requests that hammer.py makes."""
+    text = json.dumps(
+        {"host": "kronos-api:8000", "body": FORECAST, "connections": CONNECTIONS} | task
+    )
+    command = ("exec", "-i", sibling.container, "python", "-c", HAMMER)
+    return dict(json.loads(docker(*command, text=text, timeout=900)))
+
+
+def workers(container: str) -> list[int]:
+    """Process ids of the workers, as the container knows them."""
+    return list(json.loads(docker("exec", container, "python", "-c", WORKERS)))
+
+
+def counters(sibling: Caller) -> dict[str, float]:
+    """All that may only grow."""
+    answer = sibling.ask("/metrics")
+    assert answer.status == 200, answer
+    return {name: float(value) for name, value in NEVER_LOWER.findall(str(answer.body))}
+
+
+def test_worn_workers_are_replaced_and_no_request_is_lost(stack: Stack, sibling: Caller) -> None:
+    (container,) = stack.containers()
+    before = set(workers(container))
+    found = hammer(sibling, requests=10_000)
+    assert found["lost"] == []
+    assert found["answers"] == {"200": 10_000}
+    replaced = docker("logs", container).count('"event": "worker makes way for another"')
+    assert replaced >= 4
+    assert not before & set(workers(container))
+    # All that was asked is counted, whoever answered it.
+    asked = sum(
+        value
+        for name, value in counters(sibling).items()
+        if name.startswith("kronos_requests_total") and ("models" in name or "single" in name)
+    )
+    assert asked == 10_000
+
+
+def test_killed_workers_lose_their_own_requests_and_nothing_else(
+    stack: Stack, sibling: Caller
+) -> None:
+    (container,) = stack.containers()
+    found: dict[str, Any] = {}
+    calling = threading.Thread(
+        target=lambda: found.update(hammer(sibling, seconds=KILLING + KILL_EVERY))
+    )
+    calling.start()
+    kills = 0
+    highest = counters(sibling)
+    end = time.monotonic() + KILLING
+    while time.monotonic() < end:
+        pids = workers(container)
+        if pids:
+            docker("exec", container, "sh", "-c", f"kill -9 {pids[kills % len(pids)]} || true")
+            kills += 1
+        again = time.monotonic() + KILL_EVERY
+        while time.monotonic() < again:
+            now = counters(sibling)
+            assert {n: (v, now.get(n)) for n, v in highest.items() if now.get(n, 0) < v} == {}
+            highest = now
+            time.sleep(0.5)
+    calling.join(120)
+    assert kills >= 5
+    # Where both were killed, there is none for a while that has its model.
+    assert set(found["answers"]) <= {"200", "503 MODEL_NOT_READY"}, found["answers"]
+    # Each connection has one request under way at most.
+    assert len(found["lost"]) <= kills * CONNECTIONS, found["lost"]
+    assert found["answers"]["200"] > 10 * len(found["lost"])
+    assert docker("inspect", "--format", "{{.RestartCount}}", container) == "0"
