@@ -1,0 +1,99 @@
+# shellcheck shell=bash
+# What has to hold before anything is changed.
+
+readonly ENGINE_NEEDED=25.0 COMPOSE_NEEDED=2.20 DISK_NEEDED_GB=5 MEMORY_NEEDED_MB=1024
+
+compose() { docker compose "$@"; }
+
+# value NAME: what compose takes for that variable, from the environment or .env; else nothing.
+# It is asked by a compose file of its own, so that we need not read .env by rules like its own.
+value() {
+	local answer
+	# shellcheck disable=SC2016 # compose is to expand it
+	answer=$(printf 'services: {value: {image: "=${%s-}"}}' "$1" |
+		compose --project-directory . --project-name value --file - config --images) || return
+	printf '%s' "${answer#=}"
+}
+
+# at_least VERSION WANTED
+at_least() { [ "$(printf '%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
+
+check_engine() {
+	local version problem
+	command -v docker >/dev/null || die 3 "there is no docker command here"
+	version=$(docker version --format '{{.Server.Version}}' 2>/dev/null) || {
+		problem=$(docker version --format '{{.Server.Version}}' 2>&1 | tail -n 1)
+		die 3 "the Docker engine does not answer: $problem"
+	}
+	at_least "$version" "$ENGINE_NEEDED" ||
+		die 3 "Docker engine $version is too old: $ENGINE_NEEDED or newer is needed"
+	say "Docker engine $version"
+	version=$(compose version --short 2>/dev/null) || die 3 "docker has no compose plugin"
+	at_least "${version#v}" "$COMPOSE_NEEDED" ||
+		die 3 "docker compose $version is too old: $COMPOSE_NEEDED or newer is needed"
+	say "docker compose $version"
+}
+
+# The compose files and .env, as far as they can be judged without the image.
+check_settings_of_compose() {
+	compose config --quiet || die 3 "docker compose does not accept the compose files or .env"
+	project=$(compose config | sed -n 's/^name: *//p')
+	reference=$(value KRONOS_IMAGE)
+	reference=${reference:-kronos-api:current}
+	repository=${reference%:current}
+	[ "$repository" != "$reference" ] ||
+		die 3 "KRONOS_IMAGE=$reference must end in :current, the tag that is moved (see --image)"
+	network=$(value KRONOS_NETWORK)
+	network=${network:-kronos-internal}
+	services=" $(compose config --services | tr '\n' ' ')"
+	[[ $services == *" $service "* ]] || die 3 "the compose files have no service $service"
+	say "settings of project $project"
+}
+
+# Room on the disk for an image more, and memory for a replica more. An engine elsewhere is not
+# asked: its disk and memory cannot be seen from here.
+check_room() {
+	local root free available
+	root=$(docker info --format '{{.DockerRootDir}}')
+	if [ -d "$root" ]; then
+		free=$(($(df -Pk -- "$root" | awk 'NR == 2 {print $4}') / 1024 / 1024))
+		[ "$free" -ge "$DISK_NEEDED_GB" ] ||
+			die 3 "$free GB are free in $root; $DISK_NEEDED_GB GB are needed (docker image prune makes room)"
+		say "$free GB free on the engine's disk"
+		available=$(awk '$1 == "MemAvailable:" {print int($2 / 1024)}' /proc/meminfo 2>/dev/null) || true
+		[ "${available:-$MEMORY_NEEDED_MB}" -ge "$MEMORY_NEEDED_MB" ] ||
+			warn "$available MB of memory are left, and a new replica runs beside the old for a while"
+	fi
+}
+
+# One deployment of a project at a time. The lock is the kernel's: it is gone when we are.
+lock() {
+	local file="${TMPDIR:-/tmp}/kronos-deploy-$project.lock"
+	command -v flock >/dev/null || die 3 "there is no flock command here (util-linux)"
+	# Another user's file is opened as it is: creating one there is what the kernel would refuse.
+	[ -e "$file" ] || (umask 022 && : >"$file") || die 3 "cannot make $file"
+	exec 9<"$file" || die 3 "cannot read $file"
+	flock --nonblock 9 || die 6 "another deployment of project $project is under way"
+}
+
+# The gateway's configuration, certificate and key, as nginx itself judges them.
+check_gateway() {
+	local output
+	[[ $services == *" nginx "* ]] || return 0
+	output=$(compose run --rm --no-deps -T nginx nginx -t </dev/null 2>&1) ||
+		die 3 "nginx does not accept its configuration:$(quoted "$output")"
+	say "configuration and certificate of the gateway"
+}
+
+# The settings and the checkpoint, as the image itself judges them.
+check_service() {
+	local output
+	if [ -z "$target" ]; then
+		say "(settings and checkpoint are checked with the image, once it is built)"
+		return
+	fi
+	output=$(KRONOS_IMAGE=$target compose run --rm --no-deps -T "$service" kronos-api check \
+		</dev/null 2>&1) ||
+		die 3 "the service would not start with these settings:$(quoted "$output")"
+	say "settings and checkpoint: ${output##*$'\n'}"
+}

@@ -1,0 +1,234 @@
+# shellcheck shell=bash
+# From the replicas that run to those that shall run, one by one, and back if a new one fails.
+# Old replicas are stopped but not removed before all new ones do well, so that going back is to
+# start them again, as they were.
+
+phase=before
+kept=() old=() new=() retired=() leftovers=()
+declare -A was=()
+wanted_hash=
+before=
+
+# How many replicas shall run: what was asked for, else the setting, else as many as there are.
+choose_replicas() {
+	local there
+	there=$(ids | wc -l)
+	replicas=${replicas:-$(value KRONOS_REPLICAS)}
+	replicas=${replicas:-$there}
+	if ! [ "$replicas" -gt 0 ] 2>/dev/null; then replicas=1; fi
+	export KRONOS_REPLICAS=$replicas
+	wanted_hash=$(compose config --hash "$service" | awk '{print $2}')
+}
+
+# sort_out: which replicas stay and which go; those that do not run are leftovers. `before` is the
+# image that ran, if that was another.
+sort_out() {
+	local id health its_image
+	for id in $(ids); do
+		its_image=$(about "$id" '{{.Image}}') || continue
+		[ "$its_image" = "$target" ] || before=$its_image
+		health=$(health_of "$id")
+		if [ "$health" = starting ] && up_to_date "$id"; then
+			say "$(name_of "$id") is starting"
+			become_healthy "$id" || true
+			health=$(health_of "$id")
+		fi
+		was[$id]=$health
+		case $health in
+		healthy | starting | unhealthy | unchecked)
+			if [ "$health" = healthy ] && up_to_date "$id" && [ "${#kept[@]}" -lt "$replicas" ]; then
+				kept+=("$id")
+			else
+				old+=("$id")
+			fi
+			;;
+		*) leftovers+=("$id") ;;
+		esac
+	done
+	missing=$((replicas - ${#kept[@]}))
+}
+
+# settled: whether nothing is left to do
+settled() { [ "$missing" -eq 0 ] && [ "${#old[@]}" -eq 0 ]; }
+
+plan() {
+	[ -n "$target" ] || target=none
+	sort_out
+	if settled; then
+		say "nothing to do: $replicas healthy replicas run this image with these settings"
+	else
+		say "would start $missing and stop ${#old[@]}, for $replicas replicas of $named"
+	fi
+}
+
+# start_beside: what the service needs or the compose files add, made anew where it has changed
+start_beside() {
+	local other output others=()
+	for other in $services; do
+		case $other in "$service" | nginx) ;; *) others+=("$other") ;; esac
+	done
+	[ "${#others[@]}" -gt 0 ] || return 0
+	output=$(compose up --detach --no-deps --wait "${others[@]}" 2>&1) ||
+		die 5 "not healthy, and the service was not touched: ${others[*]}$(quoted "$output")"
+	say "healthy: ${others[*]}"
+}
+
+roll_out() {
+	local id running
+	sort_out
+	if settled; then
+		docker tag "$target" "$reference"
+		say "nothing to do: $replicas healthy replicas run this image with these settings"
+		return
+	fi
+	say "$replicas replicas of $named: ${#kept[@]} up to date, $missing to start, ${#old[@]} to stop"
+	phase=rolling
+	make_new
+	running=$((${#kept[@]} + ${#old[@]}))
+	for id in ${new[@]+"${new[@]}"}; do
+		start_new "$id"
+		running=$((running + 1))
+		while [ "$running" -gt "$replicas" ] && [ "${#old[@]}" -gt 0 ]; do retire_one; done
+	done
+	while [ "${#old[@]}" -gt 0 ]; do retire_one; done
+	for id in ${new[@]+"${new[@]}"}; do
+		become_healthy "$id" || fail "$id"
+	done
+	phase=rolled
+	point_tags
+	if [ "${#retired[@]}" -gt 0 ]; then docker rm --force "${retired[@]}" >/dev/null; fi
+	say "$replicas replicas of $named are running"
+}
+
+# make_new: make what is missing, without starting it
+make_new() {
+	local id known
+	if [ "${#leftovers[@]}" -gt 0 ]; then
+		docker rm --force "${leftovers[@]}" >/dev/null
+	fi
+	[ "$missing" -gt 0 ] || return 0
+	known=" $(ids | tr '\n' ' ')"
+	# `up --no-start --no-deps` would do, but makes them with another digest of their settings.
+	as_target create --no-recreate --no-build \
+		--scale "$service=$((${#kept[@]} + ${#old[@]} + missing))" "$service" 2>/dev/null ||
+		die 5 "docker compose could not make the new replicas"
+	for id in $(ids); do
+		[[ $known == *" $id "* ]] || new+=("$id")
+	done
+	[ "${#new[@]}" -eq "$missing" ] ||
+		die 5 "docker compose made ${#new[@]} new replicas instead of $missing"
+}
+
+start_new() {
+	say "$(name_of "$1") starts"
+	hide "$1"
+	docker start "$1" >/dev/null || { problem="could not be started" && fail "$1"; }
+	become_healthy "$1" || fail "$1"
+	pass_smoke "$1" || fail "$1"
+	show "$1"
+	say "$(name_of "$1") is healthy and passes the smoke test"
+}
+
+retire_one() {
+	# Written down first: whoever interrupts us now finds it where it is brought back.
+	retired+=("${old[0]}")
+	old=("${old[@]:1}")
+	retire "${retired[-1]}"
+	running=$((running - 1))
+}
+
+fail() {
+	complain "$(name_of "$1") $problem"
+	last_words "$1" || true
+	failed=$1
+	exit 5
+}
+
+# point_tags: `:current` is what runs, `:previous` what ran before, if that was another
+point_tags() {
+	if [ -n "$before" ]; then docker tag "$before" "$repository:previous"; fi
+	docker tag "$target" "$reference"
+}
+
+# finish: on every way out; an unfinished roll-out is undone
+finish() {
+	local status=$?
+	trap '' HUP INT TERM
+	set +e
+	untag
+	if [ "$phase" = rolling ]; then
+		if [ "$status" -eq 0 ]; then status=5; fi
+		restore || status=7
+	elif [ "$status" -gt 128 ]; then
+		case $phase in
+		before) complain "interrupted; the service was not touched" ;;
+		*) complain "interrupted after all replicas were replaced; run it again for the rest" ;;
+		esac
+	fi
+	exit "$status"
+}
+
+# restore: the old replicas run again before the new ones go; fails where that did not succeed
+restore() {
+	local id status=0
+	phase=undone
+	say "going back to what ran before"
+	if [ -n "${failed:-}" ]; then docker rm --force "$failed" >/dev/null; fi
+	for id in ${retired[@]+"${retired[@]}"}; do
+		# It may be at its end but not ended yet, and only then can be started.
+		docker stop "$id" >/dev/null
+		problem="could not be started"
+		if [ "${was[$id]}" = healthy ]; then hide "$id"; fi
+		if docker start "$id" >/dev/null; then
+			[ "${was[$id]}" = healthy ] || continue
+			become_healthy "$id" && show "$id" && continue
+		fi
+		complain "$(name_of "$id") $problem"
+		status=1
+	done
+	if [ "$status" -ne 0 ]; then
+		complain "what ran before could not be brought back; new replicas that were healthy still run"
+		complain "see docker ps --all, and run ./deploy.sh --image with an image that is known to work"
+		return 1
+	fi
+	for id in ${new[@]+"${new[@]}"}; do
+		if [ "$id" != "${failed:-}" ]; then
+			docker stop "$id" >/dev/null
+			docker rm --force "$id" >/dev/null
+		fi
+	done
+	warn "rolled back: $((${#kept[@]} + ${#old[@]} + ${#retired[@]})) replicas run as before; $reference was not changed"
+}
+
+# start_gateway: nginx runs, with the files that are there now
+start_gateway() {
+	local id newer='seen=/tmp/read-anew; [ -e "$seen" ] || seen=/tmp/nginx.pid'
+	newer+='; find -L /etc/nginx -type f -newer "$seen"'
+	[[ $services == *" nginx "* ]] || return 0
+	compose up --detach --no-deps --wait nginx 2>/dev/null ||
+		die 7 "the service runs, but its gateway did not become healthy: docker compose logs nginx"
+	id=$(compose ps --quiet nginx)
+	if [ -n "$(replaced_mounts "$id")" ]; then
+		# A file that was replaced instead of written to is another file: only a start mounts it.
+		warn "the gateway's configuration was replaced: it starts anew, and refuses calls for a moment"
+		docker restart "$id" >/dev/null
+		become_healthy "$id" || die 7 "the service runs, but its gateway $problem"
+	elif [ -n "$(docker exec "$id" sh -c "$newer")" ]; then
+		docker exec "$id" sh -c 'nginx -s reload && touch /tmp/read-anew' 2>/dev/null ||
+			warn "nginx could not be told to read its configuration anew"
+		say "the gateway reads its configuration and certificate anew"
+	fi
+	say "the gateway is healthy"
+}
+
+# replaced_mounts ID: files that are other ones here than those the container has mounted
+replaced_mounts() {
+	local source target_path
+	local format='{{range .Mounts}}{{if eq .Type "bind"}}{{println .Source .Destination}}{{end}}{{end}}'
+	while read -r source target_path; do
+		if [ -f "$source" ] &&
+			! docker exec "$1" cat "$target_path" 2>/dev/null | cmp -s - "$source"; then
+			printf '%s\n' "$target_path"
+		fi
+	done < <(about "$1" "$format")
+}

@@ -1,0 +1,78 @@
+"""deploy.sh where there is no engine: what it refuses, and how it says so."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "deploy.sh"
+
+
+def deploy(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [SCRIPT, *arguments],
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["staging"], "does not know 'staging'"),
+        (["--replicas"], "--replicas needs a value"),
+        (["--replicas", "0"], "a number from 1 to 999, not '0'"),
+        (["--replicas", "two"], "a number from 1 to 999, not 'two'"),
+        (["--rollback", "--image", "x"], "two ways to name an image"),
+        (["--rollback", "--push", "registry.example"], "pushes what is built here"),
+        (["dev", "--replicas", "2"], "dev takes no option but --dry-run"),
+    ],
+)
+def test_arguments_that_make_no_sense(arguments: list[str], told: str) -> None:
+    outcome = deploy(*arguments)
+    assert (outcome.returncode, outcome.stdout) == (2, "")
+    assert told in outcome.stderr
+    assert len(outcome.stderr.splitlines()) == 1
+
+
+def test_a_time_that_is_none() -> None:
+    outcome = deploy(DEPLOY_TIMEOUT="soon")
+    assert outcome.returncode == 2
+    assert "DEPLOY_TIMEOUT is a number of seconds, not 'soon'" in outcome.stderr
+
+
+def test_help_tells_options_and_every_exit_status() -> None:
+    outcome = deploy("--help")
+    assert outcome.returncode == 0
+    parse = re.search(r"^parse\(\) \{.*?^\}", SCRIPT.read_text("utf-8"), re.M | re.S)
+    assert parse is not None
+    for option in re.findall(r"--[a-z-]{4,}(?=\)| \|)", parse.group()):
+        assert option in outcome.stdout or option == "--help"
+    sources = [SCRIPT, *sorted((ROOT / "deploy" / "lib").glob("*.sh"))]
+    text = "".join(source.read_text("utf-8") for source in sources)
+    used = set(re.findall(r"\b(?:die|exit|status=)\s?([1-9]\d*)\b", text))
+    told = {
+        status
+        for line in re.findall(r"^  ([\d, ]+)  ", outcome.stdout, re.M)
+        for status in line.split(", ")
+    }
+    assert used - {"1"} <= told
+    assert told - {"0"} <= used | {"2"}
+
+
+@pytest.mark.parametrize("mode", ["dev", "prod"])
+def test_without_an_engine_nothing_is_tried(mode: str, tmp_path: Path) -> None:
+    for tool in ("bash", "env", "sed", "dirname"):
+        found = subprocess.run(["which", tool], capture_output=True, text=True, check=True)
+        (tmp_path / tool).symlink_to(found.stdout.strip())
+    outcome = deploy(mode, PATH=str(tmp_path))
+    assert outcome.returncode == 3
+    assert outcome.stderr == "deploy  there is no docker command here\n"
+    assert outcome.stdout == ""
