@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +26,7 @@ from tests.integration.stack import (
     run,
     running,
     settings_free,
+    until,
 )
 
 COMMIT: Final = "0123456789ab"
@@ -128,3 +133,36 @@ def deployment(images: Images, certificate: Path) -> Iterator[Deployment]:
         with suppress(AssertionError):  # in use by a container that a failed test left
             listed = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", repository)
             docker("image", "rm", "--force", *listed.split())
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A registry on the loopback, which engines take for trustworthy."""
+    program = shutil.which("docker-registry")
+    if program is None:
+        pytest.skip("needs docker-registry")
+    folder = tmp_path_factory.mktemp("registry")
+    (port,) = free_ports(1)
+    place = f"127.0.0.1:{port}"
+    settings = {
+        "version": 0.1,
+        "storage": {"filesystem": {"rootdirectory": str(folder / "images")}},
+        "http": {"addr": place},
+    }
+    (folder / "settings.yml").write_text(json.dumps(settings), "utf-8")  # JSON is YAML, too
+    with (
+        (folder / "log").open("wb") as log,
+        subprocess.Popen(
+            [program, "serve", folder / "settings.yml"], stdout=log, stderr=log
+        ) as process,
+    ):
+        try:
+            until(lambda: _listens(port), 60, f"the registry listens: {folder / 'log'}")
+            yield place
+        finally:
+            process.terminate()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -129,6 +130,20 @@ def test_what_cannot_be_pushed_is_not_deployed(deployment: Deployment) -> None:
     assert outcome.status == 4, outcome.said
     assert "127.0.0.1:1 did not take the image" in outcome.said
     assert set(deployment.replicas()) == before
+
+
+def test_what_was_pushed_can_be_deployed_from_there(deployment: Deployment, registry: str) -> None:
+    outcome = deployment.deploy("--push", registry)
+    assert outcome.status == 0, outcome.said
+    (pushed,) = re.findall(r"pushed (\S+)", outcome.said)
+    assert pushed.startswith(f"{registry}/{deployment.repository}:")
+    running = deployment.images()
+    docker("image", "rm", pushed)
+    outcome = deployment.deploy("--image", pushed)
+    assert (outcome.status, "nothing to do" in outcome.said) == (0, True), outcome.said
+    assert deployment.images() == running
+    docker("image", "rm", pushed)
+    assert deployment.deploy("--rollback").status == 0
 
 
 def test_the_image_before_can_be_had_back(deployment: Deployment) -> None:
