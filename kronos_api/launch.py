@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -69,4 +70,5 @@ def gunicorn_options(settings: Settings) -> dict[str, Any]:
 
 def child_exit(_arbiter: object, worker: Worker) -> None:
     """Called by Gunicorn when a worker has ended."""
-    multiprocess.forget(worker.pid)
+    with suppress(OSError):  # every scrape does it, too
+        multiprocess.forget(worker.pid)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
+import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import structlog
@@ -102,7 +105,7 @@ class Service:
         if self.checkpoints is not None:
             try:
                 async with asyncio.timeout(self.settings.startup_timeout):
-                    await asyncio.to_thread(self.checkpoints.find)
+                    await _in_daemon(self.checkpoints.find)
             except TimeoutError:
                 raise StartupError(
                     "the checkpoints were not found and checked within KRONOS_STARTUP_TIMEOUT"
@@ -160,6 +163,31 @@ class Service:
             log.warning(info.device_warning)
         if info.demo:
             log.warning("this is the bundled demonstration checkpoint: not for trading")
+
+
+async def _in_daemon(work: Callable[[], None]) -> None:
+    """Run `work` in a thread that the process does not wait for when it ends.
+
+    A file system that is gone never answers, and nobody could stop such a thread.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def tell(failure: BaseException | None) -> None:
+        if not done.done():
+            done.set_result(None) if failure is None else done.set_exception(failure)
+
+    def run() -> None:
+        failure = None
+        try:
+            work()
+        except Exception as error:
+            failure = error
+        with suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(tell, failure)
+
+    threading.Thread(target=run, name="checkpoints", daemon=True).start()
+    await done
 
 
 def _limiter(settings: Settings, workers: int) -> Limiter:

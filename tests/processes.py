@@ -168,6 +168,6 @@ def services(
             service.process.terminate()
         for service in running:
             try:
-                service.process.wait(30)
+                service.process.wait(120)
             finally:
                 service.process.kill()

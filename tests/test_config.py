@@ -134,8 +134,11 @@ def test_a_bad_value_is_named_with_its_rule(
     [
         ({"INFERENCE_TIMEOUT": "60"}, "KRONOS_INFERENCE_TIMEOUT must be below"),
         ({"REQUEST_TIMEOUT": "75"}, "REQUEST_TIMEOUT must be below KRONOS_SHUTDOWN_TIMEOUT"),
-        ({"GUNICORN_GRACEFUL_TIMEOUT": "75"}, "SHUTDOWN_TIMEOUT must be below GUNICORN_GRACEFUL_"),
-        ({"SHUTDOWN_TIMEOUT": "90", "GUNICORN_GRACEFUL_TIMEOUT": "85"}, "must be below GUNICORN_"),
+        ({"GUNICORN_GRACEFUL_TIMEOUT": "75"}, "SHUTDOWN_TIMEOUT must be 3 below GUNICORN_GRACEFUL"),
+        (
+            {"SHUTDOWN_TIMEOUT": "75", "GUNICORN_GRACEFUL_TIMEOUT": "77"},
+            "must be 3 below GUNICORN_",
+        ),
         ({"MAX_BATCH_ITEMS": "65"}, "KRONOS_MAX_BATCH_ITEMS must be at most KRONOS_MAX_QUEUE"),
         ({"DEFAULT_SAMPLE_COUNT": "65"}, "at most KRONOS_MAX_SAMPLES"),
         ({"MAX_WORK": "119"}, "must be at most KRONOS_MAX_WORK"),

@@ -1,4 +1,4 @@
-"""`kronos-api check`: would the service start as it is set up here?"""
+"""`kronos-api check`: are the settings and the checkpoints good?"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kronos_api.config import load_settings
 
 
 def check() -> None:
-    """Check settings and checkpoints as a start does, without serving. Exit status 1: it would not.
+    """Check settings and checkpoints as a start does, without loading. Exit status 1: they are bad.
 
     Settings are the environment's. A model that is named by hub id is fetched if it is not here.
     """
@@ -25,4 +25,4 @@ def check() -> None:
         checkpoints.find()
         assert checkpoints.sources is not None
         model, tokenizer = checkpoints.sources
-    typer.echo(f"kronos-api: would start with {model.id} and {tokenizer.id}")
+    typer.echo(f"kronos-api: the settings are good, and so are {model.id} and {tokenizer.id}")

@@ -15,6 +15,9 @@ GUNICORN: Final = "GUNICORN_"
 STOP_MARGIN: Final = 10
 """Seconds that Gunicorn gives a worker beyond SHUTDOWN_TIMEOUT, unless told otherwise."""
 
+LAST_STEPS: Final = 3
+"""Seconds that the last steps of a stop may take after SHUTDOWN_TIMEOUT."""
+
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 
 
@@ -56,7 +59,7 @@ class Serving(BaseSettings):
     timeout: int = _known("TIMEOUT", 120, ge=0, le=3600)
     """Seconds without a sign of life after which a worker is killed and replaced; 0: never."""
     graceful_timeout: int | None = _known("GRACEFUL_TIMEOUT", None, ge=1, le=7200)
-    """Seconds a worker has to stop; above SHUTDOWN_TIMEOUT. Unset: 10 more than that."""
+    """Seconds a worker has to stop; 3 above SHUTDOWN_TIMEOUT, or more. Unset: 10 more."""
     keepalive: Seconds = _known("KEEPALIVE", 5)
     """Seconds a connection is kept open for the next request; a proxy should close first."""
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Final, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from kronos_api.config.serving import Serving
+from kronos_api.config.serving import LAST_STEPS, Serving
 from kronos_api.published import tokenizer_of
 from kronos_api.security.whitelist import Whitelist, listed, parse_servers
 
@@ -136,8 +137,8 @@ class Settings(Serving):
                 "KRONOS_REQUEST_TIMEOUT must be below KRONOS_SHUTDOWN_TIMEOUT",
             ),
             (
-                self.shutdown_timeout < self.stop_timeout,
-                "KRONOS_SHUTDOWN_TIMEOUT must be below GUNICORN_GRACEFUL_TIMEOUT",
+                math.ceil(self.shutdown_timeout) + LAST_STEPS <= self.stop_timeout,
+                f"KRONOS_SHUTDOWN_TIMEOUT must be {LAST_STEPS} below GUNICORN_GRACEFUL_TIMEOUT",
             ),
             (
                 self.max_batch_items <= self.max_queue,

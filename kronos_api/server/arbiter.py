@@ -15,7 +15,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from signal import SIGTERM
+from signal import SIGQUIT, SIGTERM
 from typing import Any, Final, cast
 
 import structlog
@@ -90,7 +90,8 @@ class Arbiter(GunicornArbiter):
     def kill_worker(self, pid: int, sig: int) -> None:
         """Send a signal; an order to stop is written down, too, for a worker just being made."""
         worker = self._workers.get(pid)
-        if worker is not None and sig == SIGTERM and not worker.page.order:
+        ends = sig in (SIGTERM, SIGQUIT)
+        if worker is not None and ends and (self._stopping or not worker.page.order):
             worker.page.order = Order.STOP
         super().kill_worker(pid, sig)
 
@@ -116,12 +117,13 @@ class Arbiter(GunicornArbiter):
         if serving and serving[-1].age > self._youngest:
             self._youngest, self._failures = serving[-1].age, 0
         leaving = [worker for worker in staying if self._is_worn(worker)]
-        wanted = self.num_workers + bool(leaving)
+        # One process more at a time: who makes way still has its memory.
+        wanted = self.num_workers + (bool(leaving) and len(staying) == len(workers))
         if not serving:
             wanted = 1  # the others follow when this one serves
         if len(staying) < wanted:
             if time.monotonic() >= self._not_before:
-                self.spawn_worker()
+                self._try_to_spawn()
             return
         if len(staying) > self.num_workers:
             first = leaving[0] if leaving else staying[0]
@@ -129,6 +131,21 @@ class Arbiter(GunicornArbiter):
                 log.info("worker makes way for another", pid=first.pid)
                 first.page.order = Order.MAKE_WAY
                 self.kill_worker(first.pid, SIGTERM)
+
+    def _try_to_spawn(self) -> None:
+        try:
+            self.spawn_worker()
+        except OSError as error:  # the system has no room for a process now
+            if not self._youngest:
+                raise HaltServer(f"no process: {error.strerror}", NOT_STARTED) from None
+            self._put_off("worker could not be made", reason=error.strerror)
+
+    def _put_off(self, event: str, **told: Any) -> None:
+        """Pause before the next try, longer each time."""
+        pause = min(2.0 ** min(self._failures, 10), LONGEST_PAUSE)
+        self._failures += 1
+        self._not_before = time.monotonic() + pause
+        log.error(event, next_try_seconds=pause, **told)
 
     def _is_worn(self, worker: Worker) -> bool:
         return worker.page.condition is Condition.WORN or worker.pid in self._outdated
@@ -144,10 +161,7 @@ class Arbiter(GunicornArbiter):
         elif not self._youngest:
             raise HaltServer("the first worker could not start", NOT_STARTED)
         else:
-            pause = min(2.0**self._failures, LONGEST_PAUSE)
-            self._failures += 1
-            self._not_before = time.monotonic() + pause
-            log.error("worker could not start", pid=pid, next_try_seconds=pause)
+            self._put_off("worker could not start", pid=pid)
 
 
 class Listening(socket.socket):

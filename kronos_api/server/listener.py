@@ -43,12 +43,14 @@ class Listener:
         self._socket.setblocking(False)
         self._shared = shared
         self._protocol = protocol
+        self._listens = False
         self._pause: asyncio.TimerHandle | None = None
         self._arriving: set[asyncio.Task[None]] = set()
 
     def start(self, backlog: int) -> None:
         """Let connections come in, of which `backlog` may wait."""
         self._socket.listen(backlog)
+        self._listens = True
         self._watch()
 
     async def stop(self) -> int:
@@ -60,7 +62,7 @@ class Listener:
             self._pause.cancel()
         asyncio.get_running_loop().remove_reader(self._socket)
         last = 0
-        while self._accept():
+        while self._listens and self._accept():
             last += 1
         # It goes with its last descriptor: until then callers would wait for nobody.
         self._socket.close()

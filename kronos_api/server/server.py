@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Collection, Sequence
 from types import FrameType
-from typing import Any, Final, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 import structlog
 import uvicorn
@@ -78,7 +78,7 @@ class Server(uvicorn.Server):
         self._waits = waits
         self._lifetime = lifetime
         self._deaf_to = deaf_to
-        self._reason = "enough requests"
+        self._reason: str | None = None
         self._service: Service | None = None
         self._listeners: list[Listener] = []
 
@@ -127,6 +127,8 @@ class Server(uvicorn.Server):
         del frame
         if sig in self._deaf_to:
             return
+        if not self.started:
+            self.end_at_once()
         if sig == signal.SIGQUIT or (sig == signal.SIGINT and self.should_exit):
             self.force_exit = True
         if not self.should_exit:
@@ -142,7 +144,7 @@ class Server(uvicorn.Server):
         self._say_so()
         log.info(
             "draining",
-            reason="replaced" if self._page.order is Order.MAKE_WAY else self._reason,
+            reason=self._why(),
             connections=len(self.server_state.connections),
             requests=len(self.server_state.tasks),
         )
@@ -150,8 +152,9 @@ class Server(uvicorn.Server):
         log.info("listener closed", accepted_last=last)
         await self._drain(deadline)
         log.info("connections done", seconds=round(time.monotonic() - began, 3))
-        if self.force_exit and self._service is not None:
-            self._service.leave(0)
+        if self._service is not None:
+            left = 0.0 if self.force_exit else max(0.0, deadline - time.monotonic())
+            self._service.leave(left if math.isfinite(left) else None)
         await self.lifespan.shutdown()
         log.info("stopped", requests=self.server_state.total_requests)
 
@@ -163,6 +166,22 @@ class Server(uvicorn.Server):
             os._exit(NOT_STARTED if self.failed else 0)
         if self.failed:
             sys.exit(NOT_STARTED)
+
+    def end_at_once(self) -> NoReturn:
+        """End the process before it has served: there is nobody to answer.
+
+        What it waits for meanwhile, such as a file system that is gone, may never come.
+        """
+        log.info("stopped before it served")
+        sys.stdout.flush()
+        os._exit(0)
+
+    def _why(self) -> str:
+        """Why it drains."""
+        if self._page.order is Order.MAKE_WAY:
+            return "replaced"
+        told = signal.SIGTERM.name if self._page.order else "enough requests"
+        return self._reason or told
 
     def _protocol(self) -> asyncio.Protocol:
         make: Any = self.config.http_protocol_class

@@ -82,6 +82,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # it has no annotations
         """Give signs of life from the start to the end, and see whether there is a master."""
         while True:
             self.notify()
+            if self.page.order and not server.started:  # told before it could hear
+                server.end_at_once()
             if os.getppid() != self.ppid and not server.should_exit:
                 log.error("the master is gone")
                 server.handle_exit(signal.SIGTERM, None)

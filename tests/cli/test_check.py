@@ -9,10 +9,12 @@ import pytest
 from tests.cli.conftest import Command
 
 
-def test_what_would_start_is_told(command: Command) -> None:
+def test_what_is_good_is_told(command: Command) -> None:
     result = command("check")
     assert result.exit_code == 0, result.output
-    assert result.stdout.splitlines()[-1].startswith("kronos-api: would start with kronos-demo")
+    assert result.stdout.splitlines()[-1].endswith(
+        ": the settings are good, and so are kronos-demo and kronos-demo"
+    )
 
 
 @pytest.mark.parametrize(
@@ -23,7 +25,7 @@ def test_what_would_start_is_told(command: Command) -> None:
         ("KRONOS_RATE_LIMITS", "no-such-route=1/minute", "no-such-route"),
     ],
 )
-def test_what_would_not_is_one_line(
+def test_what_is_not_is_one_line(
     command: Command, monkeypatch: pytest.MonkeyPatch, name: str, value: str, told: str
 ) -> None:
     monkeypatch.setenv(name, value)

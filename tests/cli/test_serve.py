@@ -88,7 +88,7 @@ def test_bad_checkpoint_ends_before_the_port_opens(free: int, tmp_path: Path) ->
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     assert result.returncode == NOT_STARTED
     events = [json.loads(line)["event"] for line in result.stdout.splitlines()]
@@ -109,7 +109,7 @@ def test_service_from_start_to_stop(free: int, tmp_path: Path) -> None:
         try:
             shown = first_forecast(server.pid, variables)
             server.send_signal(signal.SIGTERM)
-            server.wait(timeout=60)
+            server.wait(timeout=120)
         except subprocess.TimeoutExpired:
             pytest.fail(log.read_text())
         finally:
@@ -130,7 +130,7 @@ def test_several_workers_serve_and_stop(tmp_path: Path) -> None:
         assert service.get("/v1/readyz")["model_loaded"]
         (dying, _) = sorted(service.workers())
         os.kill(dying, signal.SIGKILL)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while len(service.lines("model ready")) < 3:  # one that dies is replaced
             assert time.monotonic() < deadline
             time.sleep(0.1)
@@ -154,7 +154,7 @@ def test_what_stops_one_worker_stops_them_all(
 ) -> None:
     service = start_service(tmp_path, 2, **settings)
     try:
-        assert service.process.wait(60) == status
+        assert service.process.wait(120) == status
     finally:
         service.process.kill()
     log = service.log.read_text()
@@ -165,7 +165,7 @@ def test_what_stops_one_worker_stops_them_all(
 
 def first_forecast(pid: int, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "examples" / "first_forecast.py"), str(pid)]
-    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120)
 
 
 def test_first_forecast_leaves_others_alone(taken: int) -> None:

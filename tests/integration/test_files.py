@@ -52,7 +52,8 @@ def test_the_gateway_allows_what_the_service_does() -> None:
     waits = float(only(r"proxy_read_timeout (\d+)s;", gateway))
     assert waits > settings.request_timeout
     grace = [
-        float(each) for each in re.findall(r"stop_grace_period: (\d+)s", read("docker-compose.yml"))
+        float(each)
+        for each in re.findall(r"stop_grace_period: \D*(\d+)s", read("docker-compose.yml"))
     ]
     assert len(grace) == 2
     assert grace[0] > settings.stop_timeout

@@ -123,7 +123,7 @@ def test_what_is_in_flight_is_answered_and_each_step_is_told(service: Service) -
 
 def test_a_connection_that_waits_is_closed_at_its_own_time(tmp_path: Path) -> None:
     """Not at once, for a request may be on its way, and not later than it would be anyway."""
-    patient = PATIENT | {"GUNICORN_KEEPALIVE": "3"}
+    patient = PATIENT | {"GUNICORN_KEEPALIVE": "10"}
     with services(tmp_path, **patient) as (service,), connected(service) as probe:
         service.process.terminate()
         service.wait_for("listener closed")
@@ -132,7 +132,7 @@ def test_a_connection_that_waits_is_closed_at_its_own_time(tmp_path: Path) -> No
         assert probe.sock.recv(1) == b""  # closed, without a word
         assert service.process.wait(60) == 0
         (done,) = service.lines("connections done")
-        assert 1 < done["seconds"] < 30
+        assert 1 < done["seconds"] < 50
 
 
 @pytest.mark.parametrize(("number", "cut"), [(signal.SIGINT, False), (signal.SIGQUIT, True)])
@@ -159,7 +159,7 @@ def test_one_process_ends_after_so_many_requests(tmp_path: Path) -> None:
     limits = {"LIMIT_MAX_REQUESTS": "20", "LIMIT_MAX_REQUESTS_JITTER": "10"}
     with services(tmp_path, command=WAYS["plain"], **PATIENT | limits) as (service,):
         answered = 0
-        with pytest.raises(ConnectionRefusedError):
+        with pytest.raises(ConnectionError):
             while True:
                 # What is accepted is answered.
                 connection = HTTPConnection("127.0.0.1", service.port, timeout=30)
@@ -181,7 +181,7 @@ def test_who_outlives_the_time_to_stop_is_cut(tmp_path: Path) -> None:
 
 
 def test_a_deadline_still_holds_while_the_service_stops(tmp_path: Path) -> None:
-    hasty = PATIENT | {"INFERENCE_TIMEOUT": "1", "REQUEST_TIMEOUT": "2"}
+    hasty = PATIENT | {"INFERENCE_TIMEOUT": "3", "REQUEST_TIMEOUT": "4"}
     answers: list[HTTPResponse] = []
     with services(tmp_path, **hasty) as (service,):
         stop_while_busy(service, answers, LONGER).join(60)
