@@ -56,11 +56,13 @@ RUN groupadd --gid 10001 kronos \
     && python -m compileall -q --invalidation-mode unchecked-hash -x /tests?/ /usr/local/lib
 COPY --from=packages /opt/venv /opt/venv
 COPY --from=application /application/opt/venv /opt/venv
-# Weights that are fetched by name go to HF_HOME; a volume there keeps them.
+# Weights that are fetched by name go to HF_HOME; a volume there keeps them. NumPy computes nothing
+# large here, but would start a thread for each core of the host.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
-    HF_HOME=/tmp/huggingface
+    HF_HOME=/tmp/huggingface \
+    OPENBLAS_NUM_THREADS=1
 WORKDIR /app
 USER 10001:10001
 EXPOSE 8000

@@ -15,8 +15,9 @@
 #   --dry-run         make all checks, and say what would be done
 #
 # The environment and .env are read as compose reads them, COMPOSE_PROJECT_NAME, COMPOSE_FILE and
-# COMPOSE_PROFILES included. DEPLOY_TIMEOUT (300) is how many seconds a new replica has to become
-# healthy. NO_COLOR keeps the output plain, as it is wherever it is not a terminal.
+# COMPOSE_PROFILES included; dev has its own file, and COMPOSE_DEV_PROJECT_NAME (kronos-dev).
+# DEPLOY_TIMEOUT (300) is how many seconds a new replica has to become healthy. NO_COLOR keeps the
+# output plain, as it is wherever it is not a terminal.
 #
 # Exit status:
 #   0  deployed, or nothing was to be done
@@ -26,7 +27,7 @@
 #   5  a new replica failed; what ran before is running
 #   6  another deployment of this project is under way; nothing was changed
 #   7  what ran before did not come back after a failure, or the gateway does not run: look after it
-#   129, 130, 143  interrupted; what ran before is running
+#   129, 130, 141, 143  interrupted; what ran before is running
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 
@@ -100,8 +101,11 @@ prod() {
 }
 
 dev() {
-	local id
-	export COMPOSE_FILE=${COMPOSE_FILE:-docker-compose.dev.yml}
+	local id logs
+	# What .env or the environment say is of production, whose containers dev must not take over.
+	export COMPOSE_FILE=docker-compose.dev.yml
+	export COMPOSE_PROJECT_NAME=${COMPOSE_DEV_PROJECT_NAME:-kronos-dev}
+	logs="docker compose --project-name $COMPOSE_PROJECT_NAME --file $COMPOSE_FILE logs"
 	check_engine
 	compose config --quiet || die 3 "docker compose does not accept $COMPOSE_FILE"
 	if [ -n "$dry_run" ]; then
@@ -109,16 +113,17 @@ dev() {
 		return
 	fi
 	compose up --detach --build --wait --wait-timeout "$DEPLOY_TIMEOUT" ||
-		die 5 "the development stack did not become healthy; docker compose -f $COMPOSE_FILE logs"
+		die 5 "the development stack did not become healthy; $logs"
 	for id in $(compose ps --quiet "$service"); do
 		pass_smoke "$id" || die 5 "the development stack $problem"
 	done
-	say "the development stack is up: docker compose -f $COMPOSE_FILE logs -f shows what it does"
+	say "the development stack is up: $logs -f shows what it does"
 }
 
 parse "$@"
 trap 'exit 129' HUP
 trap 'exit 130' INT
+trap 'exit 141' PIPE
 trap 'exit 143' TERM
 trap finish EXIT
 "$mode"

@@ -25,8 +25,8 @@ def asked(listed: str) -> list[dict[str, Any]] | None:
     options = ["--disable-pip", "--no-deps", "--progress-spinner", "off", "--format", "json"]
     audit = [sys.executable, "-m", "pip_audit", *options, "--requirement", "/tmp/packages"]
     try:
-        subprocess.run([*pip, *here], check=True, capture_output=True, timeout=300)
-        done = subprocess.run(audit, capture_output=True, text=True, timeout=300)
+        subprocess.run([*pip, *here], check=True, capture_output=True, timeout=60)
+        done = subprocess.run(audit, capture_output=True, text=True, timeout=60)
         return list(json.loads(done.stdout)["dependencies"])
     except (subprocess.SubprocessError, ValueError, KeyError):
         return None

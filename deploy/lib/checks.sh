@@ -22,7 +22,7 @@ check_engine() {
 	local version problem
 	command -v docker >/dev/null || die 3 "there is no docker command here"
 	version=$(docker version --format '{{.Server.Version}}' 2>/dev/null) || {
-		problem=$(docker version --format '{{.Server.Version}}' 2>&1 | tail -n 1)
+		problem=$(docker version --format '{{.Server.Version}}' 2>&1 | tail -n 1) || true
 		die 3 "the Docker engine does not answer: $problem"
 	}
 	at_least "$version" "$ENGINE_NEEDED" ||
@@ -32,12 +32,15 @@ check_engine() {
 	at_least "${version#v}" "$COMPOSE_NEEDED" ||
 		die 3 "docker compose $version is too old: $COMPOSE_NEEDED or newer is needed"
 	say "docker compose $version"
+	[ -n "$rollback$image" ] || docker buildx version >/dev/null 2>&1 ||
+		die 3 "docker has no buildx plugin, which it needs to build an image"
 }
 
 # The compose files and .env, as far as they can be judged without the image.
 check_settings_of_compose() {
 	compose config --quiet || die 3 "docker compose does not accept the compose files or .env"
-	project=$(compose config | sed -n 's/^name: *//p')
+	# A name that could be a number or a truth value is in quotes.
+	project=$(compose config | sed -n 's/^name: *"\{0,1\}\([^"]*\)"\{0,1\}$/\1/p')
 	reference=$(value KRONOS_IMAGE)
 	reference=${reference:-kronos-api:current}
 	repository=${reference%:current}

@@ -33,15 +33,17 @@ build() {
 	if [[ $services == *" kronos-api-gpu "* ]]; then
 		scripts/build --cuda --no-audit || die 4 "the image for GPUs was not built; nothing was changed"
 	fi
-	scripts/build --tag "$repository:new" || die 4 "the image was not built; nothing was changed"
+	scripts/build --tag "$repository:new" --no-audit ||
+		die 4 "the image was not built; nothing was changed"
 	target=$(id_of "$repository:new")
 	labels='{{with .Config.Labels}}{{index . "org.opencontainers.image.version"}}'
 	labels+='-{{index . "org.opencontainers.image.revision"}}{{end}}'
 	named=$repository:$(docker image inspect --format "$labels" "$target")
-	docker tag "$target" "$named"
+	docker tag "$target" "$named" || die 4 "the image could not be named $named; nothing was changed"
 	docker image rm --no-prune "$repository:new" >/dev/null
 	if [ -n "$registry" ]; then
-		docker tag "$target" "$registry/$named"
+		docker tag "$target" "$registry/$named" ||
+			die 4 "the image could not be named $registry/$named; nothing was changed"
 		if ! docker push "$registry/$named"; then
 			docker image rm --no-prune "$registry/$named" >/dev/null
 			die 4 "$registry did not take the image; nothing was changed"
@@ -52,14 +54,15 @@ build() {
 
 # as_target COMPOSE-ARGUMENTS...: docker compose, for which `:current` is the image to deploy.
 # Replicas are made by that name, so that their configuration is the one that compose knows; the
-# tag itself moves for good only when all of them run.
+# tag itself moves for good only when all of them run. `output` is what compose said: who took it
+# from a subshell would not know, when interrupted, that the tag is lent.
 as_target() {
 	local before status=0
 	before=$(id_of "$reference")
 	tag_before=${before:-none}
-	docker tag "$target" "$reference"
-	compose "$@" || status=$?
-	untag
+	docker tag "$target" "$reference" || die 4 "the image could not be named $reference"
+	output=$(compose "$@" 2>&1) || status=$?
+	untag || die 4 "$reference could not be given back to the image it named before"
 	return "$status"
 }
 
@@ -68,7 +71,7 @@ untag() {
 	case ${tag_before:-} in
 	'') ;;
 	none) docker image rm --no-prune "$reference" >/dev/null ;;
-	*) docker tag "$tag_before" "$reference" ;;
+	*) docker tag "$tag_before" "$reference" || return ;;
 	esac
 	tag_before=
 }

@@ -65,7 +65,8 @@ show() {
 }
 
 # become_healthy ID: wait for it; `problem` tells why it did not. A container that ends is known
-# at once, by its state or because Docker has started it again.
+# at once, by its state or because Docker has started it again. One that is unhealthy may have been
+# given less time by its health check than by DEPLOY_TIMEOUT, and become healthy yet.
 become_healthy() {
 	local health restarts deadline=$((SECONDS + DEPLOY_TIMEOUT))
 	while true; do
@@ -76,10 +77,10 @@ become_healthy() {
 		removed:*) problem="was removed by someone else" && return 1 ;;
 		exited:* | dead:* | restarting:* | *:[1-9]*) problem="ends instead of serving" && return 1 ;;
 		unchecked:*) problem="has no health check" && return 1 ;;
-		unhealthy:*) problem="is unhealthy" && return 1 ;;
 		esac
 		if [ "$SECONDS" -ge "$deadline" ]; then
 			problem="did not become healthy within $DEPLOY_TIMEOUT s"
+			[ "$health" != unhealthy ] || problem="is unhealthy after $DEPLOY_TIMEOUT s"
 			return 1
 		fi
 		sleep 0.5

@@ -9,10 +9,11 @@ declare -A was=()
 wanted_hash=
 before=
 
-# How many replicas shall run: what was asked for, else the setting, else as many as there are.
+# How many replicas shall run: what was asked for, else the setting, else as many as there are. One
+# that was made and never started is what an interrupted deployment left, and does not count.
 choose_replicas() {
 	local there
-	there=$(ids | wc -l)
+	there=$(ids status=running status=restarting status=paused status=exited | wc -l)
 	replicas=${replicas:-$(value KRONOS_REPLICAS)}
 	replicas=${replicas:-$there}
 	if ! [ "$replicas" -gt 0 ] 2>/dev/null; then replicas=1; fi
@@ -102,7 +103,7 @@ roll_out() {
 
 # make_new: make what is missing, without starting it
 make_new() {
-	local id known
+	local id known output='' status=0
 	if [ "${#leftovers[@]}" -gt 0 ]; then
 		docker rm --force "${leftovers[@]}" >/dev/null
 	fi
@@ -110,11 +111,13 @@ make_new() {
 	known=" $(ids | tr '\n' ' ')"
 	# `up --no-start --no-deps` would do, but makes them with another digest of their settings.
 	as_target create --no-recreate --no-build \
-		--scale "$service=$((${#kept[@]} + ${#old[@]} + missing))" "$service" 2>/dev/null ||
-		die 5 "docker compose could not make the new replicas"
+		--scale "$service=$((${#kept[@]} + ${#old[@]} + missing))" "$service" || status=$?
+	# Also when it failed, so that what it did make is removed.
 	for id in $(ids); do
 		[[ $known == *" $id "* ]] || new+=("$id")
 	done
+	[ "$status" -eq 0 ] ||
+		die 5 "docker compose could not make the new replicas:$(quoted "$output")"
 	[ "${#new[@]}" -eq "$missing" ] ||
 		die 5 "docker compose made ${#new[@]} new replicas instead of $missing"
 }
@@ -153,11 +156,12 @@ point_tags() {
 # finish: on every way out; an unfinished roll-out is undone
 finish() {
 	local status=$?
-	trap '' HUP INT TERM
+	# Nor does it end us that nobody reads any more what we say.
+	trap '' HUP INT PIPE TERM
 	set +e
 	untag
 	if [ "$phase" = rolling ]; then
-		if [ "$status" -eq 0 ]; then status=5; fi
+		if [ "$status" -lt 128 ]; then status=5; fi
 		restore || status=7
 	elif [ "$status" -gt 128 ]; then
 		case $phase in
@@ -202,30 +206,57 @@ restore() {
 
 # start_gateway: nginx runs, with the files that are there now
 start_gateway() {
-	local id newer='seen=/tmp/read-anew; [ -e "$seen" ] || seen=/tmp/nginx.pid'
-	newer+='; find -L /etc/nginx -type f -newer "$seen"'
+	local id earlier output
 	[[ $services == *" nginx "* ]] || return 0
-	compose up --detach --no-deps --wait nginx 2>/dev/null ||
-		die 7 "the service runs, but its gateway did not become healthy: docker compose logs nginx"
+	earlier=$(compose ps --quiet nginx)
+	output=$(compose up --detach --no-deps --wait nginx 2>&1) ||
+		die 7 "the service is well, its gateway is not (docker compose logs nginx):$(quoted "$output")"
 	id=$(compose ps --quiet nginx)
-	if [ -n "$(replaced_mounts "$id")" ]; then
+	if [ "$id" != "$earlier" ]; then
+		has_read "$id" "$(digest_of_files "$id")"
+	elif [ -n "$(replaced_mounts "$id")" ]; then
 		# A file that was replaced instead of written to is another file: only a start mounts it.
 		warn "the gateway's configuration was replaced: it starts anew, and refuses calls for a moment"
 		docker restart "$id" >/dev/null
 		become_healthy "$id" || die 7 "the service runs, but its gateway $problem"
-	elif [ -n "$(docker exec "$id" sh -c "$newer")" ]; then
-		docker exec "$id" sh -c 'nginx -s reload && touch /tmp/read-anew' 2>/dev/null ||
-			warn "nginx could not be told to read its configuration anew"
-		say "the gateway reads its configuration and certificate anew"
+		has_read "$id" "$(digest_of_files "$id")"
+	else
+		reload "$id"
 	fi
 	say "the gateway is healthy"
+}
+
+# digest_of_files ID: of what nginx reads: certificates may be copied with their old times
+digest_of_files() {
+	docker exec "$1" sh -c 'find -L /etc/nginx -type f -exec sha256sum {} + | sort | sha256sum'
+}
+
+# has_read ID DIGEST: write down in the container which files its nginx has read
+has_read() {
+	docker exec "$1" sh -c 'printf "%s\n" "$1" >/tmp/has-read' sh "$2" ||
+		warn "the gateway will read its configuration anew at the next deployment"
+}
+
+# reload ID: nginx reads its files anew if they have changed. If not, it is left alone: it would
+# close the connections that callers keep, and those that use one in that instant lose a request.
+reload() {
+	local digest
+	digest=$(digest_of_files "$1") || digest=unknown
+	[ "$(docker exec "$1" cat /tmp/has-read 2>/dev/null)" != "$digest" ] || return 0
+	if docker exec "$1" nginx -s reload 2>/dev/null; then
+		has_read "$1" "$digest"
+		say "the gateway reads its configuration and certificate anew"
+	else
+		warn "nginx could not be told to read its configuration anew"
+	fi
 }
 
 # replaced_mounts ID: files that are other ones here than those the container has mounted
 replaced_mounts() {
 	local source target_path
-	local format='{{range .Mounts}}{{if eq .Type "bind"}}{{println .Source .Destination}}{{end}}{{end}}'
-	while read -r source target_path; do
+	local format='{{range .Mounts}}{{if eq .Type "bind"}}{{.Source}}{{"\t"}}{{println .Destination}}'
+	format+='{{end}}{{end}}'
+	while IFS=$'\t' read -r source target_path; do
 		if [ -f "$source" ] &&
 			! docker exec "$1" cat "$target_path" 2>/dev/null | cmp -s - "$source"; then
 			printf '%s\n' "$target_path"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -76,3 +77,45 @@ def test_without_an_engine_nothing_is_tried(mode: str, tmp_path: Path) -> None:
     assert outcome.returncode == 3
     assert outcome.stderr == "deploy  there is no docker command here\n"
     assert outcome.stdout == ""
+
+
+@pytest.mark.skipif(shutil.which("docker") is None, reason="needs the docker command")
+@pytest.mark.parametrize("mode", ["dev", "prod"])
+def test_an_engine_that_does_not_answer(mode: str) -> None:
+    outcome = deploy(mode, DOCKER_HOST="unix:///nonexistent")
+    assert (outcome.returncode, outcome.stdout) == (3, "")
+    assert "the Docker engine does not answer: " in outcome.stderr
+
+
+DOCKER = """#!/bin/sh
+case "$*" in
+version*) echo 28.0.0 ;;
+"compose version"*) echo 2.40.0 ;;
+"buildx version") exit "${NO_BUILDX:-0}" ;;
+"compose config"*) echo "$COMPOSE_PROJECT_NAME of $COMPOSE_FILE" ;;
+*) exit 1 ;;
+esac
+"""
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> dict[str, str]:
+    """A docker command that answers what is asked before anything is done."""
+    docker = tmp_path / "docker"
+    docker.write_text(DOCKER)
+    docker.chmod(0o755)
+    return {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+
+
+def test_development_keeps_away_from_production(engine: dict[str, str]) -> None:
+    production = {"COMPOSE_PROJECT_NAME": "kronos", "COMPOSE_FILE": "docker-compose.yml"}
+    for chosen, project in (({}, "kronos-dev"), ({"COMPOSE_DEV_PROJECT_NAME": "mine"}, "mine")):
+        outcome = deploy("dev", "--dry-run", **engine, **production, **chosen)
+        assert outcome.returncode == 0, outcome.stderr
+        assert f"{project} of docker-compose.dev.yml" in outcome.stdout
+
+
+def test_building_needs_buildx(engine: dict[str, str]) -> None:
+    outcome = deploy("dev", "--dry-run", **engine, NO_BUILDX="1")
+    assert outcome.returncode == 3
+    assert "docker has no buildx plugin" in outcome.stderr

@@ -121,6 +121,8 @@ def deployment(images: Images, certificate: Path) -> Iterator[Deployment]:
         "KRONOS_HTTP_PORT": f"127.0.0.1:{http}",
     }
     stack = Stack(f"{repository}:current", settings, profiles=("gateway",))
+    # The gateway by its address: on a busy machine DNS may not answer in its time.
+    stack.env["KRONOS_TRUSTED_PROXIES"] = stack.env["KRONOS_SUBNET"]
     found = Deployment(stack, repository, https)
     docker("tag", images.production, f"{repository}:a")
     found.image("b", "LABEL generation=b")

@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 from urllib.error import URLError
 
@@ -22,7 +23,8 @@ LINE = "Forecasts of candlestick series."
 
 def described(url: str) -> str:
     """What the service says of itself; nothing while it cannot."""
-    with suppress(URLError, OSError), OPENER.open(f"{url}/openapi.json", timeout=5) as answer:
+    gone = (URLError, OSError, HTTPException, ValueError)
+    with suppress(*gone), OPENER.open(f"{url}/openapi.json", timeout=5) as answer:
         return str(json.load(answer)["info"]["description"])
     return ""
 

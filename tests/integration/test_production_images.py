@@ -14,7 +14,7 @@ import pytest
 
 from kronos_api import __version__
 from tests.integration.conftest import COMMIT, Images
-from tests.integration.stack import BODY, ROOT, Caller, container, docker, inspect, until
+from tests.integration.stack import BODY, ROOT, Answer, Caller, container, docker, inspect, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.docker]
 
@@ -96,16 +96,20 @@ def test_a_change_of_source_leaves_what_is_installed_alone(images: Images, tmp_p
 
 
 def test_without_network_or_volume_from_loading_to_the_end(images: Images) -> None:
-    with alone(images.production) as service:
-        answers = service.ask_until_answered(SINGLE, BODY)
-        assert answers[-1].status == 200, answers
-        # The port opens before the model is there; who asks meanwhile is told to come again.
-        assert {(each.status, each.code) for each in answers[:-1]} == {(503, "MODEL_NOT_READY")}
-        assert all("retry-after" in each.headers for each in answers[:-1])
-        assert answers[-1].body["demo"] is True
-        ready(service)
-        docker("stop", service.container, timeout=150)
-        assert inspect(service.container)["State"]["ExitCode"] == 0
+    early: list[Answer] = []
+    for _ in range(5):
+        with alone(images.production) as service:
+            *early, last = service.ask_until_answered(SINGLE, BODY)
+            assert last.status == 200, last
+            assert last.body["demo"] is True
+            ready(service)
+            docker("stop", service.container, timeout=150)
+            assert inspect(service.container)["State"]["ExitCode"] == 0
+        if early:
+            break  # else the small model was there before anybody could ask
+    # The port opens before the model is there; who asks meanwhile is told to come again.
+    assert {(each.status, each.code) for each in early} == {(503, "MODEL_NOT_READY")}
+    assert all("retry-after" in each.headers for each in early)
 
 
 def test_a_deadline_of_a_second(images: Images) -> None:

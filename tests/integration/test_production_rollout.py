@@ -115,9 +115,10 @@ def test_one_at_a_time_and_an_interrupted_one_goes_back(deployment: Deployment) 
         for line in first.stdout:
             if "starts" in line:
                 break
-        second = deployment.deploy("--image", other)
-        assert second.status == 6, second.said
+        second = deployment.start("--image", other)
         outcome = interrupt_when(first, "finishes")
+        said, _ = second.communicate(timeout=600)
+        assert second.returncode == 6, said
     assert outcome.status == 130, outcome.said
     assert "rolled back: 2 replicas" in outcome.said
     assert not calls.failures, (calls.made, calls.failures, outcome.said)
