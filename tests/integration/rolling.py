@@ -120,7 +120,8 @@ class Deployment:
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         """deploy.sh, under way."""
         return subprocess.Popen(
-            [ROOT / "deploy.sh", *arguments],
+            # Who was started in the background ignores SIGINT, and so would what it starts.
+            ["env", "--default-signal=INT", ROOT / "deploy.sh", *arguments],
             env=self.stack.env
             | {"COMPOSE_ENV_FILES": os.devnull, "DEPLOY_TIMEOUT": "240"}
             | variables,
@@ -154,9 +155,8 @@ class Deployment:
         return f"{self.repository}:{tag}"
 
     def other(self) -> str:
-        """The tag of the one of the images `a` and `b` that no replica runs."""
-        (other,) = [tag for tag in ("a", "b") if self.tags()[tag] not in self.images()]
-        return other
+        """The tag of one of the images `a` and `b` that no replica runs."""
+        return next(tag for tag in ("a", "b") if self.tags()[tag] not in self.images())
 
     def replicas(self) -> dict[str, dict[str, Any]]:
         """All that is known of each replica that runs, by id."""
