@@ -94,7 +94,7 @@ async def test_deadline_stops_decoding() -> None:
         started = time.monotonic()
         with pytest.raises(PredictionTimeout):
             await predictor.predict(request(), timeout=0.2)
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 10
         await until(lambda: predictor.active == 0)
     assert engine.runs[0].released
     assert engine.runs[0].steps > 900

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -35,12 +34,10 @@ def test_help_imports_nothing_heavy() -> None:
         "try: kronos_api.cli.main()\n"
         f"finally: print(*(set({HEAVY}) & set(sys.modules)), file=sys.stderr)"
     )
-    began = time.perf_counter()
     result = subprocess.run(
         [sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True
     )
     assert result.stderr.strip() == ""
-    assert time.perf_counter() - began < 10
 
 
 def test_module_is_the_command() -> None:

@@ -124,7 +124,7 @@ async def test_a_worker_that_stops_with_the_lock_holds_up_no_one(tmp_path: Path)
         holder.send_signal(signal.SIGSTOP)
         began = time.monotonic()
         verdicts = [await limiter.take("web", "single") for _ in range(10)]
-        assert time.monotonic() - began < 0.4
+        assert time.monotonic() - began < 2  # one call waited, not ten
         assert [verdict.allowed for verdict in verdicts] == [True] * 5 + [False] * 5
         assert limiter.alone
         holder.kill()

@@ -130,7 +130,7 @@ async def test_one_call_waits_for_a_store_that_stalls() -> None:
         store.stalls = True
         began = time.monotonic()
         assert await passed(limiter, 50) == 50
-        assert BOUND <= time.monotonic() - began < BOUND + 0.15
+        assert BOUND <= time.monotonic() - began < 20 * BOUND
         assert limiter.alone
 
 
@@ -140,7 +140,7 @@ async def test_calls_at_the_same_time_wait_at_the_same_time() -> None:
         store.stalls = True
         began = time.monotonic()
         verdicts = await asyncio.gather(*(limiter.take("web", "single") for _ in range(80)))
-        assert time.monotonic() - began < BOUND + 0.2
+        assert time.monotonic() - began < 20 * BOUND
         assert sum(verdict.allowed for verdict in verdicts) == 50
 
 

@@ -324,12 +324,12 @@ async def test_a_missed_deadline_is_told_in_time_and_counted(path: str) -> None:
     labels = {"endpoint": endpoint}
     before = REGISTRY.get_sample_value("kronos_timeouts_total", labels) or 0
     request = body() if path == SINGLE else {"items": [body()]}
-    engine = SleepyEngine(seconds=5, steps=100)
+    engine = SleepyEngine(seconds=20, steps=100)
     started = time.monotonic()
     async with serving(engine, request_timeout=0.2, inference_timeout=0.1) as client:
         response = await client.post(path, json=request)
     assert (response.status_code, response.json()["error"]["code"]) == (504, "PREDICTION_TIMEOUT")
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
     assert REGISTRY.get_sample_value("kronos_timeouts_total", labels) == before + 1
 
 

@@ -91,4 +91,4 @@ def test_of_too_many_items_one_more_is_given() -> None:
 def test_no_body_takes_long_to_judge(item: bytes) -> None:
     started = time.perf_counter()
     split_items(b'{"items": [' + item + b"]}", longest=2**21, most=MOST)
-    assert time.perf_counter() - started < 1
+    assert time.perf_counter() - started < 10  # the square of a million steps is hours

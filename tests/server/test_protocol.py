@@ -22,6 +22,8 @@ from tests.fakes import SleepyEngine
 from tests.web import SINGLE, body, encode, predictor_of, until
 
 QUICK = Deadlines(head=0.3, body=0.4, answer=0.5, idle=0.6)
+LATE = 5.0
+"""Seconds by which a busy machine may be late; who drips would take far longer."""
 POST = f"POST {SINGLE} HTTP/1.1\r\nHost: x\r\n"
 HEAD = POST + "Content-Length: %d\r\n\r\n"
 CHUNKED = "Transfer-Encoding: chunked\r\n\r\n"
@@ -110,7 +112,7 @@ def slow(waited_for: str) -> float:
 async def test_silence_from_the_start_is_closed() -> None:
     before = slow("head")
     async with service() as address, calling(address) as caller:
-        assert QUICK.head - 0.05 < await caller.closed() < QUICK.head + 1
+        assert QUICK.head - 0.05 < await caller.closed() < QUICK.head + LATE
     assert slow("head") == before + 1
 
 
@@ -121,7 +123,7 @@ async def test_a_slow_head_is_answered_and_closed(drip: bytes) -> None:
         await caller.send("POST / HTTP/1.1\r\nHost: x\r\n")
         caller.drip(drip)
         status, content = await caller.answer()
-        assert time.monotonic() - caller.began < QUICK.head + 1
+        assert time.monotonic() - caller.began < QUICK.head + LATE
     assert (status, content["error"]["code"]) == (408, "REQUEST_TIMEOUT")
     assert slow("head") == before + 1
 
@@ -135,7 +137,7 @@ async def test_a_slow_body_is_answered_and_closed(drip: bytes, chunked: bool) ->
         await caller.send(f"{POST}X-Request-ID: me\r\n{length}\r\n\r\n")
         caller.drip(b"1\r\n \r\n" if chunked and drip else drip)
         status, content = await caller.answer()
-        assert QUICK.body - 0.05 < time.monotonic() - caller.began < QUICK.body + 1
+        assert QUICK.body - 0.05 < time.monotonic() - caller.began < QUICK.body + LATE
     assert (status, content["error"]["code"]) == (408, "REQUEST_TIMEOUT")
     assert content["error"]["request_id"] == "me"
     assert slow("body") == before + 1
@@ -149,9 +151,9 @@ async def test_an_unread_body_cannot_hold_the_connection_after_its_answer() -> N
         head = await caller.reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 405")
         caller.drip(b" ")
-        rest = await asyncio.wait_for(caller.reader.read(), 5)
+        rest = await asyncio.wait_for(caller.reader.read(), LATE)
         assert b"HTTP/1.1" not in rest
-        assert time.monotonic() - caller.began < QUICK.body + 1
+        assert time.monotonic() - caller.began < QUICK.body + LATE
     assert slow("body") == before + 1
 
 
@@ -162,7 +164,7 @@ async def test_an_idle_connection_is_closed_without_a_word() -> None:
             assert await caller.one_answer() == b'{"status":"ok"}'
             await asyncio.sleep(QUICK.head + 0.05)  # the deadline of a head does not run
         caller.began = time.monotonic() - QUICK.head - 0.05
-        assert QUICK.idle - 0.1 < await caller.closed() < QUICK.idle + 1
+        assert QUICK.idle - 0.1 < await caller.closed() < QUICK.idle + LATE
 
 
 async def test_the_second_head_of_a_connection_has_a_deadline() -> None:
@@ -173,7 +175,7 @@ async def test_the_second_head_of_a_connection_has_a_deadline() -> None:
         await caller.send("GET /health")
         caller.drip(b"/")
         status, _ = await caller.answer()
-        assert time.monotonic() - caller.began < QUICK.head + 1
+        assert time.monotonic() - caller.began < QUICK.head + LATE
     assert status == 408
 
 
@@ -233,7 +235,7 @@ async def test_an_answer_that_nobody_takes_is_dropped(path: str) -> None:
         caller.writer.transport.pause_reading()  # type: ignore[attr-defined]
         await caller.send(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")
         while slow("answer") == before:
-            assert time.monotonic() - caller.began < QUICK.answer + 1
+            assert time.monotonic() - caller.began < QUICK.answer + LATE
             await asyncio.sleep(0.02)
     assert slow("answer") == before + 1
 
@@ -287,7 +289,7 @@ async def test_garbage_in_a_body_after_its_answer_gets_no_second_answer() -> Non
     async with service() as address, calling(address) as caller:
         await caller.send("GET /no HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n")
         await caller.send("zz\r\n")
-        received = await asyncio.wait_for(caller.reader.read(), 5)
+        received = await asyncio.wait_for(caller.reader.read(), LATE)
     assert received.count(b"HTTP/1.1") == 1
 
 
