@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from kronos_api.config import Settings
 from kronos_api.engine.cores import usable_cores
 from kronos_api.server.options import options
 from kronos_api.server.protocol import Deadlines
 from kronos_api.telemetry import multiprocess
-
-if TYPE_CHECKING:
-    from kronos_api.server.worker import Worker
 
 CORES_A_WORKER: Final = 4
 """So many threads of arithmetic still speed each other up."""
@@ -68,7 +65,7 @@ def gunicorn_options(settings: Settings) -> dict[str, Any]:
     }
 
 
-def child_exit(_arbiter: object, worker: Worker) -> None:
+def child_exit(_arbiter: object, _worker: object) -> None:
     """Called by Gunicorn when a worker has ended."""
     with suppress(OSError):  # every scrape does it, too
-        multiprocess.forget(worker.pid)
+        multiprocess.forget()

@@ -65,9 +65,8 @@ def prepared() -> Path | None:
     return Path(named) if named else None
 
 
-def forget(pid: int) -> None:
-    """Drop the gauges of process `pid`, which has ended; what it counted stays."""
-    del pid  # its slot is one of those that nobody holds
+def forget() -> None:
+    """Drop the gauges of processes that have ended; what they counted stays."""
     if (folder := prepared()) is not None:
         Slots(folder).clear()
 
