@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import re
 import ssl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from http.client import HTTPConnection
 from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 
 import pytest
 
-from tests.integration.stack import BODY, Caller, Stack
+from tests.integration.stack import BODY, Caller, Stack, caller, docker, inspect, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.docker]
 
 SINGLE = "/v1/predict/single"
 GATEWAY = "https://nginx:8443"
+IMPATIENT = """
+sed 's/proxy_read_timeout 65s/proxy_read_timeout 1s/; s/808/908/; s/8443/9443/;
+     s,/tmp/nginx.pid,/tmp/impatient.pid,' /etc/nginx/nginx.conf > /tmp/impatient.conf
+nginx -c /tmp/impatient.conf
+"""
+"""A second gateway in the same container, on port 9443."""
 
 
 def test_a_forecast_over_tls(sibling: Caller) -> None:
@@ -82,12 +91,37 @@ def test_tls_versions(stack: Stack, version: ssl.TLSVersion) -> None:
         assert answer.status == 200
 
 
-def test_without_a_replica_the_gateway_says_so(stack: Stack, sibling: Caller) -> None:
+@pytest.mark.parametrize("instead", ["nobody", "silence"])
+def test_without_a_replica_the_gateway_says_so(stack: Stack, sibling: Caller, instead: str) -> None:
     stack.compose("stop", "kronos-api")
     try:
-        answer = sibling.of(GATEWAY).ask("/v1/readyz")
+        with _silent(stack) if instead == "silence" else nullcontext():
+            answer = sibling.of(GATEWAY).ask("/v1/readyz")
     finally:
         stack.up()
     assert (answer.status, answer.code) == (503, "SERVICE_UNAVAILABLE")
     assert answer.headers["retry-after"] == "1"
     assert sibling.of(GATEWAY).ask("/v1/readyz").status == 200
+
+
+@contextmanager
+def _silent(stack: Stack) -> Iterator[None]:
+    """Have the service's name stand for an address that answers nothing, as one just left does."""
+    with caller(stack.network, "kronos-api") as machine:
+        process = inspect(machine.container)["State"]["Pid"]
+        run("nsenter", "--net", "--target", str(process), "ip", "link", "set", "eth0", "down")
+        time.sleep(1)  # what nginx remembers of the name
+        yield
+
+
+def test_a_replica_that_says_nothing_is_told_from_none(stack: Stack, sibling: Caller) -> None:
+    (gateway,), (replica,) = stack.containers("nginx"), stack.containers()
+    docker("exec", gateway, "sh", "-ec", IMPATIENT)
+    docker("pause", replica)
+    try:
+        answer = sibling.of("https://nginx:9443").ask("/v1/readyz")
+    finally:
+        docker("unpause", replica)
+    assert (answer.status, answer.code) == (504, "PREDICTION_TIMEOUT")
+    assert "retry-after" not in answer.headers
+    docker("exec", gateway, "nginx", "-c", "/tmp/impatient.conf", "-s", "stop")
