@@ -18,6 +18,7 @@ STAMP_FIELDS = ("minute", "hour", "weekday", "day", "month")
 EPSILON = 1e-5
 """Added to each standard deviation, as the published checkpoints were trained."""
 
+Column = Sequence[float] | NDArray[np.float64]
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
@@ -35,7 +36,7 @@ class Scale:
         return restored
 
 
-def candle_matrix(columns: Mapping[str, Sequence[float] | None]) -> Floats:
+def candle_matrix(columns: Mapping[str, Column | None]) -> Floats:
     """Stack columns into float32 [history, 6] in the order of `FIELDS`.
 
     Without volume, volume and amount are zero; without amount, it is volume times the mean of

@@ -77,7 +77,7 @@ def load(source: str) -> Series:
     values = {
         field: table[columns[field]].to_numpy(np.float64) for field in FIELDS if field in columns
     }
-    series = Series(path.stem, stamps, candle_matrix({k: v.tolist() for k, v in values.items()}))
+    series = Series(path.stem, stamps, candle_matrix(values))
     series = clean(series)
     if len(series) < 2:
         raise ValueError(f"{source}: fewer than two usable candles")

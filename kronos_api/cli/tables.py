@@ -64,9 +64,7 @@ def read_series(path: Path, rows: int) -> Series:
         raise InvalidInput(f"{path}: line {line}: {rule}") from None
     columns = {name: _numbers(table[name]) for name in FIELDS if name in table.columns}
     _check(columns, path, first_line)
-    return Series(
-        candle_matrix({name: column.tolist() for name, column in columns.items()}), parsed
-    )
+    return Series(candle_matrix(columns), parsed)
 
 
 def _numbers(column: pd.Series[str]) -> NDArray[np.float64]:

@@ -32,7 +32,7 @@ def read_candles(candles: Sequence[Candle] | Columns) -> Floats:
         breaches += _computed_amount(values)
     if breaches:
         raise Refusal(breaches)
-    return candle_matrix(columns)
+    return candle_matrix(values)
 
 
 def _by_field(candles: Columns) -> dict[str, Column | None]:

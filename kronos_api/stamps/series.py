@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -32,6 +33,13 @@ _STAMP = re.compile(
 )
 _MICROSECOND = timedelta(microseconds=1)
 _EPOCH: Final = datetime(1970, 1, 1)
+# What each digit of a stamp counts for: year, month, day, hour, minute, second, microsecond.
+_PLACES: Final = np.array(
+    [
+        [10 ** (end - at - 1) if begin <= at < end else 0 for at in range(20)]
+        for begin, end in pairwise((0, 4, 6, 8, 10, 12, 14, 20))
+    ]
+).T
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,37 +113,74 @@ def parse_stamps(texts: Sequence[str], field: str, *, aware: bool | None = None)
     that names `field` for texts that are no stamps, mixed with and without offset, or not
     strictly ascending.
     """
-    walls, zones, breaches = [], [], []
-    offsets: dict[str, timedelta | None] = {}
-    match = None
-    for index, text in enumerate(texts):
-        match = _STAMP.fullmatch(text)
-        wall = None if match is None else _wall(match)
-        if match is None or wall is None:
-            breaches.append(Breach(field, FORM, index))
-            continue
-        zone = match[4] or ""
-        if zone not in offsets:
-            offsets[zone] = _offset(zone)
-        walls.append(wall)
-        zones.append(zone)
-    if breaches:
-        raise Refusal(breaches)
+    last = _STAMP.fullmatch(texts[-1])
+    walls = None if last is None else _alike(texts, last)
+    zones: Sequence[str]
+    if last is None or walls is None:
+        walls, zones = _one_by_one(texts, field)
+    else:
+        zones = [_zone(last)] * len(texts)
 
     expected = bool(zones[0]) if aware is None else aware
     if odd := [index for index, zone in enumerate(zones) if bool(zone) != expected]:
         rule = f"{'with' if expected else 'without'} an offset, as the stamps before it"
         raise Refusal([Breach(field, rule, index) for index in odd])
 
+    offsets = {zone: _offset(zone) for zone in set(zones)}
     shifts = {zone: (offset or timedelta()) // _MICROSECOND for zone, offset in offsets.items()}
-    instants = microseconds(walls) - np.array([shifts[zone] for zone in zones], dtype=np.int64)
+    instants = walls - np.array([shifts[zone] for zone in zones], dtype=np.int64)
     if (disorder := np.flatnonzero(np.diff(instants) <= 0) + 1).size:
         raise Refusal([Breach(field, "after the one before it", int(at)) for at in disorder])
 
-    assert match is not None
-    separator, seconds, fraction, zone = match.groups()
-    style = Style(separator, seconds is not None, len(fraction or ""), zone or "")
-    return Stamps(texts, walls, instants, offsets[zones[-1]], style)
+    assert last is not None
+    separator, seconds, fraction, _ = last.groups()
+    style = Style(separator, seconds is not None, len(fraction or ""), zones[-1])
+    return Stamps(texts, walls.view("M8[us]").tolist(), instants, offsets[zones[-1]], style)
+
+
+def _alike(texts: Sequence[str], last: re.Match[str]) -> Instants | None:
+    """Wall clocks, in microseconds, of texts that differ from the last in digits of time only.
+
+    None if there is one that does not, or that is no stamp: read one by one they tell which.
+    """
+    form = last.string + "\n"
+    joined = ("\n".join(texts) + "\n").encode()
+    if len(joined) != len(texts) * len(form):
+        return None
+    rows = np.frombuffer(joined, np.uint8).reshape(len(texts), len(form))
+    clock = np.array([char.isdigit() for char in form])
+    clock[len(form) - 1 - len(_zone(last)) :] = False
+    digits = rows[:, clock] - np.uint8(ord("0"))
+    if (digits > 9).any() or (rows[:, ~clock] != rows[-1, ~clock]).any():
+        return None
+    numbers = digits[:, : len(_PLACES)] @ _PLACES[: digits.shape[1]]
+    year, month, day, hour, minute, second, micro = numbers.T
+    months = (12 * (year - 1970) + month - 1).view("M8[M]")
+    days = months.astype("M8[D]") + (day - 1).astype("m8[D]")
+    possible = (year >= FIRST_YEAR) & (year <= LAST_YEAR) & (month >= 1) & (month <= 12)
+    # A day that does not exist is one of another month.
+    possible &= (days.astype("M8[M]") == months) & (hour < 24) & (minute < 60) & (second < 60)
+    if not possible.all():
+        return None
+    seconds = ((days.astype(np.int64) * 24 + hour) * 60 + minute) * 60 + second
+    instants: Instants = seconds * 1_000_000 + micro
+    return instants
+
+
+def _one_by_one(texts: Sequence[str], field: str) -> tuple[Instants, list[str]]:
+    """Wall clocks in microseconds, and offsets as written; raises `Refusal`."""
+    walls, zones, breaches = [], [], []
+    for index, text in enumerate(texts):
+        match = _STAMP.fullmatch(text)
+        wall = None if match is None else _wall(match)
+        if match is None or wall is None:
+            breaches.append(Breach(field, FORM, index))
+            continue
+        walls.append(wall)
+        zones.append(_zone(match))
+    if breaches:
+        raise Refusal(breaches)
+    return microseconds(walls), zones
 
 
 def _wall(match: re.Match[str]) -> datetime | None:
@@ -149,6 +194,11 @@ def _wall(match: re.Match[str]) -> datetime | None:
     if match[3]:
         wall = wall.replace(microsecond=int(match[3][:6].ljust(6, "0")))
     return wall
+
+
+def _zone(match: re.Match[str]) -> str:
+    """The offset as written; "" where there is none."""
+    return match[4] or ""
 
 
 def _offset(zone: str) -> timedelta | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -34,6 +36,10 @@ def test_what_is_read(text: str, wall: datetime, offset: int | None) -> None:
     assert stamps.aware == (offset is not None)
     instant = wall - timedelta(minutes=offset or 0) - datetime(1970, 1, 1)
     assert stamps.instants.tolist() == [instant // timedelta(microseconds=1)]
+    # With one of another form they are read one by one.
+    both = parse_stamps([text, "2200-12-31 00:00:00.00000" + "Z" * stamps.aware], "timestamps")
+    assert both.walls[0] == wall
+    assert both.instants[0] == stamps.instants[0]
 
 
 @pytest.mark.parametrize(
@@ -106,3 +112,42 @@ def test_order_is_that_of_instants() -> None:
     with pytest.raises(Refusal) as caught:
         parse_stamps(texts[::-1], "timestamps")
     assert [breach.index for breach in caught.value.breaches] == [1, 2]
+
+
+CLOCKS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dt%H:%M:%S.%f"]
+
+
+@given(
+    st.lists(st.datetimes(datetime(1700, 1, 1), datetime(2200, 12, 31)), min_size=2, unique=True),
+    st.sampled_from(CLOCKS),
+    st.sampled_from(["", "Z", "-0930"]),
+    st.data(),
+)
+def test_many_are_read_as_one(
+    walls: list[datetime], clock: str, zone: str, data: st.DataObject
+) -> None:
+    zone = zone if "%H" in clock else ""
+    texts = sorted({f"{wall:{clock}}{zone}" for wall in walls})
+    stamps = parse_stamps(texts, "timestamps")
+    alone = [parse_stamps([text], "timestamps") for text in texts]
+    assert list(stamps.walls) == [
+        datetime.strptime(text.removesuffix(zone), clock) for text in texts
+    ]
+    assert stamps.instants.tolist() == [one.instants[0] for one in alone]
+    assert (stamps.style, stamps.offset) == (alone[-1].style, alone[-1].offset)
+
+    # One character is another: what is wrong with it, or what it means, is told as of one text.
+    number = data.draw(st.integers(0, len(texts) - 1))
+    at = data.draw(st.integers(0, len(texts[number]) - 1))
+    other = data.draw(st.sampled_from("0123456789-+:.TZ /\n\u0661"))
+    texts[number] = texts[number][:at] + other + texts[number][at + 1 :]
+    try:
+        (wall,) = parse_stamps([texts[number]], "timestamps").walls
+    except Refusal as refused:
+        with pytest.raises(Refusal) as caught:
+            parse_stamps(texts, "timestamps")
+        (breach,) = caught.value.breaches
+        assert breach == replace(refused.breaches[0], index=number)
+    else:
+        with suppress(Refusal):
+            assert parse_stamps(texts, "timestamps").walls[number] == wall
