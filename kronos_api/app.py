@@ -84,7 +84,9 @@ def create_app(
             # nor read from. Probes are exempt even if they are not open to everyone.
             Middleware(Admission, limit=settings.concurrency, exempt=_paths(*probes)),
             Middleware(RateLimit, limiter=limiter, by_items=settings.rate_limit_batch == "items"),
-            Middleware(BodyLimit, limit=settings.max_request_bytes),
+            Middleware(
+                BodyLimit, limit=settings.max_request_bytes, memory=settings.body_memory_mb * 2**20
+            ),
             Middleware(Envelope),
         ],
         exception_handlers={

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -78,3 +80,18 @@ def _walk(job: Job) -> NDArray[np.float32]:
     moves = numbers.normal(0, 0.05, (job.paths, job.horizon, 6)).cumsum(axis=1)
     walk: NDArray[np.float32] = (job.candles[-1] + moves).astype(np.float32)
     return walk
+
+
+@asynccontextmanager
+async def stuck(engine: SleepyEngine) -> AsyncIterator[threading.Event]:
+    """Until the event is set, at the latest at the end, `engine` takes no step."""
+    release = threading.Event()
+
+    def wait() -> None:
+        release.wait(60)
+
+    engine.on_step = wait
+    try:
+        yield release
+    finally:
+        release.set()

@@ -141,6 +141,7 @@ def test_a_bad_value_is_named_with_its_rule(
         ),
         ({"MAX_BATCH_ITEMS": "65"}, "KRONOS_MAX_BATCH_ITEMS must be at most KRONOS_MAX_QUEUE"),
         ({"DEFAULT_SAMPLE_COUNT": "65"}, "at most KRONOS_MAX_SAMPLES"),
+        ({"BODY_MEMORY_MB": "9"}, "MAX_REQUEST_SIZE_MB must be at most KRONOS_BODY_MEMORY_MB"),
         ({"MAX_WORK": "119"}, "must be at most KRONOS_MAX_WORK"),
         ({"DEFAULT_TEMPERATURE": "0.0001"}, "must be 0 or at least 0.001"),
         ({"TOKENIZER_ID": "a/b"}, "KRONOS_TOKENIZER_ID needs KRONOS_MODEL_ID"),

@@ -51,6 +51,8 @@ class Settings(Serving):
 
     max_request_size_mb: float = Field(default=10, gt=0, le=1024, allow_inf_nan=False)
     """Largest request body, in MiB."""
+    body_memory_mb: int = Field(default=256, ge=1, le=1_048_576)
+    """Memory for the bodies of all requests in progress in a worker, in MiB; more are refused."""
     kv_cache_mb: int = Field(default=1024, ge=16, le=1_048_576)
     """Memory for the keys and values of series in the model, in MiB; more series wait."""
     max_queue: int = Field(default=64, ge=1, le=100_000)
@@ -147,6 +149,10 @@ class Settings(Serving):
             (
                 self.default_temperature == 0 or self.default_temperature >= 0.001,
                 "KRONOS_DEFAULT_TEMPERATURE must be 0 or at least 0.001",
+            ),
+            (
+                self.max_request_size_mb <= self.body_memory_mb,
+                "KRONOS_MAX_REQUEST_SIZE_MB must be at most KRONOS_BODY_MEMORY_MB",
             ),
             (
                 self.default_sample_count <= self.max_samples,

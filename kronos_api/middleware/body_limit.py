@@ -1,11 +1,13 @@
-"""Bounds the size of request bodies."""
+"""Bounds the size of request bodies: of each, and of all that are held at once."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kronos_api.errors import RequestTooLarge
+from kronos_api.errors import KronosError, QueueFull, RequestTooLarge
 from kronos_api.middleware.callers import caller_label
 from kronos_api.middleware.envelope import render
 from kronos_api.telemetry import metrics
@@ -20,51 +22,76 @@ class BodyLimit:
     A declared length is checked before a byte is read; the server holds callers to it. A body
     of undeclared length is read here, up to the limit, before the route is called: so it is
     bounded on routes, too, that never read it.
+
+    The bodies of all requests in progress have `memory` bytes; one that finds no room is refused.
     """
 
-    def __init__(self, app: ASGIApp, *, limit: int) -> None:
+    def __init__(self, app: ASGIApp, *, limit: int, memory: int) -> None:
         self.app = app
         self.limit = limit
+        self.memory = memory
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
+        taken = _Taken()
+        try:
+            try:
+                receive = await self._take(taken, Headers(scope=scope), receive)
+            except KronosError as error:
+                await _refuse(error, scope, receive, send)
+            else:
+                await self.app(scope, receive, send)
+        finally:
+            self._held -= taken.bytes
+
+    async def _take(self, taken: _Taken, headers: Headers, receive: Receive) -> Receive:
+        """Take memory for the body and give what it is read with; raises `KronosError`."""
         declared = headers.get("content-length", "")
         # Where chunks come as well, the server goes by the chunks.
         if declared.isdecimal() and "transfer-encoding" not in headers:
-            if len(declared) > MAX_DIGITS or int(declared) > self.limit:
-                await self._refuse(scope, receive, send)
-            else:
-                await self.app(scope, receive, send)
-            return
-        first = await self._read(receive)
-        if first is None:
-            await self._refuse(scope, receive, send)
-            return
-        await self.app(scope, _replay(first, receive), send)
-
-    async def _read(self, receive: Receive) -> Message | None:
-        """The whole body as one message; None if it is too large."""
+            self._add(taken, int(declared) if len(declared) <= MAX_DIGITS else self.limit + 1)
+            return receive
         body = bytearray()
         while True:
             message = await receive()
             if message["type"] != "http.request":
-                return message
-            body += message.get("body", b"")
-            if len(body) > self.limit:
-                return None
+                return _replay(message, receive)
+            piece = message.get("body", b"")
+            self._add(taken, len(piece))
+            body += piece
             if not message.get("more_body", False):
-                return {"type": "http.request", "body": bytes(body), "more_body": False}
+                whole = {"type": "http.request", "body": bytes(body), "more_body": False}
+                return _replay(whole, receive)
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def _add(self, taken: _Taken, size: int) -> None:
+        if taken.bytes + size > self.limit:
+            raise RequestTooLarge(f"The body is larger than {self.limit} bytes.")
+        if self._held + size > self.memory:
+            message = f"Bodies of {self._held} bytes are in progress; this one finds no room."
+            raise QueueFull(message, retry_after=1)
+        taken.bytes += size
+        self._held += size
+
+
+@dataclass(slots=True)
+class _Taken:
+    """How much of the memory for bodies one request has."""
+
+    bytes: int = 0
+
+
+async def _refuse(error: KronosError, scope: Scope, receive: Receive, send: Send) -> None:
+    if isinstance(error, RequestTooLarge):
         metrics.SIZE_REJECTIONS.labels(caller_label(scope)).inc()
-        error = RequestTooLarge(f"The body is larger than {self.limit} bytes.")
-        response = render(error, scope)
-        # What the caller still sends is not read, so nothing can follow on this connection.
-        response.headers["Connection"] = "close"
-        await response(scope, receive, send)
+    else:
+        metrics.ADMISSION_REFUSALS.inc()
+    response = render(error, scope)
+    # What the caller still sends is not read, so nothing can follow on this connection.
+    response.headers["Connection"] = "close"
+    await response(scope, receive, send)
 
 
 def _replay(first: Message, receive: Receive) -> Receive:

@@ -128,7 +128,8 @@ MODEL_INFO = _gauge(
     over_workers="livemax",
 )
 ADMISSION_REFUSALS = _counter(
-    "kronos_admission_refusals", "Requests refused because too many were in progress."
+    "kronos_admission_refusals",
+    "Requests refused because too many, or too large ones, were in progress.",
 )
 WORKERS = _gauge("kronos_workers", "Processes that serve.")
 RESIDENT_MEMORY = _gauge(

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -15,25 +12,10 @@ from kronos_api.app import create_app
 from kronos_api.config import Settings
 from kronos_api.schemas.responses import ErrorResponse
 from kronos_api.telemetry.metrics import REGISTRY
-from tests.fakes import SleepyEngine
+from tests.fakes import SleepyEngine, stuck
 from tests.web import SINGLE, body, listening, predictor_of, serving, until
 
 PROBES = ["/health", "/v1/healthz", "/v1/readyz", "/v1/healthz/detailed", "/metrics", "/v1/metrics"]
-
-
-@asynccontextmanager
-async def stuck(engine: SleepyEngine) -> AsyncIterator[threading.Event]:
-    """Until the event is set, at the latest at the end, `engine` takes no step."""
-    release = threading.Event()
-
-    def wait() -> None:
-        release.wait(60)
-
-    engine.on_step = wait
-    try:
-        yield release
-    finally:
-        release.set()
 
 
 def refused() -> float:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import httpx
 import pytest
 
 from kronos_api.app import create_app
 from kronos_api.config import Settings
 from kronos_api.telemetry.metrics import REGISTRY
+from tests.fakes import SleepyEngine, stuck
 from tests.web import SINGLE, body, encode, listening, predictor_of, serving, until
 
 KIB = 1 / 1024
@@ -121,3 +123,41 @@ async def test_a_caller_that_leaves_within_its_chunks_is_let_go() -> None:
         await until(
             lambda: REGISTRY.get_sample_value("kronos_requests_total", labels) == before + 1
         )
+
+
+async def test_bodies_in_progress_hold_no_more_than_their_memory() -> None:
+    engine = SleepyEngine()
+    predictor = predictor_of(engine)
+    content = encode(body())
+    padded = content + b" " * (600 * 2**10 - len(content))
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for start in range(0, len(padded), 2**16):
+            yield padded[start : start + 2**16]
+
+    settings = Settings(max_request_size_mb=0.75, body_memory_mb=1)
+    async with (
+        listening(create_app(settings, predictor=predictor)) as (host, port),
+        httpx.AsyncClient(base_url=f"http://{host}:{port}", timeout=60) as client,
+        stuck(engine) as release,
+    ):
+        await until(lambda: predictor.state == "ready")
+        for _ in range(3):  # room is given back, also by those that were refused
+            asked = asyncio.create_task(client.post(SINGLE, content=padded))
+            await until(lambda: predictor.active + predictor.queue_depth == 1, 30)
+            for large in (padded, pieces()):
+                answer = await client.post(SINGLE, content=large)
+                assert answer.status_code == 503
+                assert answer.json()["error"]["code"] == "QUEUE_FULL"
+                assert (answer.headers["Retry-After"], answer.headers["Connection"]) == (
+                    "1",
+                    "close",
+                )
+            assert (await client.get("/v1/healthz")).status_code == 200
+            small = asyncio.create_task(client.post(SINGLE, content=content))
+            await until(lambda: predictor.active + predictor.queue_depth == 2, 30)
+            release.set()
+            assert [(await one).status_code for one in (asked, small)] == [200, 200]
+            release.clear()
+        release.set()
+        assert (await client.post(SINGLE, content=pieces())).status_code == 200

@@ -14,7 +14,7 @@ from kronos_api.middleware.request_id import RequestId
 
 
 @pytest.mark.parametrize(
-    "wrap", [AccessLog, Envelope, RequestId, lambda app: BodyLimit(app, limit=0)]
+    "wrap", [AccessLog, Envelope, RequestId, lambda app: BodyLimit(app, limit=0, memory=0)]
 )
 async def test_a_websocket_is_left_alone(wrap: Any) -> None:
     seen: list[Scope] = []
