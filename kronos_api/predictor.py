@@ -29,7 +29,7 @@ from kronos_api.errors import (
     ShuttingDown,
     StartupError,
 )
-from kronos_api.features import Floats, Ints, Scale, normalise, repair
+from kronos_api.features import FIELDS, Floats, Ints, Scale, normalise, repair
 from kronos_api.telemetry import metrics
 
 log = structlog.get_logger(__name__)
@@ -37,7 +37,8 @@ log = structlog.get_logger(__name__)
 State = Literal["loading", "ready", "draining", "failed"]
 
 LEAVE_TO_THREAD = 50_000
-"""Numbers in a forecast's sample paths above which they are aggregated off the event loop."""
+"""Numbers in a request's sample paths, once more for each quantile level, above which they are
+aggregated off the event loop."""
 
 
 class Decoded(RunState, Protocol):
@@ -199,7 +200,8 @@ class AsyncPredictor:
         finally:
             for one in pending:
                 one.ticket.cancelled = True
-        return [await one.forecast(run) for one, run in zip(pending, runs, strict=True)]
+        large = sum(map(_Pending.numbers, pending)) > LEAVE_TO_THREAD
+        return [await one.forecast(run, large) for one, run in zip(pending, runs, strict=True)]
 
     @property
     def _taking(self) -> State:
@@ -268,11 +270,18 @@ class _Pending:
         else:
             self.outcome.set_result(outcome)
 
-    async def forecast(self, run: Decoded) -> Forecast:
-        """Aggregate the sample paths of an ended run."""
+    def numbers(self) -> int:
+        """Numbers that aggregating goes through."""
+        one = self.request
+        return (
+            one.sample_count * len(one.future_stamps) * len(FIELDS) * (1 + len(one.quantile_levels))
+        )
+
+    async def forecast(self, run: Decoded, large: bool) -> Forecast:
+        """Aggregate the sample paths of an ended run, in a thread if the request is `large`."""
         assert run.values is not None
         aggregate = _aggregate
-        if run.values.size > LEAVE_TO_THREAD:
+        if large:
             mean, quantiles, samples, repaired = await asyncio.to_thread(
                 aggregate, run.values, self.scale, self.request
             )

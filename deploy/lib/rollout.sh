@@ -9,16 +9,24 @@ declare -A was=()
 wanted_hash=
 before=
 
-# How many replicas shall run: what was asked for, else the setting, else as many as there are. One
-# that was made and never started is what an interrupted deployment left, and does not count.
+# How many replicas shall run: what was asked for, else the setting, else as many as the oldest one
+# was told, else as many as there are. A deployment that was killed leaves old ones that have ended
+# beside new ones that run: counted, they would be more with each.
 choose_replicas() {
 	local there
-	there=$(ids status=running status=restarting status=paused status=exited | wc -l)
+	there=$(ids status=running status=restarting status=paused status=exited)
 	replicas=${replicas:-$(value KRONOS_REPLICAS)}
-	replicas=${replicas:-$there}
+	replicas=${replicas:-$(told "$there")}
+	replicas=${replicas:-$(wc -w <<<"$there")}
 	if ! [ "$replicas" -gt 0 ] 2>/dev/null; then replicas=1; fi
 	export KRONOS_REPLICAS=$replicas
 	wanted_hash=$(compose config --hash "$service" | awk '{print $2}')
+}
+
+# told IDS: how many replicas there are, as the first of these was told
+told() {
+	local format='{{range .Config.Env}}{{println .}}{{end}}'
+	about "${1%%$'\n'*}" "$format" | sed -n 's/^KRONOS_REPLICAS=//p' || true
 }
 
 # sort_out: which replicas stay and which go; those that do not run are leftovers. `before` is the

@@ -74,28 +74,36 @@ class CallerIdentity:
         if peer is None:
             raise self._refuse(scope, connection.peer, "the peer has no address")
         try:
-            if connection.is_proxy is None:
-                connection.is_proxy = await self.proxies.settle(peer) is not None
-            if not connection.is_proxy:
-                connection.caller = await self._admit(scope, peer, here=True)
-                return connection.caller
-            return await self._admit(scope, self._forwarded(scope, peer), here=peer.is_loopback)
+            address, caller = await self._named(scope, connection, peer)
+            if caller is None:  # who has just come is missing in answers from before
+                connection.is_proxy = None
+                address, caller = await self._named(scope, connection, peer, anew=True)
         except ResolverOut as error:
             metrics.SECURITY_EVENTS.labels("unknown", OTHER).inc()
             log.error("caller unknown", peer=str(peer), reason=str(error), **_asked(scope))
             raise CallerUnknown("Who calls could not be told: DNS did not answer.") from None
-
-    async def _admit(self, scope: Scope, address: Address, *, here: bool) -> Caller:
-        if self.allowed is None:
-            return Caller(OTHER, str(address))
-        caller = await self.allowed.settle(address, here=here)
         if caller is None:
             raise self._refuse(scope, str(address), "no entry of the whitelist names the caller")
-        metrics.SECURITY_EVENTS.labels("allowed", caller.label).inc()
-        log.info(
-            "caller allowed", peer=str(address), entry=caller.label, container=caller.container
-        )
+        if self.allowed is not None:
+            metrics.SECURITY_EVENTS.labels("allowed", caller.label).inc()
+            log.info(
+                "caller allowed", peer=str(address), entry=caller.label, container=caller.container
+            )
+        if not connection.is_proxy:
+            connection.caller = caller
         return caller
+
+    async def _named(
+        self, scope: Scope, connection: Connection, peer: Address, *, anew: bool = False
+    ) -> tuple[Address, Caller | None]:
+        """Who calls, from where; None if no entry of the whitelist names the caller."""
+        if connection.is_proxy is None:
+            connection.is_proxy = await self.proxies.settle(peer, anew=anew) is not None
+        address = self._forwarded(scope, peer) if connection.is_proxy else peer
+        if self.allowed is None:
+            return address, Caller(OTHER, str(address))
+        here = peer.is_loopback if connection.is_proxy else True
+        return address, await self.allowed.settle(address, here=here, anew=anew)
 
     def _forwarded(self, scope: Scope, proxy: Address) -> Address:
         """For whom `proxy` speaks: the last address of the header, the one that it wrote."""

@@ -38,6 +38,9 @@ from kronos_api.telemetry import metrics
 
 LARGE_BODY: Final = 128 * 1024
 """Bodies of more bytes are read in a thread: this many take some 5 ms."""
+LARGE_SERIES: Final = 2_560
+"""Requests of more candles and future stamps have their stamps made in threads: so many take up
+to 15 ms."""
 LARGE_ANSWER: Final = 10_000
 """Answers of more numbers are written in a thread: this many take some 3 ms."""
 GONE: Final = 499
@@ -117,44 +120,30 @@ class Forecasts:
                 raise PredictionTimeout("The request's deadline passed.") from None
 
     async def _forecast(self, series: Sequence[Series], deadline: float) -> list[Answered]:
-        futures = await self._futures(series)
-        requests = [
-            ForecastRequest(
-                candles=one.candles,
-                history_stamps=time_features(one.history.walls),
-                future_stamps=time_features(future.walls),
-                temperature=one.temperature,
-                top_k=one.top_k,
-                top_p=one.top_p,
-                sample_count=one.sample_count,
-                seed=one.seed,
-                quantile_levels=one.quantile_levels,
-                return_samples=one.return_samples,
-                repair=one.repair,
-            )
-            for one, future in zip(series, futures, strict=True)
-        ]
+        large = sum(len(one.history) + one.horizon for one in series) > LARGE_SERIES
+        futures = await self._futures(series, large)
+        requests = await _off_loop(large, _requests, series, futures)
         left = deadline - asyncio.get_running_loop().time()
         forecasts = await self.predictor.predict_many(requests, timeout=max(left, 0.001))
         answers = zip(series, futures, forecasts, strict=True)
         return [Answered(*answer) for answer in answers]
 
-    async def _futures(self, series: Sequence[Series]) -> list[Stamps]:
+    async def _futures(self, series: Sequence[Series], large: bool) -> list[Stamps]:
         """The future stamps of each series, as given or as made."""
         futures = []
         for one in series:
             try:
-                futures.append(await self._future(one))
+                futures.append(await self._future(one, large))
             except Refusal as error:
                 raise numbered(error, one.item) from None
         return futures
 
-    async def _future(self, one: Series) -> Stamps:
+    async def _future(self, one: Series, large: bool) -> Stamps:
         if one.future is not None:
             return one.future
         assert one.freq is not None
         if one.calendar is None:
-            return one.freq.following(one.history, one.horizon)
+            return await _off_loop(large, one.freq.following, one.history, one.horizon)
         return await self.calendars.following(one.calendar, one.history, one.horizon, one.freq)
 
     async def _response(
@@ -172,6 +161,25 @@ class Forecasts:
         else:
             content = await _off_loop(large, write_many, answered, info, total_ms)
         return Response(content, media_type="application/json")
+
+
+def _requests(series: Sequence[Series], futures: Sequence[Stamps]) -> list[ForecastRequest]:
+    return [
+        ForecastRequest(
+            candles=one.candles,
+            history_stamps=time_features(one.history.walls),
+            future_stamps=time_features(future.walls),
+            temperature=one.temperature,
+            top_k=one.top_k,
+            top_p=one.top_p,
+            sample_count=one.sample_count,
+            seed=one.seed,
+            quantile_levels=one.quantile_levels,
+            return_samples=one.return_samples,
+            repair=one.repair,
+        )
+        for one, future in zip(series, futures, strict=True)
+    ]
 
 
 async def _off_loop(large: bool, work: Callable[..., Result], *args: object) -> Result:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -55,10 +56,13 @@ class Identity:
         self.unanswered = False
         """Whether DNS did not say who the last caller was that it was asked about."""
 
-    async def settle(self, address: Address, *, here: bool = True) -> Caller | None:
+    async def settle(
+        self, address: Address, *, here: bool = True, anew: bool = False
+    ) -> Caller | None:
         """The caller at `address`, None if no entry names it; raises `ResolverOut`.
 
-        `here`: this host saw the address itself, rather than a proxy on another.
+        `here`: this host saw the address itself, rather than a proxy on another. `anew`: by no
+        answer that was there already.
         """
         entry = self.whitelist.by_address(address, here=here)
         if entry is not None:
@@ -70,7 +74,7 @@ class Identity:
         if beside is None:
             return None
         try:
-            caller = await self._by_name(address, beside, self.surroundings)
+            caller = await self._by_name(address, beside, self.surroundings, anew)
         except ResolverOut:
             self.unanswered = True
             raise
@@ -78,14 +82,15 @@ class Identity:
         return caller
 
     async def _by_name(
-        self, address: Address, beside: Interface, surroundings: Surroundings
+        self, address: Address, beside: Interface, surroundings: Surroundings, anew: bool
     ) -> Caller | None:
         resolver = surroundings.resolver
+        since = resolver.now() if anew else -math.inf
         asked = [
-            asyncio.ensure_future(resolver.addresses((name, address.version)))
+            asyncio.ensure_future(resolver.addresses((name, address.version), since))
             for name in self.whitelist.names
         ]
-        container = asyncio.ensure_future(self._container(address, beside, surroundings))
+        container = asyncio.ensure_future(self._container(address, beside, surroundings, since))
         try:
             # The container's name goes first, so that one caller has one key whoever is faster.
             (told,) = await asyncio.gather(container, return_exceptions=True)
@@ -105,11 +110,11 @@ class Identity:
         return None
 
     async def _container(
-        self, address: Address, beside: Interface, surroundings: Surroundings
+        self, address: Address, beside: Interface, surroundings: Surroundings, since: float
     ) -> str | None:
         """The name of the container at `address`, whose PTR must be `<name>.<network>`."""
         full_names, networks = await asyncio.gather(
-            surroundings.resolver.names(address), surroundings.networks(beside)
+            surroundings.resolver.names(address, since), surroundings.networks(beside)
         )
         found = [
             full.removesuffix(f".{network}")

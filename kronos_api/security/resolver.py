@@ -7,6 +7,7 @@ a freed address goes to the next container at once.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
@@ -51,9 +52,14 @@ class Shared(Generic[Key, Answer]):
         self._now = now
         self._asked: OrderedDict[Key, tuple[float, asyncio.Future[Answer]]] = OrderedDict()
 
-    async def __call__(self, key: Key) -> Answer:
-        """The answer for `key`; what asking raises is raised, and asked for again next time."""
+    async def __call__(self, key: Key, since: float = -math.inf) -> Answer:
+        """The answer for `key`, asked for at `since` or later.
+
+        What asking raises is raised, and asked for again next time.
+        """
         now = self._now()
+        if key in self._asked and self._asked[key][0] < since:
+            del self._asked[key]
         while self._asked and now - next(iter(self._asked.values()))[0] >= REUSE_SECONDS:
             self._asked.popitem(last=False)
         if key not in self._asked:
@@ -100,6 +106,7 @@ class Resolver:
         self._client.cache = None
         self._client.search = []
         self._timeout = timeout
+        self.now = now
         self._backend = dns.asyncbackend.get_backend("asyncio")
         self.names = Shared(self._names, now=now)
         self.addresses = Shared(self._addresses, now=now)

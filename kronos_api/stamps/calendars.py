@@ -132,7 +132,7 @@ class Calendars:
     async def following(self, code: str, history: Stamps, horizon: int, freq: Frequency) -> Stamps:
         """The next `horizon` stamps in the sessions of exchange `code`; raises `Refusal`."""
         sessions = await self.sessions(code, history.walls[-1].year)
-        return sessions.following(history, horizon, freq)
+        return await asyncio.to_thread(sessions.following, history, horizon, freq)
 
     async def sessions(self, code: str, year: int) -> Sessions:
         """The sessions of `code` from the year before `year` on; raises `Refusal`."""

@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from kronos_api.stamps.refusal import refusal
 from kronos_api.stamps.series import Stamps
@@ -106,13 +107,24 @@ def infer_frequency(history: Stamps) -> Frequency:
     step = timedelta(microseconds=int(lengths[counts.argmax()]))
     if named := _in_the_calendar(history, step.days):
         return Frequency(named, None)
-    if 2 * counts.max() <= counts.sum() or step % timedelta(seconds=1):
+    if 2 * counts.max() <= counts.sum() or step % timedelta(seconds=1) or _varies(lengths, step):
         raise refusal("freq", GIVE)
     if step == DAY and _skips_weekends(history):
         return Frequency("B", None)
     days, rest = divmod(step, DAY)
     text = f"{step // timedelta(seconds=1)}s" if rest else f"{days}D"
     return Frequency(text, step)
+
+
+def _varies(lengths: NDArray[np.int64], step: timedelta) -> bool:
+    """Whether steps of four weeks and more are now and then some days longer or shorter.
+
+    Months, quarters and years are, wherever in them the stamps lie; gaps are longer than that.
+    """
+    apart = np.abs(lengths - step // timedelta(microseconds=1))
+    days = apart / (DAY // timedelta(microseconds=1))
+    # A change of the clock is no more than a few hours.
+    return step.days >= 28 and bool(((days > 0.5) & (days < 10)).any())
 
 
 def _skips_weekends(history: Stamps) -> bool:

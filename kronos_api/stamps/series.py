@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from itertools import pairwise
 from typing import Final
 
@@ -54,16 +54,24 @@ class Style:
     zone: str
     """The offset as written: "", "Z", "+01:00", ..."""
 
+    def holding(self, walls: Sequence[datetime]) -> Style:
+        """This style, with time of day, seconds and fraction if one of `walls` needs them.
+
+        Stamps of one series have one form: many readers take it from the first.
+        """
+        clocks = {wall.time() for wall in walls}
+        separator = self.separator or ("T" if any(clocks - {time.min}) else None)
+        seconds = self.seconds or any(clock.second or clock.microsecond for clock in clocks)
+        digits = self.digits or (6 if any(clock.microsecond for clock in clocks) else 0)
+        return Style(separator, seconds, digits, self.zone)
+
     def write(self, wall: datetime) -> str:
-        """`wall` in this style, with the time of day or seconds added where they are needed."""
-        midnight = not (wall.hour or wall.minute or wall.second or wall.microsecond)
-        if self.separator is None and midnight:
+        """`wall` in this style, which must hold it."""
+        if self.separator is None:
             return f"{wall:%Y-%m-%d}"
-        seconds = self.seconds or wall.second or wall.microsecond
-        text = wall.isoformat(self.separator or "T", "seconds" if seconds else "minutes")
-        digits = self.digits or (6 if wall.microsecond else 0)
-        if digits:
-            text += "." + f"{wall.microsecond:06d}".ljust(digits, "0")[:digits]
+        text = wall.isoformat(self.separator, "seconds" if self.seconds else "minutes")
+        if self.digits:
+            text += "." + f"{wall.microsecond:06d}".ljust(self.digits, "0")[: self.digits]
         return text + self.zone
 
 
@@ -91,12 +99,13 @@ class Stamps:
 
     def continued(self, walls: Sequence[datetime]) -> Stamps:
         """Stamps with the wall clocks `walls`, in the style and at the offset of the last one."""
+        style = self.style.holding(walls)
         return Stamps(
-            texts=[self.style.write(wall) for wall in walls],
+            texts=[style.write(wall) for wall in walls],
             walls=walls,
             instants=microseconds(walls) - (self.offset or timedelta()) // _MICROSECOND,
             offset=self.offset,
-            style=self.style,
+            style=style,
         )
 
 

@@ -168,7 +168,7 @@ def caller(network: str, alias: str | None = None) -> Iterator[Caller]:
     options = ["--init", "--network", network]
     if alias is not None:
         options += ["--network-alias", alias]
-    with container(PYTHON, "sleep", "3600", options=options) as started:
+    with container(PYTHON, "sleep", "infinity", options=options) as started:
         yield Caller(started)
 
 

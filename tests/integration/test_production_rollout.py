@@ -125,6 +125,22 @@ def test_one_at_a_time_and_an_interrupted_one_goes_back(deployment: Deployment) 
     assert set(deployment.replicas()) == before
 
 
+def test_a_killed_deployment_leaves_no_replica_too_many(deployment: Deployment) -> None:
+    """Though the next one finds old ones that have ended beside new ones that run."""
+    other = deployment.named(deployment.other())
+    killed = deployment.start("--image", other, KRONOS_REPLICAS="")
+    assert killed.stdout is not None
+    for line in killed.stdout:
+        if "finishes" in line:
+            killed.kill()
+    killed.wait(60)  # what it had started has ended, too, and let go of the lock
+    assert len(deployment.stack.containers()) > 2
+    outcome = deployment.deploy("--image", other, KRONOS_REPLICAS="")
+    assert outcome.status == 0, outcome.said
+    assert deployment.images() == {deployment.tags()["current"]}
+    assert len(deployment.replicas()) == len(deployment.stack.containers()) == 2
+
+
 def test_what_cannot_be_pushed_is_not_deployed(deployment: Deployment) -> None:
     before = set(deployment.replicas())
     outcome = deployment.deploy("--push", "127.0.0.1:1")

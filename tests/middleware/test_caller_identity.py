@@ -91,6 +91,35 @@ async def test_who_may_call(whitelist: str | None, address: str | None, allowed:
     assert await status(address, **settings) == (200 if allowed else 403)
 
 
+async def test_who_has_just_come_is_not_refused_by_an_answer_from_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Neither as a caller nor as a proxy, whose name others have had asked for just then."""
+    with answering() as dns:
+        dns.container("api", "10.9.0.2")
+        dns.container("shop-web-1", "10.9.0.10", "web")
+        dns.container("shop-nginx-1", "10.9.0.80", "nginx")
+        own = SimpleNamespace(family=AF_INET, address="10.9.0.2", netmask="255.255.255.0")
+        monkeypatch.setattr(psutil, "net_if_addrs", lambda: {"eth0": [own]})
+        settings = Settings(
+            container_whitelist="web",
+            trusted_proxies="nginx",
+            dns_servers="%s:%d" % dns.address,
+        )
+        app = create_app(settings, predictor=predictor_of())
+
+        async def ask(address: str, headers: dict[str, str] | None = None) -> int:
+            async with client_of(From(app, address, Connection(address))) as client:
+                return (await client.get("/", headers=headers)).status_code
+
+        assert await ask("10.9.0.10") == 200
+        dns.container("shop-web-2", "10.9.0.11", "web")
+        dns.container("shop-nginx-2", "10.9.0.81", "nginx")
+        assert await ask("10.9.0.11") == 200
+        assert await ask("10.9.0.81", {"X-Forwarded-For": "10.9.0.10"}) == 200
+        assert await ask("10.9.0.66") == 403
+
+
 async def test_a_refusal_is_told_counted_and_logged(capsys: pytest.CaptureFixture[str]) -> None:
     before = events("refused")
     async with calling(STRANGER) as client:

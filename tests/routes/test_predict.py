@@ -18,6 +18,7 @@ from kronos_api.config import Settings
 from kronos_api.predictor import AsyncPredictor, Forecast
 from kronos_api.routes import predict as predict_routes
 from kronos_api.schemas.responses import PredictResponse
+from kronos_api.stamps import Frequency, Stamps
 from kronos_api.telemetry.metrics import REGISTRY
 from tests.fakes import SleepyEngine
 from tests.web import (
@@ -260,9 +261,29 @@ async def test_large_bodies_and_answers_take_the_way_through_a_thread(
     async with serving() as client:
         await post(client, body())
         answer = await post(client, large)
-    assert threads == [False, False, True, True]
+    assert threads == [False] * 4 + [True, False, False, True]
     assert answer.samples is not None
     assert len(answer.samples) == 64
+
+
+async def test_the_stamps_of_a_large_batch_are_made_in_a_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each of these takes some 10 ms: so many would hold up everybody else for long."""
+    threads: list[bool] = []
+    inner = Frequency.following
+
+    def following(self: Frequency, history: Stamps, horizon: int) -> Stamps:
+        threads.append(threading.current_thread() is not threading.main_thread())
+        return inner(self, history, horizon)
+
+    monkeypatch.setattr(Frequency, "following", following)
+    item = body(series_id="a", horizon=512, freq="BQE")
+    async with serving() as client:
+        await post(client, item)
+        response = await client.post(BATCH, json={"items": [item] * 6})
+    assert response.status_code == 200
+    assert threads == [False] + [True] * 6
 
 
 async def test_a_forecast_without_a_number_is_a_defect(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,7 +92,7 @@ def service() -> Iterator[None]:
 
 @pytest.mark.usefixtures("service")
 def test_containers_are_told_by_name_service_and_alias() -> None:
-    sleep = ("sleep", "300")
+    sleep = ("sleep", "infinity")
     with ExitStack() as running:
 
         def start(short: str, last: int, *options: str) -> str:
@@ -108,8 +108,8 @@ def test_containers_are_told_by_name_service_and_alias() -> None:
 
 @pytest.mark.usefixtures("service")
 def test_a_stranger_takes_the_address_of_a_removed_container() -> None:
-    with container("named", 40, "sleep", "300") as caller:
+    with container("named", 40, "sleep", "infinity") as caller:
         assert status(caller) == 200
-    with container("thief", 40, "sleep", "300") as thief:
+    with container("thief", 40, "sleep", "infinity") as thief:
         time.sleep(2)
         assert status(thief) == 403

@@ -136,6 +136,14 @@ def ready(host: Host) -> bool:
         connection.close()
 
 
+def listens(host: Host, port: int) -> bool:
+    try:
+        host.connect("127.0.0.1", port).close()
+    except OSError:
+        return False
+    return True
+
+
 @pytest.fixture
 def town(running: Town) -> Town:
     """Everyone at home, and no answer left from an earlier test."""
@@ -155,8 +163,11 @@ def nginx(running: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
     config.write_text(NGINX.format(folder=folder, address=SERVICE, port=PORT))
     process = subprocess.Popen(running.at["nginx"].command(program, "-c", str(config)))
     try:
-        time.sleep(0.5)
-        assert process.poll() is None
+        deadline = time.monotonic() + 60
+        while not listens(running.at["nginx"], 80):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
         yield f"{PREFIX}.80"
     finally:
         process.terminate()

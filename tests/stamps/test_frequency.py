@@ -95,6 +95,11 @@ def test_what_follows(stamps: Stamps, freq: str, expected: list[str]) -> None:
         (history(*(f"2025-03-{d:02}T{h:02}:30" for d in (3, 4, 6) for h in range(9, 16))), "3600s"),
         (history("2025-03-03", "2025-03-04", "2025-03-06", "2025-03-07", "2025-03-10"), None),
         (history("2025-03-05", "2025-03-06", "2025-03-07", "2025-03-10", "2025-03-11"), "B"),
+        # months and years, but not their first or last days: a number of days would drift
+        (history(*(f"2025-{month:02}-15" for month in range(1, 13))), None),
+        (regular("2023-01-01", "WOM-3FRI"), None),
+        (regular("2022-02-01", "2MS"), None),
+        (history(*(f"{year}-02-10" for year in range(2001, 2012))), None),
         # clocks go forward
         (
             history("2025-03-30T01:00+01:00", "2025-03-30T03:00+02:00", "2025-03-30T04:00+02:00"),

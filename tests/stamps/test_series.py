@@ -114,6 +114,24 @@ def test_order_is_that_of_instants() -> None:
     assert [breach.index for breach in caught.value.breaches] == [1, 2]
 
 
+@pytest.mark.parametrize(
+    ("last", "step", "texts"),
+    [
+        ("2025-03-06", 12, ["2025-03-06T12:00", "2025-03-07T00:00", "2025-03-07T12:00"]),
+        (
+            "2025-03-06T10:00Z",
+            0.0125,
+            [f"2025-03-06T10:{at}Z" for at in ("00:45", "01:30", "02:15")],
+        ),
+        ("2025-03-06 10:59", 1 / 60, [f"2025-03-06 11:{at}" for at in ("00", "01", "02")]),
+    ],
+)
+def test_stamps_that_are_made_have_one_form(last: str, step: float, texts: list[str]) -> None:
+    history = parse_stamps([last], "timestamps")
+    walls = [history.walls[0] + timedelta(hours=step) * number for number in (1, 2, 3)]
+    assert history.continued(walls).texts == texts
+
+
 CLOCKS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dt%H:%M:%S.%f"]
 
 
