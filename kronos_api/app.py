@@ -25,6 +25,7 @@ from kronos_api.middleware.admission import Admission
 from kronos_api.middleware.body_limit import BodyLimit
 from kronos_api.middleware.caller_identity import CallerIdentity
 from kronos_api.middleware.envelope import Envelope, render
+from kronos_api.middleware.head import Head
 from kronos_api.middleware.lifespan import Lifespan
 from kronos_api.middleware.rate_limit import PREFIX, RateLimit
 from kronos_api.middleware.request_id import RequestId
@@ -88,6 +89,7 @@ def create_app(
                 BodyLimit, limit=settings.max_request_bytes, memory=settings.body_memory_mb * 2**20
             ),
             Middleware(Envelope),
+            Middleware(Head),
         ],
         exception_handlers={
             KronosError: _refuse,

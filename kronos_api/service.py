@@ -107,9 +107,11 @@ class Service:
                 async with asyncio.timeout(self.settings.startup_timeout):
                     await _in_daemon(self.checkpoints.find)
             except TimeoutError:
+                sources = self.settings.model_source, self.settings.tokenizer_source
+                names = " and ".join(source or "(bundled)" for source in sources)
                 raise StartupError(
-                    "the checkpoints were not found and checked within KRONOS_STARTUP_TIMEOUT"
-                    f" ({self.settings.startup_timeout:g} s)"
+                    f"the checkpoints {names} were not found and checked within"
+                    f" KRONOS_STARTUP_TIMEOUT ({self.settings.startup_timeout:g} s)"
                 ) from None
         if not self.settings.security_enabled:
             log.warning("security is off: every caller is served")

@@ -63,6 +63,8 @@ def test_the_example_file_lists_what_the_compose_files_read() -> None:
         name: value for name, kind, value in read if kind == "-" and name not in own
     }.items() <= (listed.items())
     assert {name for name, _, _ in read} <= set(listed)
+    # Nobody who exports that file is told that it is full of mistakes.
+    assert unknown_variables(listed) == []
 
 
 def test_the_example_file_is_read_as_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,18 +52,17 @@ def read_series(path: Path, rows: int) -> Series:
         raise InvalidInput(f"{path}: has more than one column {twice}")
     if table.empty:
         raise InvalidInput(f"{path}: has no candles")
-    first_line = 2 + max(0, len(table) - rows)
+    first = max(0, len(table) - rows)
     table = table.tail(rows)
     stamps = next((name for name in STAMPS if name in table.columns), table.columns[0])
     try:
         parsed = parse_stamps(table[stamps].fillna("").to_list(), str(stamps))
     except Refusal as error:
         breach = error.breaches[0]
-        line = first_line + (breach.index or 0)
         rule = f"{breach.field} must be {breach.constraint}"
-        raise InvalidInput(f"{path}: line {line}: {rule}") from None
+        raise _refusal(path, first + (breach.index or 0), rule) from None
     columns = {name: _numbers(table[name]) for name in FIELDS if name in table.columns}
-    _check(columns, path, first_line)
+    _check(columns, path, first)
     return Series(candle_matrix(columns), parsed)
 
 
@@ -72,7 +71,7 @@ def _numbers(column: pd.Series[str]) -> NDArray[np.float64]:
     return pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
 
 
-def _check(columns: dict[str, NDArray[np.float64]], path: Path, first_line: int) -> None:
+def _check(columns: dict[str, NDArray[np.float64]], path: Path, first: int) -> None:
     """Raise `InvalidInput` for the first rule that a candle breaks."""
     if "amount" in columns and "volume" not in columns:
         raise InvalidInput(f"{path}: has a column amount and none for volume")
@@ -93,7 +92,14 @@ def _check(columns: dict[str, NDArray[np.float64]], path: Path, first_line: int)
         faults.append((amount > LARGEST, f"volume times price must be at most {LARGEST:g}"))
     for faulty, rule in faults:
         if faulty.any():
-            raise InvalidInput(f"{path}: line {first_line + int(faulty.argmax())}: {rule}")
+            raise _refusal(path, first + int(faulty.argmax()), rule)
+
+
+def _refusal(path: Path, row: int, rule: str) -> InvalidInput:
+    """That the candle number `row` breaks `rule`, by its line: blank ones hold no candle."""
+    text = path.read_text("utf-8", errors="replace")
+    filled = [number for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    return InvalidInput(f"{path}: line {filled[1 + row]}: {rule}")
 
 
 def to_table(forecast: Forecast, future: Stamps) -> pd.DataFrame:

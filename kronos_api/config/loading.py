@@ -6,6 +6,7 @@ import difflib
 import logging
 import os
 from collections.abc import Mapping
+from typing import Final
 
 from pydantic import ValidationError
 
@@ -13,8 +14,29 @@ from kronos_api.config.serving import GUNICORN, PREFIX
 from kronos_api.config.settings import Settings
 from kronos_api.errors import StartupError
 
-GUNICORNS_OWN = f"{GUNICORN}CMD_ARGS"
-"""What Gunicorn itself reads, where it is started by its own command."""
+OTHERS: Final = frozenset(
+    {
+        "GUNICORN_CMD_ARGS",
+        "KRONOS_IMAGE",
+        "KRONOS_CPU_LIMIT",
+        "KRONOS_MEMORY_LIMIT",
+        "KRONOS_STOP_GRACE",
+        "KRONOS_MODELS_DIR",
+        "KRONOS_NETWORK",
+        "KRONOS_SUBNET",
+        "KRONOS_HTTPS_PORT",
+        "KRONOS_HTTP_PORT",
+        "KRONOS_TLS_DIR",
+        "KRONOS_GPU_IMAGE",
+        "KRONOS_GPU_TORCH",
+        "KRONOS_GPU_MEMORY_LIMIT",
+        "KRONOS_DEV_IMAGE",
+        "KRONOS_DEV_PORT",
+        "KRONOS_SOURCE",
+        "KRONOS_MONITORING_NETWORK",
+    }
+)
+"""Variables that Gunicorn's own command and the compose files read, and the service does not."""
 
 
 def load_settings() -> Settings:
@@ -46,7 +68,7 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     lines = []
     for name in sorted(environ):
         whole = name.upper()
-        if not whole.startswith((PREFIX, GUNICORN)) or whole in (*known.values(), GUNICORNS_OWN):
+        if not whole.startswith((PREFIX, GUNICORN)) or whole in (*known.values(), *OTHERS):
             continue
         near = difflib.get_close_matches(whole.partition("_")[2], known, n=1)
         hint = f"; did you mean {known[near[0]]}?" if near else ""

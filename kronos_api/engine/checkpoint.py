@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,8 @@ def download(source: str, kind: Kind, to: Path | None = None) -> Source:
     """
     from huggingface_hub import snapshot_download
 
+    # Its lines go where all others go, and nowhere else.
+    logging.getLogger("huggingface_hub").handlers.clear()
     name, revision = split(source)[0], pinned(source)
     try:
         folder = Path(

@@ -14,6 +14,7 @@ from fastapi import APIRouter, Response
 from kronos_api.predictor import AsyncPredictor
 from kronos_api.ratelimit.limiter import Limiter
 from kronos_api.schemas.responses import (
+    GUARDED,
     Checks,
     DiskCheck,
     Health,
@@ -63,7 +64,7 @@ def router(
             readiness.rate_limit_store = "degraded"
         return readiness
 
-    @routes.get("/v1/healthz/detailed")
+    @routes.get("/v1/healthz/detailed", responses=GUARDED)
     async def detailed() -> Health:
         """How the service's parts fare; always 200."""
         # Reading the disk's figures can wait for the disk.

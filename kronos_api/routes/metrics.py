@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 
 from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from kronos_api.predictor import AsyncPredictor
+from kronos_api.schemas.responses import GUARDED
 from kronos_api.telemetry import metrics, vitals
 
 
@@ -15,8 +17,8 @@ def router(predictor: AsyncPredictor) -> APIRouter:
     """`/metrics` and `/v1/metrics`."""
     routes = APIRouter(tags=["metrics"])
 
-    @routes.get("/v1/metrics", response_class=Response)
-    @routes.get("/metrics", response_class=Response)
+    @routes.get("/v1/metrics", response_class=PlainTextResponse, responses=GUARDED)
+    @routes.get("/metrics", response_class=PlainTextResponse, responses=GUARDED)
     async def scrape() -> Response:
         """All metrics of all workers in Prometheus' text format."""
         vitals.note_load(predictor)

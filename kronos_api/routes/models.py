@@ -8,7 +8,7 @@ from kronos_api.engine.checkpoint import Part
 from kronos_api.errors import ModelNotReady
 from kronos_api.predictor import AsyncPredictor
 from kronos_api.schemas.responses import (
-    ErrorResponse,
+    GUARDED,
     ModelDescription,
     PartDescription,
     Welcome,
@@ -19,7 +19,7 @@ def router(predictor: AsyncPredictor, app_name: str) -> APIRouter:
     """`/v1/models` and `/`."""
     routes = APIRouter(tags=["about"])
 
-    @routes.get("/v1/models", responses={503: {"model": ErrorResponse}})
+    @routes.get("/v1/models", responses=GUARDED)
     async def models() -> ModelDescription:
         """The model and the tokenizer that are loaded."""
         info = predictor.info
@@ -35,7 +35,7 @@ def router(predictor: AsyncPredictor, app_name: str) -> APIRouter:
             demo=info.demo,
         )
 
-    @routes.get("/")
+    @routes.get("/", responses=GUARDED)
     async def root() -> Welcome:
         """The service's name."""
         return Welcome(message=app_name)

@@ -37,7 +37,7 @@ from kronos_api.stamps import Calendars, Refusal, Stamps
 from kronos_api.telemetry import metrics
 
 LARGE_BODY: Final = 128 * 1024
-"""Bodies of more bytes are read in a thread: this many take some 5 ms."""
+"""Bodies of more bytes are read in a thread, as those of batches are: this many take some 5 ms."""
 LARGE_SERIES: Final = 2_560
 """Requests of more candles and future stamps have their stamps made in threads: so many take up
 to 15 ms."""
@@ -109,7 +109,8 @@ class Forecasts:
             try:
                 async with asyncio.timeout_at(deadline):
                     body = await request.body()
-                    series = await _off_loop(len(body) > LARGE_BODY, read, body)
+                    large = endpoint == "batch" or len(body) > LARGE_BODY
+                    series = await _off_loop(large, read, body)
                     _bind(endpoint, series)
                     await charge_items(request.scope, len(series))
                     answered = await _while_present(

@@ -91,9 +91,11 @@ def _order(values: dict[str, NDArray[np.float64]]) -> list[Breach]:
     """Open and close lie between low and high."""
     top = np.maximum(values["open"], values["close"])
     bottom = np.minimum(values["open"], values["close"])
-    # Comparisons with NaN are false: what is not finite is told of elsewhere.
-    return _where(values["high"] < top, "high", "at least open and close") + _where(
-        values["low"] > bottom, "low", "at most open and close"
+    # What is not finite is told of elsewhere.
+    sizes = np.abs([values[name] for name in PRICES])
+    finite = (sizes <= np.finfo(np.float32).max).all(axis=0)
+    return _where(finite & (values["high"] < top), "high", "at least open and close") + _where(
+        finite & (values["low"] > bottom), "low", "at most open and close"
     )
 
 

@@ -91,8 +91,8 @@ _ANSWER: Final = {
     "seed": 5129640023714,
     "context_used": 4,
     "repaired": 0,
-    "model_version": "kronos-demo@0f343b0931126a20",
-    "tokenizer_version": "kronos-demo@5c1f8a6e4ce03dd2",
+    "model_version": "kronos-demo@0f343b093112",
+    "tokenizer_version": "kronos-demo@5c1f8a6e4ce0",
     "timings_ms": {"queue": 0.21, "inference": 18.4, "total": 20.1},
     "demo": True,
 }

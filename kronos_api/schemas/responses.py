@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -94,6 +94,13 @@ class ErrorResponse(Answer):
     """The one shape of every refusal and failure."""
 
     error: ErrorBody
+
+
+GUARDED: Final[dict[int | str, dict[str, Any]]] = {
+    403: {"model": ErrorResponse, "description": "CONTAINER_NOT_ALLOWED"},
+    503: {"model": ErrorResponse, "description": "MODEL_NOT_READY, QUEUE_FULL, CALLER_UNKNOWN"},
+}
+"""What a caller of a guarded route may be answered besides what it asked for."""
 
 
 class Status(Answer):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import re
 import sys
 import uuid
 from collections.abc import Callable
@@ -51,6 +52,10 @@ class Deadlines:
     """For the next request on a connection that is kept open."""
 
 
+_ABSOLUTE = re.compile(rb"(?i)https?://[^/?]*(.*)")
+"""The form of a target that callers use with a proxy, and servers must take as well."""
+
+
 class Reader(h11.Connection):
     """Refuses, too, what this service has no use for: large heads and two lengths for one body."""
 
@@ -64,6 +69,14 @@ class Reader(h11.Connection):
             names = {name for name, _ in event.headers}
             if {b"content-length", b"transfer-encoding"} <= names:
                 raise h11.RemoteProtocolError("two lengths for one body")
+            if absolute := _ABSOLUTE.match(event.target):
+                path = absolute[1]
+                event = h11.Request(
+                    method=event.method,
+                    headers=list(event.headers),
+                    target=path if path.startswith(b"/") else b"/" + path,
+                    http_version=event.http_version,
+                )
         return event
 
 

@@ -26,9 +26,13 @@ class Breach:
         return item | {"field": self.field, "index": self.index, "constraint": self.constraint}
 
     def __str__(self) -> str:
-        item = "" if self.item is None else f"items[{self.item}]."
+        if self.item is None:
+            place = self.field
+        else:
+            within = "" if self.field == "items" else f".{self.field}"
+            place = f"items[{self.item}]{within}"
         index = "" if self.index is None else f"[{self.index}]"
-        return f"{item}{self.field}{index} must be {self.constraint}"
+        return f"{place}{index} must be {self.constraint}"
 
 
 class Refusal(InvalidInput):

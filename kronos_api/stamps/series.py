@@ -153,7 +153,7 @@ def _alike(texts: Sequence[str], last: re.Match[str]) -> Instants | None:
     None if there is one that does not, or that is no stamp: read one by one they tell which.
     """
     form = last.string + "\n"
-    joined = ("\n".join(texts) + "\n").encode()
+    joined = ("\n".join(texts) + "\n").encode(errors="replace")
     if len(joined) != len(texts) * len(form):
         return None
     rows = np.frombuffer(joined, np.uint8).reshape(len(texts), len(form))

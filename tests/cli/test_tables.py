@@ -81,6 +81,7 @@ def test_finds_columns_by_name(
         ((HEADER, "yesterday,10,12,9,11,1"), "line 2: timestamps must be an ISO 8601"),
         ((HEADER, ",10,12,9,11,1"), "line 2: timestamps must be an ISO 8601"),
         ((HEADER, GOOD[0], GOOD[0]), "line 3: timestamps must be after the one before it"),
+        (("", HEADER, "", GOOD[0], " ", "2026-01-06,10,1,9,11,1"), "line 6: high must be at least"),
     ],
 )
 def test_bad_files_are_refused_by_line(tmp_path: Path, lines: tuple[str, ...], told: str) -> None:

@@ -73,6 +73,7 @@ VALUES: list[tuple[dict[str, Any], str, int | None, str]] = [
     (with_candle(3, high=1), "candles.high", 3, "at least open and close"),
     (with_candle(3, low=1e6), "candles.low", 3, "at most open and close"),
     (columnar(high=[1.0] * 4), "candles.high", 0, "at least open and close"),
+    (with_candle(1, open=1e39), "candles.open", 1, "finite in float32"),
     # shapes
     (body(candles=[]), "candles", None, "at least 1 long"),
     (body(candles={name: [] for name in columns()}), "candles.open", None, "at least 1 long"),
@@ -338,6 +339,19 @@ async def test_json_that_is_no_object_is_a_validation_error(
     response = await client.post(SINGLE, content=content)
     assert response.status_code == 422
     assert response.json()["error"]["message"] == "body must be an object."
+
+
+async def test_an_item_that_is_no_object_is_named_once(client: httpx.AsyncClient) -> None:
+    response = await client.post(BATCH, json={"items": [body(), 1]})
+    assert response.status_code == 422
+    assert response.json()["error"]["message"] == "items[1] must be an object."
+
+
+async def test_what_is_not_finite_is_told_once(client: httpx.AsyncClient) -> None:
+    for value in ("1e39", "1e999", "-Infinity", "NaN"):
+        content = encode(with_candle(1, open=123456)).replace(b"123456", value.encode())
+        error = (await client.post(SINGLE, content=content)).json()["error"]
+        assert error["message"] == "candles.open[1] must be finite in float32."
 
 
 async def test_a_form_is_refused_whatever_the_content_type_says(client: httpx.AsyncClient) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -235,6 +236,34 @@ async def test_pipelined_requests_are_all_answered() -> None:
             assert b"prediction" in await caller.one_answer()
         assert await caller.one_answer() == b'{"status":"ok"}'
         await caller.closed()
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "status"),
+    [
+        ("HEAD", "/health", 200),
+        ("HEAD", SINGLE, 405),
+        ("HEAD", "/nothing", 404),
+        ("GET", "http://elsewhere/health", 200),
+        ("GET", "HTTP://elsewhere:8000?a=/health", 200),
+        ("GET", "https://elsewhere/nothing", 404),
+        ("GET", "ftp://elsewhere/health", 404),
+    ],
+)
+async def test_balancers_and_proxies_ask_in_other_ways(
+    method: str, target: str, status: int
+) -> None:
+    """HEAD has the head of what GET is answered; what comes after it is the next answer."""
+    ask = f"{method} {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    async with service(deadlines=replace(QUICK, idle=60)) as address, calling(address) as caller:
+        for _ in range(2):
+            await caller.send(ask)
+            head = await caller.reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 %d " % status)
+            (length,) = (int(n) for n in re.findall(rb"(?m)^content-length: (\d+)\r$", head))
+            assert length > 0
+            if method == "GET":
+                await caller.reader.readexactly(length)
 
 
 async def large(scope: Scope, receive: Receive, send: Send) -> None:
