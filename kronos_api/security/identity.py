@@ -13,6 +13,8 @@ from kronos_api.security.whitelist import Address, Whitelist
 
 OTHER: Final = "other"
 """Label of callers that no entry names."""
+FRESH_SECONDS: Final = 0.1
+"""Nobody is refused by an older answer; strangers have a name asked for no more often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class Identity:
         """The caller at `address`, None if no entry names it; raises `ResolverOut`.
 
         `here`: this host saw the address itself, rather than a proxy on another. `anew`: by no
-        answer that was there already.
+        answer that is older than `FRESH_SECONDS`.
         """
         entry = self.whitelist.by_address(address, here=here)
         if entry is not None:
@@ -85,7 +87,7 @@ class Identity:
         self, address: Address, beside: Interface, surroundings: Surroundings, anew: bool
     ) -> Caller | None:
         resolver = surroundings.resolver
-        since = resolver.now() if anew else -math.inf
+        since = resolver.now() - FRESH_SECONDS if anew else -math.inf
         asked = [
             asyncio.ensure_future(resolver.addresses((name, address.version), since))
             for name in self.whitelist.names

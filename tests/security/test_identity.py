@@ -16,7 +16,7 @@ from dns.resolver import BaseResolver, NoResolverConfiguration
 
 from kronos_api.errors import StartupError
 from kronos_api.security.build import build_identities
-from kronos_api.security.identity import Caller, Identity
+from kronos_api.security.identity import FRESH_SECONDS, Caller, Identity
 from kronos_api.security.resolver import REUSE_SECONDS, Resolver, ResolverOut, Shared
 from kronos_api.security.surroundings import Surroundings, own_interfaces
 from kronos_api.security.whitelist import Whitelist
@@ -301,3 +301,17 @@ def test_interfaces_are_read_again(clock: Clock) -> None:
     assert around.next_to(ip_address("10.9.0.9")) == OWN[0]
     clock.seconds += 2
     assert around.next_to(ip_address("fd00:9::9")) == OWN[1]
+
+
+async def test_nobody_is_refused_by_an_answer_from_before(dns: Nameserver, clock: Clock) -> None:
+    dns.container("shop-web-1", "10.9.0.10", "web")
+    who = identity(dns, clock, "web")
+    assert await settle(who, "10.9.0.10") is not None
+    dns.container("shop-web-2", "10.9.0.11", "web")
+    clock.seconds += 2 * FRESH_SECONDS
+    assert await settle(who, "10.9.0.11") is None
+    assert await settle(who, "10.9.0.11", anew=True) == Caller("web", "shop-web-2", "shop-web-2")
+    # However many strangers come, what was just asked is not asked again.
+    for number in range(20, 40):
+        assert await settle(who, f"10.9.0.{number}", anew=True) is None
+    assert dns.asked["web"] == 2
