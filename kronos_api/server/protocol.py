@@ -52,6 +52,8 @@ class Deadlines:
     """For the next request on a connection that is kept open."""
 
 
+LINGER: Final = 2.0
+"""Seconds for which a caller that was refused may go on sending."""
 _ABSOLUTE = re.compile(rb"(?i)https?://[^/?]*(.*)")
 """The form of a target that callers use with a proxy, and servers must take as well."""
 
@@ -80,6 +82,39 @@ class Reader(h11.Connection):
         return event
 
 
+class Lingering:
+    """A transport that takes what is still on its way, and drops it, before it closes.
+
+    Closed while bytes come in, the kernel resets the connection, and with it what was answered
+    last. `sending`: whether the caller has more to send, as far as is known.
+    """
+
+    def __init__(self, transport: asyncio.Transport, sending: Callable[[], bool]) -> None:
+        self._transport = transport
+        self._sending = sending
+        self.lingers = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def is_closing(self) -> bool:
+        """Whether nothing more may be written."""
+        return self.lingers or self._transport.is_closing()
+
+    def close(self) -> None:
+        """Close, at once or within `LINGER` seconds; may be called again."""
+        if self.is_closing():
+            return
+        if not self._sending():
+            self._transport.close()
+            return
+        self.lingers = True
+        self._transport.write_eof()
+        self._transport.resume_reading()
+        loop = asyncio.get_running_loop()
+        loop.call_later(LINGER, self._transport.close, context=contextvars.Context())
+
+
 class Protocol(H11Protocol):
     """One connection. `scope["state"]["connection"]` is the same for all of its requests."""
 
@@ -93,12 +128,14 @@ class Protocol(H11Protocol):
         self._leaving = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(Lingering(transport, self._caller_sends))  # type: ignore[arg-type]
         peer = Connection(self.client[0] if self.client else None)
         self.app_state = {**self.app_state, "connection": peer}
         self._await_caller("head")
 
     def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
         super().data_received(data)
         self._say_last()
         self._await_caller("head")
@@ -142,6 +179,10 @@ class Protocol(H11Protocol):
             self._refuse(HeadTooLarge(f"Request line and headers exceed {MAX_HEAD} bytes."))
         else:
             self._refuse(MalformedRequest(msg))
+
+    def _caller_sends(self) -> bool:
+        """Whether a request has not come in whole; what is malformed has no end."""
+        return self.conn.their_state in (h11.SEND_BODY, h11.ERROR)
 
     def _say_last(self) -> None:
         """If the server leaves: add to the answer that is due that no other follows."""

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import replace
+from http.client import HTTPConnection
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from kronos_api.app import create_app
 from kronos_api.config import Settings
 from kronos_api.server.options import options
-from kronos_api.server.protocol import MAX_HEAD, Deadlines
+from kronos_api.server.protocol import LINGER, MAX_HEAD, Deadlines
 from kronos_api.telemetry.metrics import REGISTRY
 from tests import web
 from tests.fakes import SleepyEngine
@@ -171,6 +172,34 @@ async def test_an_unread_body_cannot_hold_the_connection_after_its_answer() -> N
         assert b"HTTP/1.1" not in rest
         assert time.monotonic() - caller.began < QUICK.body + LATE
     assert slow("body") == before + 1
+
+
+@pytest.mark.parametrize("headers", [{}, {"Transfer-Encoding": "chunked"}])
+async def test_who_is_still_sending_gets_the_refusal(headers: dict[str, str]) -> None:
+    """And no reset, though nothing of the body is wanted."""
+    size = Settings().max_request_bytes + 2**20
+
+    def ask(address: tuple[str, int]) -> list[int]:
+        statuses = []
+        for _ in range(5):
+            connection = HTTPConnection(*address, timeout=60)
+            content = b"%x\r\n%s\r\n0\r\n\r\n" % (size, bytes(size)) if headers else bytes(size)
+            connection.request("POST", SINGLE, content, headers)
+            statuses.append(connection.getresponse().status)
+            connection.close()
+        return statuses
+
+    async with service(deadlines=Deadlines(60, 60, 60, 60)) as address:
+        assert await asyncio.to_thread(ask, address) == [413] * 5
+
+
+async def test_who_never_stops_sending_is_cut() -> None:
+    async with service() as address, calling(address) as caller:
+        await caller.send((HEAD % 10**9).encode())
+        assert (await caller.reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 413")
+        caller.drip(bytes(1000))
+        assert caller.dripping is not None
+        await asyncio.wait_for(caller.dripping, LINGER + LATE)
 
 
 async def test_an_idle_connection_is_closed_without_a_word() -> None:
