@@ -142,7 +142,7 @@ async def listening(
             await task
 
 
-async def until(holds: Callable[[], bool], seconds: float = 5) -> None:
+async def until(holds: Callable[[], bool], seconds: float = 60) -> None:
     """Wait until `holds()`."""
     deadline = time.monotonic() + seconds
     while not holds():

@@ -197,6 +197,8 @@ restore() {
 		fi
 		complain "$(name_of "$id") $problem"
 		status=1
+		# It may serve yet, if it is only late; the gateway passes over it until then.
+		show "$id"
 	done
 	if [ "$status" -ne 0 ]; then
 		complain "what ran before could not be brought back; new replicas that were healthy still run"

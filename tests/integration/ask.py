@@ -61,6 +61,15 @@ def ask(link: HTTPConnection, request: dict[str, Any]) -> dict[str, Any]:
     return {"status": status, "headers": headers, "body": text, "seconds": seconds}
 
 
+def ask_again(link: HTTPConnection, request: dict[str, Any], asks: int) -> dict[str, Any]:
+    """One request, made again while DNS, which has 250 ms, does not tell who asks."""
+    for _ in range(asks):
+        answer = ask(link, request)
+        if answer["status"] != 503 or answer["body"]["error"]["code"] != "CALLER_UNKNOWN":
+            break
+    return answer
+
+
 def until_answered(base: str, timeout: float, request: dict[str, Any]) -> list[dict[str, Any]]:
     """Answers to a request that is made, over a new connection each time, until it gets its 200.
 
@@ -83,5 +92,5 @@ if task.get("until_answered"):
     answers = until_answered(task["base"], task["timeout"], task["asked"][0])
 else:
     link = connect(task["base"], task["timeout"])
-    answers = [ask(link, request) for request in task["asked"]]
+    answers = [ask_again(link, request, task["asks"]) for request in task["asked"]]
 json.dump(answers, sys.stdout)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -87,10 +88,17 @@ def settings_free() -> dict[str, str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback that nobody has."""
+    """Ports of the loopback that nobody has, nor is given who asks for any port meanwhile."""
+    ephemeral = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text("ascii")
+    lowest = int(ephemeral.split()[0])
+    ports: list[int] = []
     with ExitStack() as held:
-        taken = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [listener.getsockname()[1] for listener in taken]
+        while len(ports) < count:
+            port = random.randrange(lowest // 2, lowest)
+            with suppress(OSError):
+                held.enter_context(socket.create_server(("127.0.0.1", port)))
+                ports.append(port)
+    return ports
 
 
 def until(holds: Callable[[], bool], seconds: float, what: str) -> None:
@@ -123,6 +131,9 @@ class Caller:
 
     base: str = SERVICE
 
+    asks: int = 5
+    """How often at most, while DNS does not tell in time who asks: 1 where it shall not."""
+
     def ask(self, path: str, body: object = None, *, timeout: float = 60, **more: Any) -> Answer:
         """One request, as `ask_all` describes them."""
         (answer,) = self.ask_all([{"path": path, "body": body, **more}], timeout=timeout)
@@ -145,7 +156,7 @@ class Caller:
         return replace(self, base=base)
 
     def _run(self, task: dict[str, Any], timeout: float, limit: float) -> list[Answer]:
-        text = json.dumps(task | {"base": self.base, "timeout": timeout})
+        text = json.dumps(task | {"base": self.base, "timeout": timeout, "asks": self.asks})
         command = ("exec", "-i", self.container, "python", "-c", ASK)
         return [
             Answer(**answer) for answer in json.loads(docker(*command, text=text, timeout=limit))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 from urllib.request import ProxyHandler, build_opener
 
@@ -53,6 +54,17 @@ def ask(stack: Stack, path: str, port: str = "PROMETHEUS_PORT") -> Any:
         return json.load(answer)
 
 
+def until_told(holds: Callable[[], bool], seconds: float, what: str) -> None:
+    """Wait until `holds()`; who asks and gets no answer in time does not know yet."""
+
+    def told() -> bool:
+        with suppress(OSError):
+            return holds()
+        return False
+
+    until(told, seconds, what)
+
+
 def targets(stack: Stack) -> dict[str, str]:
     """Health of every replica that Prometheus asks, by its address."""
     found = ask(stack, "/api/v1/targets?state=active")["data"]["activeTargets"]
@@ -69,7 +81,7 @@ def test_every_replica_is_asked(monitoring: Stack, deployment: Deployment) -> No
         for known in deployment.replicas().values()
     }
     assert len(expected) == 2
-    until(lambda: targets(monitoring) == expected, 90, f"{expected} up")
+    until_told(lambda: targets(monitoring) == expected, 90, f"{expected} up")
     groups = ask(monitoring, "/api/v1/rules")["data"]["groups"]
     rules = (ROOT / "monitoring" / "prometheus" / "alerts.yml").read_text("utf-8")
     named = re.findall(r"- alert: (\w+)", rules)
@@ -87,17 +99,17 @@ def test_the_parts_are_hardened_and_on_loopback_alone(monitoring: Stack) -> None
 
 
 def test_a_worker_that_is_killed_alerts(monitoring: Stack, deployment: Deployment) -> None:
-    until(lambda: set(targets(monitoring).values()) == {"up"}, 90, "replicas asked")
+    until_told(lambda: set(targets(monitoring).values()) == {"up"}, 90, "replicas asked")
     one = next(iter(deployment.replicas()))
     # The rise of a counter shows after two looks at it.
-    until(lambda: _samples(monitoring) >= 2, 90, "deaths counted twice")
+    until_told(lambda: _samples(monitoring) >= 2, 90, "deaths counted twice")
     docker("exec", one, "python", "-c", KILL_WORKERS)
 
     def told() -> bool:
         alerts = ask(monitoring, "/api/v2/alerts", "ALERTMANAGER_PORT")
         return "KronosWorkerDied" in [alert["labels"]["alertname"] for alert in alerts]
 
-    until(told, 180, "the alert in Alertmanager")
+    until_told(told, 180, "the alert in Alertmanager")
 
 
 def _samples(stack: Stack) -> int:

@@ -33,6 +33,13 @@ if redis.Redis.from_url(os.environ["KRONOS_REDIS_URL"]).incr("started") > 1:
     raise SystemExit("no second time")
 os.execvp("kronos-api", ["kronos-api", "serve"])
 """
+# The third start of this image, and each after it, never serves.
+MUTE_FROM_THE_THIRD = """
+import os, redis, time
+if redis.Redis.from_url(os.environ["KRONOS_REDIS_URL"]).incr("started late") > 2:
+    time.sleep(3600)
+os.execvp("kronos-api", ["kronos-api", "serve"])
+"""
 
 
 def test_updates_and_ended_replicas_lose_no_request(deployment: Deployment) -> None:
@@ -106,6 +113,26 @@ def test_what_was_replaced_comes_back_if_a_later_one_fails(deployment: Deploymen
     assert len(deployment.stack.containers()) == 2
 
 
+def test_what_comes_back_late_is_found_by_callers(deployment: Deployment) -> None:
+    late = deployment.image("late", f"CMD {json.dumps(['python', '-c', MUTE_FROM_THE_THIRD])}")
+    assert deployment.deploy("--image", late).status == 0
+    bad = deployment.image("once", f"CMD {json.dumps(['python', '-c', ONLY_ONCE])}")
+    docker("exec", *deployment.stack.containers("redis"), "redis-cli", "del", "started")
+    outcome = deployment.deploy("--image", bad, DEPLOY_TIMEOUT="90")
+    assert outcome.status == 7, outcome.said
+    assert "could not be brought back" in outcome.said
+    replicas = deployment.replicas()
+    assert len(replicas) == 3
+    for one, known in replicas.items():
+        networks = known["NetworkSettings"]["Networks"]
+        assert "kronos-api" in networks[deployment.stack.network]["Aliases"]
+        if known["State"]["Health"]["Status"] != "healthy":
+            docker("rm", "--force", one)  # what is mute does not hear SIGTERM either
+    outcome = deployment.deploy("--image", deployment.named("a"))
+    assert outcome.status == 0, outcome.said
+    assert len(deployment.stack.containers()) == 2
+
+
 def test_one_at_a_time_and_an_interrupted_one_goes_back(deployment: Deployment) -> None:
     other = deployment.named(deployment.other())
     before = set(deployment.replicas())
@@ -128,12 +155,12 @@ def test_one_at_a_time_and_an_interrupted_one_goes_back(deployment: Deployment) 
 def test_a_killed_deployment_leaves_no_replica_too_many(deployment: Deployment) -> None:
     """Though the next one finds old ones that have ended beside new ones that run."""
     other = deployment.named(deployment.other())
-    killed = deployment.start("--image", other, KRONOS_REPLICAS="")
-    assert killed.stdout is not None
-    for line in killed.stdout:
-        if "finishes" in line:
-            killed.kill()
-    killed.wait(60)  # what it had started has ended, too, and let go of the lock
+    with deployment.start("--image", other, KRONOS_REPLICAS="") as killed:
+        assert killed.stdout is not None
+        # Until what it had started has ended, too, and let go of the lock.
+        for line in killed.stdout:
+            if "finishes" in line:
+                killed.kill()
     assert len(deployment.stack.containers()) > 2
     outcome = deployment.deploy("--image", other, KRONOS_REPLICAS="")
     assert outcome.status == 0, outcome.said

@@ -35,6 +35,8 @@ was, and the others had not heard of it and granted their share."""
 HELD = 5.0
 """Seconds that no call takes unless it waits for a store that is out; what a call costs then is
 logged, not judged: the machine may be busy."""
+TRIES = 3
+"""Of what holds only while no worker takes the store for out, which a busy machine can make it."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,9 @@ class Stage:
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     folder = tmp_path_factory.mktemp("faults")
-    options = {"REPLICAS": "2", "RATE_LIMIT_PER_MINUTE": str(LIMIT)}
+    # By the year: there is no minute that could end meanwhile.
+    options = {"RATE_LIMITS": f"single={LIMIT}/year", "RATE_LIMIT_PER_MINUTE": "1000000"}
+    options["REPLICAS"] = "2"
     with (
         redis_server(folder) as redis,
         services(folder, 2, 2, REDIS_URL=redis.url, **options) as running,
@@ -103,13 +107,6 @@ def callers(group: int, number: int = 10) -> list[str]:
     return [f"127.0.{group}.{n + 1}" for n in range(number)]
 
 
-async def within_a_minute(seconds: float) -> None:
-    """Wait until the current window lasts for `seconds` more."""
-    left = 60 - time.time() % 60
-    if left < seconds:
-        await asyncio.sleep(left + 0.1)
-
-
 def stores(stage: Stage) -> Counter[str]:
     """What workers say of their store: so many questions that each worker answers some."""
     return Counter(
@@ -123,76 +120,87 @@ async def recovery(stage: Stage) -> float:
     """Seconds until no worker counts alone."""
     began = time.monotonic()
     while set(await asyncio.to_thread(stores, stage)) != {"ok"}:
-        assert time.monotonic() - began < 15, "no recovery"
+        assert time.monotonic() - began < 60, "no recovery"
     return time.monotonic() - began
 
 
 async def test_exactly_the_limit_passes(stage: Stage) -> None:
     pids = [pid for service in stage.services for pid in service.workers()]
     assert len(pids) == WORKERS
-    before = [psutil.Process(pid).cpu_times().user for pid in pids]
-    await within_a_minute(35)
-    began = time.monotonic()
-    outcome = await ask(stage, callers(1), content=encode(body(4, horizon=1)))
-    log.info("%d calls in %.1f s", 10 * CALLS, time.monotonic() - began)
+    idle = [psutil.Process(pid).cpu_times().user for pid in pids]
+    for group in range(10, 10 + TRIES):
+        before, began = waited(stage), time.monotonic()
+        outcome = await ask(stage, callers(group), content=encode(body(4, horizon=1)))
+        log.info("%d calls in %.1f s", 10 * CALLS, time.monotonic() - began)
+        if waited(stage) == before:
+            break
+        await recovery(stage)
     assert all(found == {200: LIMIT, 429: CALLS - LIMIT} for found in outcome.statuses.values()), (
         outcome.statuses
     )
     busy = [psutil.Process(pid).cpu_times().user for pid in pids]
-    assert all(now - then > 0.1 for now, then in zip(busy, before, strict=True))
+    assert all(now - then > 0.1 for now, then in zip(busy, idle, strict=True))
     assert stores(stage) == {"ok": 16}
 
 
 async def test_redis_is_killed_and_forgets(stage: Stage) -> None:
-    await within_a_minute(40)
-    usual = await ask(stage, callers(2), 20)
-    known = await ask(stage, callers(3, 2), 60)
-    before = waited(stage)
-    stage.redis.kill()
-    fallen = await ask(stage, callers(4))
-    told(usual, fallen, "killed")
-    assert max(fallen.seconds) < HELD
-    assert waited(stage) - before <= len(fallen.seconds) / 4
-    assert all(25 <= passed <= LIMIT for passed in fallen.passed())
-    assert set(stores(stage)) == {"degraded"}
-    assert stage.services[0].get("/v1/readyz")["rate_limit_store"] == "degraded"
-    with OPENER.open(stage.services[0].url + "/metrics") as answer:
-        assert b"\nkronos_rate_limit_alone 2.0" in answer.read()  # workers
-    assert len(stage.services[0].lines("rate limit store is out: this worker grants its share")) > 1
+    for group in range(20, 20 + 3 * TRIES, 3):
+        usual = await ask(stage, callers(group), 20)
+        known = await ask(stage, callers(group + 1, 2), 60)
+        before = waited(stage)
+        stage.redis.kill()
+        fallen = await ask(stage, callers(group + 2))
+        told(usual, fallen, "killed")
+        assert max(fallen.seconds) < HELD
+        assert waited(stage) - before <= len(fallen.seconds) / 4
+        assert all(25 <= passed <= LIMIT for passed in fallen.passed())
+        assert set(stores(stage)) == {"degraded"}
+        assert stage.services[0].get("/v1/readyz")["rate_limit_store"] == "degraded"
+        with OPENER.open(stage.services[0].url + "/metrics") as answer:
+            assert b"\nkronos_rate_limit_alone 2.0" in answer.read()  # workers
+        out = "rate limit store is out: this worker grants its share"
+        assert len(stage.services[0].lines(out)) > 1
 
-    stage.redis.start()
-    log.info("recovered after %.1f s", await recovery(stage))
+        stage.redis.start()
+        log.info("recovered after %.1f s", await recovery(stage))
+        before = waited(stage)
+        again = await ask(stage, callers(group + 1, 2) + callers(group + 2))
+        if waited(stage) == before:
+            break
+        await recovery(stage)
     # What had been granted before and meanwhile has been told to the Redis that knew nothing.
-    again = await ask(stage, callers(3, 2) + callers(4))
     first = known.passed() + fallen.passed()
     assert [one + other for one, other in zip(first, again.passed(), strict=True)] == [LIMIT] * 12
 
 
 async def test_redis_is_stopped(stage: Stage) -> None:
-    await within_a_minute(40)
-    usual = await ask(stage, callers(5), 20)
-    before = waited(stage)
-    stage.redis.pause()
-    try:
-        fallen = await ask(stage, callers(6))
-    finally:
-        stage.redis.resume()
-    told(usual, fallen, "stopped")
-    assert max(fallen.seconds) < HELD
-    assert waited(stage) - before <= len(fallen.seconds) / 4
-    assert all(25 <= passed <= LIMIT for passed in fallen.passed())
-    log.info("recovered after %.1f s", await recovery(stage))
-    again = await ask(stage, callers(6))
+    for group in range(30, 30 + 2 * TRIES, 2):
+        usual = await ask(stage, callers(group), 20)
+        before = waited(stage)
+        stage.redis.pause()
+        try:
+            fallen = await ask(stage, callers(group + 1))
+        finally:
+            stage.redis.resume()
+        told(usual, fallen, "stopped")
+        assert max(fallen.seconds) < HELD
+        assert waited(stage) - before <= len(fallen.seconds) / 4
+        assert all(25 <= passed <= LIMIT for passed in fallen.passed())
+        log.info("recovered after %.1f s", await recovery(stage))
+        before = waited(stage)
+        again = await ask(stage, callers(group + 1))
+        if waited(stage) == before:
+            break
+        await recovery(stage)
     assert all(
         one + other <= LIMIT for one, other in zip(fallen.passed(), again.passed(), strict=True)
     )
 
 
 async def test_redis_flaps(stage: Stage) -> None:
-    await within_a_minute(45)
-    usual = await ask(stage, callers(7), 20)
+    usual = await ask(stage, callers(40), 20)
     before = waited(stage)
-    asking = asyncio.create_task(ask(stage, callers(8), 300, pause=0.15))
+    asking = asyncio.create_task(ask(stage, callers(41), 300, pause=0.15))
     while not asking.done():
         stage.redis.pause()
         await asyncio.sleep(1.5)

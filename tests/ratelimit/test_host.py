@@ -117,7 +117,9 @@ def test_a_worker_may_be_killed_at_any_point(tmp_path: Path) -> None:
 
 async def test_a_worker_that_stops_with_the_lock_holds_up_no_one(tmp_path: Path) -> None:
     store = HostStore(tmp_path)
-    limiter = Limiter(Quotas(10), store, workers=2)
+    # By the day: there is no minute that could end meanwhile.
+    quotas = Quotas(10**6, {"single": (Quota("single", 10, 86_400),)})
+    limiter = Limiter(quotas, store, workers=2)
     await limiter.start()
     script = (
         "import fcntl, sys, time; file = open(sys.argv[1], 'r+b');"

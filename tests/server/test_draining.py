@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPResponse
@@ -69,10 +69,10 @@ def refuses(service: Service) -> bool:
     return False
 
 
-def wait_until_busy(service: Service) -> None:
-    """Until a forecast is under way."""
+def wait_until_busy(service: Service, answers: Sequence[HTTPResponse] = ()) -> None:
+    """Until a forecast is under way, or was so between two looks: then it has its answer."""
     deadline = time.monotonic() + 60
-    while not service.get("/v1/healthz/detailed")["checks"]["queue"]["active"]:
+    while not answers and not service.get("/v1/healthz/detailed")["checks"]["queue"]["active"]:
         assert time.monotonic() < deadline, service.log.read_text("utf-8")
         time.sleep(0.02)
 
@@ -87,7 +87,7 @@ def stop_while_busy(
         )
     )
     caller.start()
-    wait_until_busy(service)
+    wait_until_busy(service, answers)
     service.process.send_signal(signal.SIGTERM)
     return caller
 
