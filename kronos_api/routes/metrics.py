@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any, Final
 
 from fastapi import APIRouter, Response
-from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from kronos_api.predictor import AsyncPredictor
 from kronos_api.schemas.responses import GUARDED
 from kronos_api.telemetry import metrics, vitals
 
+ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+    **GUARDED,
+}
+
 
 def router(predictor: AsyncPredictor) -> APIRouter:
     """`/metrics` and `/v1/metrics`."""
     routes = APIRouter(tags=["metrics"])
 
-    @routes.get("/v1/metrics", response_class=PlainTextResponse, responses=GUARDED)
-    @routes.get("/metrics", response_class=PlainTextResponse, responses=GUARDED)
+    @routes.get("/v1/metrics", response_class=Response, responses=ANSWERS)
+    @routes.get("/metrics", response_class=Response, responses=ANSWERS)
     async def scrape() -> Response:
         """All metrics of all workers in Prometheus' text format."""
         vitals.note_load(predictor)
