@@ -8,7 +8,7 @@
 # one starts, becomes healthy and passes the smoke test before an old one is told to finish. If a
 # new one fails, what ran before goes on running. dev starts docker-compose.dev.yml.
 #
-#   --replicas N      replicas that shall run; else KRONOS_REPLICAS, else as many as there are
+#   --replicas N      replicas that shall run; else KRONOS_REPLICAS, else as many as before
 #   --image IMAGE     deploy this image, pulled if it is not here, instead of building one
 #   --push REGISTRY   push the image that was built to REGISTRY before it is deployed
 #   --rollback        deploy the image that ran before the latest deployment

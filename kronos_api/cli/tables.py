@@ -96,10 +96,17 @@ def _check(columns: dict[str, NDArray[np.float64]], path: Path, first: int) -> N
 
 
 def _refusal(path: Path, row: int, rule: str) -> InvalidInput:
-    """That the candle number `row` breaks `rule`, by its line: blank ones hold no candle."""
-    text = path.read_text("utf-8", errors="replace")
-    filled = [number for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    return InvalidInput(f"{path}: line {filled[1 + row]}: {rule}")
+    """That the candle number `row` breaks `rule`, by its line: blank ones hold no candle.
+
+    Pipes, which give their lines once, and what is packed are taken to have no blank ones.
+    """
+    try:
+        text = path.read_text("utf-8") if path.is_file() else ""
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    filled = [number for number, line in enumerate(text.split("\n"), 1) if line.strip(" \t")]
+    line = filled[1 + row] if 1 + row < len(filled) else row + 2
+    return InvalidInput(f"{path}: line {line}: {rule}")
 
 
 def to_table(forecast: Forecast, future: Stamps) -> pd.DataFrame:

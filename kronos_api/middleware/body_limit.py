@@ -23,7 +23,8 @@ class BodyLimit:
     of undeclared length is read here, up to the limit, before the route is called: so it is
     bounded on routes, too, that never read it.
 
-    The bodies of all requests in progress have `memory` bytes; one that finds no room is refused.
+    What has come of the bodies of all requests in progress has `memory` bytes; a request whose
+    body finds no room is refused.
     """
 
     def __init__(self, app: ASGIApp, *, limit: int, memory: int) -> None:
@@ -48,32 +49,42 @@ class BodyLimit:
             self._held -= taken.bytes
 
     async def _take(self, taken: _Taken, headers: Headers, receive: Receive) -> Receive:
-        """Take memory for the body and give what it is read with; raises `KronosError`."""
+        """What the body is read with, in the memory that there is; raises `KronosError`."""
+
+        async def counted() -> Message:
+            message = await receive()
+            if message["type"] == "http.request":
+                self._add(taken, len(message.get("body", b"")))
+            return message
+
         declared = headers.get("content-length", "")
         # Where chunks come as well, the server goes by the chunks.
         if declared.isdecimal() and "transfer-encoding" not in headers:
-            self._add(taken, int(declared) if len(declared) <= MAX_DIGITS else self.limit + 1)
-            return receive
+            if len(declared) > MAX_DIGITS or int(declared) > self.limit:
+                raise self._too_large()
+            return counted
         body = bytearray()
         while True:
-            message = await receive()
+            message = await counted()
             if message["type"] != "http.request":
                 return _replay(message, receive)
-            piece = message.get("body", b"")
-            self._add(taken, len(piece))
-            body += piece
+            body += message.get("body", b"")
             if not message.get("more_body", False):
                 whole = {"type": "http.request", "body": bytes(body), "more_body": False}
                 return _replay(whole, receive)
 
     def _add(self, taken: _Taken, size: int) -> None:
         if taken.bytes + size > self.limit:
-            raise RequestTooLarge(f"The body is larger than {self.limit} bytes.")
+            raise self._too_large()
         if self._held + size > self.memory:
+            metrics.ADMISSION_REFUSALS.inc()
             message = f"Bodies of {self._held} bytes are in progress; this one finds no room."
             raise QueueFull(message, retry_after=1)
         taken.bytes += size
         self._held += size
+
+    def _too_large(self) -> RequestTooLarge:
+        return RequestTooLarge(f"The body is larger than {self.limit} bytes.")
 
 
 @dataclass(slots=True)
@@ -86,8 +97,6 @@ class _Taken:
 async def _refuse(error: KronosError, scope: Scope, receive: Receive, send: Send) -> None:
     if isinstance(error, RequestTooLarge):
         metrics.SIZE_REJECTIONS.labels(caller_label(scope)).inc()
-    else:
-        metrics.ADMISSION_REFUSALS.inc()
     response = render(error, scope)
     # What the caller still sends is not read, so nothing can follow on this connection.
     response.headers["Connection"] = "close"

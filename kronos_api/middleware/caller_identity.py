@@ -73,10 +73,13 @@ class CallerIdentity:
         peer = parse_address(connection.peer)
         if peer is None:
             raise self._refuse(scope, connection.peer, "the peer has no address")
+        # A proxy stays one, whatever DNS says later: else who asks through it would pass as it.
+        settled = connection.is_proxy
         try:
             address, caller = await self._named(scope, connection, peer)
             if caller is None:  # who has just come is missing in answers from before
-                connection.is_proxy = None
+                if not settled:
+                    connection.is_proxy = None
                 address, caller = await self._named(scope, connection, peer, anew=True)
         except ResolverOut as error:
             metrics.SECURITY_EVENTS.labels("unknown", OTHER).inc()
@@ -99,20 +102,21 @@ class CallerIdentity:
         """Who calls, from where; None if no entry of the whitelist names the caller."""
         if connection.is_proxy is None:
             connection.is_proxy = await self.proxies.settle(peer, anew=anew) is not None
-        address = self._forwarded(scope, peer) if connection.is_proxy else peer
+        address = self._forwarded(scope) if connection.is_proxy else peer
+        if address is None:
+            if not anew:  # its address may have been that of a proxy until now
+                return peer, None
+            metrics.SECURITY_EVENTS.labels("unnamed", OTHER).inc()
+            raise self._refuse(scope, str(peer), f"the proxy sent no address in {FORWARDED}")
         if self.allowed is None:
             return address, Caller(OTHER, str(address))
         here = peer.is_loopback if connection.is_proxy else True
         return address, await self.allowed.settle(address, here=here, anew=anew)
 
-    def _forwarded(self, scope: Scope, proxy: Address) -> Address:
-        """For whom `proxy` speaks: the last address of the header, the one that it wrote."""
+    def _forwarded(self, scope: Scope) -> Address | None:
+        """For whom a proxy speaks: the last address of the header, the one that it wrote."""
         given = Headers(scope=scope).getlist(FORWARDED)
-        address = parse_address(given[-1].rpartition(",")[2].strip()) if given else None
-        if address is None:
-            metrics.SECURITY_EVENTS.labels("unnamed", OTHER).inc()
-            raise self._refuse(scope, str(proxy), f"the proxy sent no address in {FORWARDED}")
-        return address
+        return parse_address(given[-1].rpartition(",")[2].strip()) if given else None
 
     def _refuse(self, scope: Scope, peer: str | None, reason: str) -> ContainerNotAllowed:
         metrics.SECURITY_EVENTS.labels("refused", OTHER).inc()

@@ -16,6 +16,11 @@ class Head:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "HEAD":
-            # A copy: the server and the log go on seeing what was asked.
-            scope = {**scope, "method": "GET"}
-        await self.app(scope, receive, send)
+            # A copy: the server and the log go on seeing what was asked, and where it was found.
+            asked, scope = scope, {**scope, "method": "GET"}
+            try:
+                await self.app(scope, receive, send)
+            finally:
+                asked.update({**scope, "method": "HEAD"})
+        else:
+            await self.app(scope, receive, send)

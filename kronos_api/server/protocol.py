@@ -109,7 +109,11 @@ class Lingering:
             self._transport.close()
             return
         self.lingers = True
-        self._transport.write_eof()
+        try:
+            self._transport.write_eof()
+        except OSError:  # nobody is there any more, which a transport that does not read misses
+            self._transport.abort()
+            return
         self._transport.resume_reading()
         loop = asyncio.get_running_loop()
         loop.call_later(LINGER, self._transport.close, context=contextvars.Context())

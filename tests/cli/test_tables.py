@@ -1,5 +1,7 @@
 """Candles from CSV files, forecasts as CSV files and charts."""
 
+import gzip
+import os
 import sys
 from pathlib import Path
 
@@ -178,3 +180,16 @@ def test_chart_without_matplotlib_tells_how_to_get_it(
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(InvalidInput, match=r"pip install 'kronos-api\[charts\]'"):
         draw(series, forecast, future, tmp_path / "out.png", "a title")
+
+
+def test_what_is_read_only_once_or_packed_is_told_by_its_line_too(tmp_path: Path) -> None:
+    lines = f"{HEADER}\n{GOOD[0]}\n2026-01-06,0,12,0,11,1\n".encode()
+    packed = tmp_path / "candles.csv.gz"
+    packed.write_bytes(gzip.compress(lines))
+    reading, writing = os.pipe()
+    with os.fdopen(reading), os.fdopen(writing, "wb") as pipe:
+        pipe.write(lines)
+        pipe.close()
+        for path in (packed, Path(f"/dev/fd/{reading}")):
+            with pytest.raises(InvalidInput, match="line 3: open must be greater than 0"):
+                read_series(path, rows=5)

@@ -25,6 +25,7 @@ def counted(route: str, status: int) -> float:
         ("GET", "/docs", "/docs", 200),
         ("GET", "/openapi.json", "/openapi.json", 200),
         ("GET", "/secret/4711", "unmatched", 404),
+        ("HEAD", "/docs", "/docs", 200),
         ("DELETE", "/v1/models", "/v1/models", 405),
     ],
 )

@@ -123,6 +123,28 @@ async def test_who_has_just_come_is_not_refused_by_an_answer_from_before(
         assert await ask("10.9.0.66") == 403
 
 
+async def test_what_dns_forgets_or_knew_makes_nobody_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A proxy whose name is lost is none of its callers; who has its address now is no proxy."""
+    with answering() as dns:
+        dns.container("api", "10.9.0.2")
+        dns.container("shop-nginx-1", "10.9.0.80", "nginx")
+        own = SimpleNamespace(family=AF_INET, address="10.9.0.2", netmask="255.255.255.0")
+        monkeypatch.setattr(psutil, "net_if_addrs", lambda: {"eth0": [own]})
+        settings = named(dns, trusted_proxies="nginx", container_whitelist="10.9.0.0/24")
+        app = create_app(patient(**settings), predictor=predictor_of())
+        stranger = {"X-Forwarded-For": STRANGER}
+        async with client_of(From(app, "10.9.0.80", Connection("10.9.0.80"))) as kept:
+            assert (await kept.get("/", headers=stranger)).status_code == 403
+            dns.remove("10.9.0.80")
+            async with client_of(From(app, "10.9.0.80", Connection("10.9.0.80"))) as other:
+                await asyncio.sleep(2 * FRESH_SECONDS)
+                assert (await other.get("/")).status_code == 200
+            assert (await kept.get("/", headers=stranger)).status_code == 403
+            assert (await kept.get("/", headers={"X-Forwarded-For": "10.9.0.7"})).status_code == 200
+
+
 async def test_a_refusal_is_told_counted_and_logged(capsys: pytest.CaptureFixture[str]) -> None:
     before = events("refused")
     async with calling(STRANGER) as client:

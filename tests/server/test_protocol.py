@@ -14,6 +14,7 @@ from dataclasses import replace
 from http.client import HTTPConnection
 from typing import Any
 
+import psutil
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -200,6 +201,18 @@ async def test_who_never_stops_sending_is_cut() -> None:
         caller.drip(bytes(1000))
         assert caller.dripping is not None
         await asyncio.wait_for(caller.dripping, LINGER + LATE)
+
+
+async def test_who_has_gone_when_it_is_refused_leaves_nothing_open() -> None:
+    """Though its end is not read, behind more of a body than is taken before an answer."""
+    ask = HEAD.replace("POST", "HEAD") % 10**9
+    async with service(deadlines=Deadlines(60, 60, 60, 60)) as address:
+        before = psutil.Process().num_fds()
+        for _ in range(5):
+            with socket.create_connection(address) as link:  # all comes before the server looks
+                link.sendall(ask.encode() + bytes(300_000))
+            await asyncio.sleep(0.05)
+        await until(lambda: psutil.Process().num_fds() <= before, LATE)
 
 
 async def test_an_idle_connection_is_closed_without_a_word() -> None:
