@@ -49,6 +49,7 @@ class Decoded(RunState, Protocol):
 
 
 Run = TypeVar("Run", bound=Decoded)
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -280,13 +281,9 @@ class _Pending:
     async def forecast(self, run: Decoded, large: bool) -> Forecast:
         """Aggregate the sample paths of an ended run, in a thread if the request is `large`."""
         assert run.values is not None
-        aggregate = _aggregate
-        if large:
-            mean, quantiles, samples, repaired = await asyncio.to_thread(
-                aggregate, run.values, self.scale, self.request
-            )
-        else:
-            mean, quantiles, samples, repaired = aggregate(run.values, self.scale, self.request)
+        mean, quantiles, samples, repaired = await off_loop(
+            large, _aggregate, run.values, self.scale, self.request
+        )
         ticket = self.ticket
         return Forecast(
             mean=mean,
@@ -297,6 +294,11 @@ class _Pending:
             queue_ms=(ticket.started_at - self.accepted_at) * 1e3,
             inference_ms=(ticket.ended_at - ticket.started_at) * 1e3,
         )
+
+
+async def off_loop(large: bool, work: Callable[..., Result], *args: object) -> Result:
+    """`work(*args)`, in a thread if it is `large`."""
+    return await asyncio.to_thread(work, *args) if large else work(*args)
 
 
 def _told(failure: Exception) -> KronosError:

@@ -21,7 +21,7 @@ from starlette.types import Receive
 
 from kronos_api.errors import InternalError, KronosError, PredictionTimeout
 from kronos_api.features import time_features
-from kronos_api.predictor import AsyncPredictor, ForecastRequest
+from kronos_api.predictor import AsyncPredictor, ForecastRequest, off_loop
 from kronos_api.ratelimit.visit import charge_items
 from kronos_api.schemas.examples import (
     BATCH_ANSWER,
@@ -110,7 +110,7 @@ class Forecasts:
                 async with asyncio.timeout_at(deadline):
                     body = await request.body()
                     large = endpoint == "batch" or len(body) > LARGE_BODY
-                    series = await _off_loop(large, read, body)
+                    series = await off_loop(large, read, body)
                     _bind(endpoint, series)
                     await charge_items(request.scope, len(series))
                     answered = await _while_present(
@@ -123,7 +123,7 @@ class Forecasts:
     async def _forecast(self, series: Sequence[Series], deadline: float) -> list[Answered]:
         large = sum(len(one.history) + one.horizon for one in series) > LARGE_SERIES
         futures = await self._futures(series, large)
-        requests = await _off_loop(large, _requests, series, futures)
+        requests = await off_loop(large, _requests, series, futures)
         left = deadline - asyncio.get_running_loop().time()
         forecasts = await self.predictor.predict_many(requests, timeout=max(left, 0.001))
         answers = zip(series, futures, forecasts, strict=True)
@@ -144,7 +144,7 @@ class Forecasts:
             return one.future
         assert one.freq is not None
         if one.calendar is None:
-            return await _off_loop(large, one.freq.following, one.history, one.horizon)
+            return await off_loop(large, one.freq.following, one.history, one.horizon)
         return await self.calendars.following(one.calendar, one.history, one.horizon, one.freq)
 
     async def _response(
@@ -158,9 +158,9 @@ class Forecasts:
         large = sum(one.size for one in answered) > LARGE_ANSWER
         total_ms = (time.perf_counter() - started) * 1000
         if endpoint == "single":
-            content = await _off_loop(large, write_one, answered[0], info, total_ms)
+            content = await off_loop(large, write_one, answered[0], info, total_ms)
         else:
-            content = await _off_loop(large, write_many, answered, info, total_ms)
+            content = await off_loop(large, write_many, answered, info, total_ms)
         return Response(content, media_type="application/json")
 
 
@@ -181,11 +181,6 @@ def _requests(series: Sequence[Series], futures: Sequence[Stamps]) -> list[Forec
         )
         for one, future in zip(series, futures, strict=True)
     ]
-
-
-async def _off_loop(large: bool, work: Callable[..., Result], *args: object) -> Result:
-    """`work(*args)`, in a thread if it is `large`."""
-    return await asyncio.to_thread(work, *args) if large else work(*args)
 
 
 async def _while_present(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:

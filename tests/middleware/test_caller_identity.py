@@ -97,54 +97,6 @@ async def test_who_may_call(whitelist: str | None, address: str | None, allowed:
     assert await status(address, **settings) == (200 if allowed else 403)
 
 
-async def test_who_has_just_come_is_not_refused_by_an_answer_from_before(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Neither as a caller nor as a proxy, whose name others have had asked for just then."""
-    with answering() as dns:
-        dns.container("api", "10.9.0.2")
-        dns.container("shop-web-1", "10.9.0.10", "web")
-        dns.container("shop-nginx-1", "10.9.0.80", "nginx")
-        own = SimpleNamespace(family=AF_INET, address="10.9.0.2", netmask="255.255.255.0")
-        monkeypatch.setattr(psutil, "net_if_addrs", lambda: {"eth0": [own]})
-        settings = named(dns, trusted_proxies="nginx")
-        app = create_app(patient(**settings), predictor=predictor_of())
-
-        async def ask(address: str, headers: dict[str, str] | None = None) -> int:
-            async with client_of(From(app, address, Connection(address))) as client:
-                return (await client.get("/", headers=headers)).status_code
-
-        assert await ask("10.9.0.10") == 200
-        dns.container("shop-web-2", "10.9.0.11", "web")
-        dns.container("shop-nginx-2", "10.9.0.81", "nginx")
-        await asyncio.sleep(2 * FRESH_SECONDS)
-        assert await ask("10.9.0.11") == 200
-        assert await ask("10.9.0.81", {"X-Forwarded-For": "10.9.0.10"}) == 200
-        assert await ask("10.9.0.66") == 403
-
-
-async def test_what_dns_forgets_or_knew_makes_nobody_another(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A proxy whose name is lost is none of its callers; who has its address now is no proxy."""
-    with answering() as dns:
-        dns.container("api", "10.9.0.2")
-        dns.container("shop-nginx-1", "10.9.0.80", "nginx")
-        own = SimpleNamespace(family=AF_INET, address="10.9.0.2", netmask="255.255.255.0")
-        monkeypatch.setattr(psutil, "net_if_addrs", lambda: {"eth0": [own]})
-        settings = named(dns, trusted_proxies="nginx", container_whitelist="10.9.0.0/24")
-        app = create_app(patient(**settings), predictor=predictor_of())
-        stranger = {"X-Forwarded-For": STRANGER}
-        async with client_of(From(app, "10.9.0.80", Connection("10.9.0.80"))) as kept:
-            assert (await kept.get("/", headers=stranger)).status_code == 403
-            dns.remove("10.9.0.80")
-            async with client_of(From(app, "10.9.0.80", Connection("10.9.0.80"))) as other:
-                await asyncio.sleep(2 * FRESH_SECONDS)
-                assert (await other.get("/")).status_code == 200
-            assert (await kept.get("/", headers=stranger)).status_code == 403
-            assert (await kept.get("/", headers={"X-Forwarded-For": "10.9.0.7"})).status_code == 200
-
-
 async def test_a_refusal_is_told_counted_and_logged(capsys: pytest.CaptureFixture[str]) -> None:
     before = events("refused")
     async with calling(STRANGER) as client:
@@ -279,6 +231,40 @@ def named(dns: Nameserver, **settings: Any) -> dict[str, Any]:
     host, port = dns.address
     defaults = {"container_whitelist": "web", "dns_servers": f"{host}:{port}"}
     return defaults | settings
+
+
+async def test_who_has_just_come_is_not_refused_by_an_answer_from_before(dns: Nameserver) -> None:
+    """Neither as a caller nor as a proxy, whose name others have had asked for just then."""
+    dns.container("shop-nginx-1", "10.0.0.80", "nginx")
+    app = create_app(patient(**named(dns, trusted_proxies="nginx")), predictor=predictor_of())
+
+    async def ask(address: str, headers: dict[str, str] | None = None) -> int:
+        async with client_of(From(app, address, Connection(address))) as client:
+            return (await client.get("/", headers=headers)).status_code
+
+    assert await ask("10.0.0.1") == 200
+    dns.container("web-2", "10.0.0.11", "web")
+    dns.container("shop-nginx-2", "10.0.0.81", "nginx")
+    await asyncio.sleep(2 * FRESH_SECONDS)
+    assert await ask("10.0.0.11") == 200
+    assert await ask("10.0.0.81", {"X-Forwarded-For": "10.0.0.1"}) == 200
+    assert await ask("10.0.0.66") == 403
+
+
+async def test_what_dns_forgets_or_knew_makes_nobody_another(dns: Nameserver) -> None:
+    """A proxy whose name is lost is none of its callers; who has its address now is no proxy."""
+    dns.container("shop-nginx-1", "10.0.0.80", "nginx")
+    settings = named(dns, trusted_proxies="nginx", container_whitelist="10.0.0.0/24")
+    app = create_app(patient(**settings), predictor=predictor_of())
+    stranger = {"X-Forwarded-For": STRANGER}
+    async with client_of(From(app, "10.0.0.80", Connection("10.0.0.80"))) as kept:
+        assert (await kept.get("/", headers=stranger)).status_code == 403
+        dns.remove("10.0.0.80")
+        async with client_of(From(app, "10.0.0.80", Connection("10.0.0.80"))) as other:
+            await asyncio.sleep(2 * FRESH_SECONDS)
+            assert (await other.get("/")).status_code == 200
+        assert (await kept.get("/", headers=stranger)).status_code == 403
+        assert (await kept.get("/", headers={"X-Forwarded-For": "10.0.0.7"})).status_code == 200
 
 
 async def test_who_calls_is_settled_once_per_connection(dns: Nameserver) -> None:

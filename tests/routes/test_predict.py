@@ -15,7 +15,7 @@ import pytest
 
 from kronos_api.app import create_app
 from kronos_api.config import Settings
-from kronos_api.predictor import AsyncPredictor, Forecast
+from kronos_api.predictor import AsyncPredictor, Forecast, off_loop
 from kronos_api.routes import predict as predict_routes
 from kronos_api.schemas.responses import PredictResponse
 from kronos_api.stamps import Frequency, Stamps
@@ -247,7 +247,7 @@ async def test_large_bodies_and_answers_take_the_way_through_a_thread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     threads: list[bool] = []
-    inner = predict_routes._off_loop
+    inner = off_loop
 
     async def watched(large: bool, work: Any, *args: object) -> Any:
         def seen(*values: object) -> Any:
@@ -256,7 +256,7 @@ async def test_large_bodies_and_answers_take_the_way_through_a_thread(
 
         return await inner(large, seen, *args)
 
-    monkeypatch.setattr(predict_routes, "_off_loop", watched)
+    monkeypatch.setattr(predict_routes, "off_loop", watched)
     large = body(2048, horizon=512, overrides={"sample_count": 64}, return_samples=True)
     async with serving() as client:
         await post(client, body())

@@ -28,7 +28,7 @@ from tests.fakes import SleepyEngine
 from tests.web import SINGLE, body, encode, predictor_of, until
 
 QUICK = Deadlines(head=0.3, body=0.4, answer=0.5, idle=0.6)
-LATE = 5.0
+LATE = 30.0
 """Seconds by which a busy machine may be late; who drips would take far longer."""
 POST = f"POST {SINGLE} HTTP/1.1\r\nHost: x\r\n"
 HEAD = POST + "Content-Length: %d\r\n\r\n"
