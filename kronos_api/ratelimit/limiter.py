@@ -87,14 +87,20 @@ class Limiter:
     async def take(self, caller: str, route: str, cost: int = 1) -> Verdict:
         """Grant `cost` forecasts of `route` to `caller`, or none of them."""
         tallies = self._known(caller, self.quotas.of(route))
-        if not self.alone:
-            try:
-                counted = self.store.count(caller, tallies, cost)
-                allowed, readings = await _within(BOUND, counted)
-                return _heard(tallies, allowed, readings, cost)
-            except StoreOut as error:
-                self._go_alone(error)
-        return self._decide(tallies, cost)
+        for tally in tallies:
+            tally.asking += 1
+        try:
+            if not self.alone:
+                try:
+                    counted = self.store.count(caller, tallies, cost)
+                    allowed, readings = await _within(BOUND, counted)
+                    return _heard(tallies, allowed, readings, cost)
+                except StoreOut as error:
+                    self._go_alone(error)
+            return self._decide(tallies, cost)
+        finally:
+            for tally in tallies:
+                tally.asking -= 1
 
     def _decide(self, tallies: Sequence[Tally], cost: int) -> Verdict:
         """By what this worker knows alone."""
@@ -122,7 +128,7 @@ class Limiter:
             self._tallies = {
                 place: tally
                 for place, tally in self._tallies.items()
-                if tally.window >= tally.quota.window(now)
+                if tally.asking or tally.window >= tally.quota.window(now)
             }
         return [self._tallies.setdefault((caller, quota), Tally(quota)) for quota in quotas]
 

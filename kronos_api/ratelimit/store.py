@@ -27,7 +27,8 @@ class Tally:
     """What this worker knows of one caller's current window under one quota.
 
     mine: forecasts that this worker granted. heard: those of all workers, when the store was
-    last heard of. since: those that this worker granted alone after that.
+    last heard of. since: those that this worker granted alone after that. asking: calls under
+    way, which will note here what they are told.
     """
 
     quota: Quota
@@ -35,6 +36,7 @@ class Tally:
     mine: int = 0
     heard: int = 0
     since: int = 0
+    asking: int = 0
 
     def turn(self, window: int) -> None:
         """Forget what belongs to another window."""

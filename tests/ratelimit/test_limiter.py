@@ -227,6 +227,20 @@ async def test_windows_turn_while_alone(monkeypatch: pytest.MonkeyPatch) -> None
         assert len(limiter._tallies) == 2  # those of windows that ended are not kept
 
 
+async def test_what_is_asked_meanwhile_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a call is about to be told is not lost to those that tidy up."""
+    monkeypatch.setattr(module, "SWEEP_PAUSE", 0)
+    store = Memory()
+    async with started(store, workers=2) as limiter:
+        store.stalls = True
+        verdicts = await asyncio.gather(*(limiter.take("web", "single") for _ in range(20)))
+        assert sum(verdict.allowed for verdict in verdicts) == 20
+        assert await passed(limiter, 60) == 30
+        store.stalls = False
+        await until(lambda: not limiter.alone)
+    assert ("web", 50) in store.told
+
+
 async def test_a_store_whose_clock_is_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its windows are kept when it goes out just after one began."""
     store = Memory()
