@@ -167,7 +167,11 @@ class AsyncPredictor:
         Returns whether it has gone within `timeout` seconds.
         """
         self.drain()
-        return await asyncio.to_thread(self._worker.close, timeout)
+        # Not waited for in a thread: requests that were cut may still have all of them.
+        deadline = time.monotonic() + timeout
+        while not (gone := self._worker.close()) and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        return gone
 
     async def predict(self, request: ForecastRequest, *, timeout: float) -> Forecast:
         """Forecast one series; see `predict_many`."""

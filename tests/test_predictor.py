@@ -199,6 +199,16 @@ async def test_stop_answers_what_was_accepted_and_refuses_the_rest() -> None:
         await stopping
 
 
+async def test_stop_needs_no_thread_of_those_that_requests_have() -> None:
+    async with predicting(SleepyEngine()) as predictor:
+        cut = threading.Event()
+        loop = asyncio.get_running_loop()
+        reading = [loop.run_in_executor(None, cut.wait) for _ in range(100)]
+        assert await asyncio.wait_for(predictor.stop(), 30)
+        cut.set()
+        await asyncio.gather(*reading)
+
+
 async def test_nothing_is_taken_before_the_model_is_loaded() -> None:
     loaded = threading.Event()
 

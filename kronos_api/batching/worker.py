@@ -75,13 +75,11 @@ class Worker(Generic[Job, Run]):
             self._inbox.extend(tickets)
             self._changed.notify()
 
-    def close(self, timeout: float) -> bool:
-        """Let the thread end once nothing is left to do; whether it has in `timeout` seconds."""
+    def close(self) -> bool:
+        """Let the thread end once nothing is left to do; whether it has. May be called again."""
         with self._changed:
             self._closing = True
             self._changed.notify()
-        if self._thread.is_alive():
-            self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def _main(self) -> None:

@@ -89,10 +89,14 @@ class HostStore:
         allowed = all(slot[2] + cost <= tally.quota.amount for tally, _, slot in slots)
         readings = []
         for tally, digest, (offset, end, total) in slots:
-            if allowed:
-                total += cost
+            window = tally.quota.window(now)
+            granted = cost if allowed else 0
+            if not cost and tally.window == window:  # told what was granted alone
+                granted = tally.since
+            if granted:
+                total += granted
                 os.pwrite(self._file, SLOT.pack(digest, end, total), offset)
-            readings.append(Reading(tally.quota.window(now), total, end - now))
+            readings.append(Reading(window, total, end - now))
         return allowed, readings
 
     def _slot(self, digest: bytes, end: int, now: float) -> _Slot:

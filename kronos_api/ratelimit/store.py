@@ -74,7 +74,7 @@ class Store(Protocol):
         """Grant `cost` forecasts under all quotas of `tallies`, or under none.
 
         Whether they are granted, and each window after that. Atomic over all workers; raises
-        `StoreOut`.
+        `StoreOut`. Without a cost, what this worker granted alone is counted in any case.
         """
         ...
 

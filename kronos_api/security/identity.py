@@ -7,14 +7,12 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from kronos_api.security.resolver import CannotTell, Resolver, ResolverOut
+from kronos_api.security.resolver import FRESH_SECONDS, CannotTell, Resolver, ResolverOut
 from kronos_api.security.surroundings import Interface, Surroundings
 from kronos_api.security.whitelist import Address, Whitelist
 
 OTHER: Final = "other"
 """Label of callers that no entry names."""
-FRESH_SECONDS: Final = 0.1
-"""Nobody is refused by an older answer; strangers have a name asked for no more often."""
 
 
 @dataclass(frozen=True, slots=True)

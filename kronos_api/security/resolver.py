@@ -11,7 +11,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import dns.asyncbackend
 import dns.asyncresolver
@@ -26,6 +26,11 @@ from kronos_api.security.whitelist import Address, parse_address
 
 REUSE_SECONDS: Final = 2.0
 """How long an answer may stand in for a new question, from the moment it was asked."""
+FRESH_SECONDS: Final = 0.1
+"""The same for a failure, and where somebody is to be refused: callers that are refused have
+nothing asked for more often."""
+LATE: Final = 0.02
+"""Whoever wakes up by so many seconds later than asked for has stood still."""
 
 Key = TypeVar("Key", bound=Hashable)
 Answer = TypeVar("Answer")
@@ -55,25 +60,26 @@ class Shared(Generic[Key, Answer]):
     async def __call__(self, key: Key, since: float = -math.inf) -> Answer:
         """The answer for `key`, asked for at `since` or later.
 
-        What asking raises is raised, and asked for again next time.
+        What asking raises is raised, for `FRESH_SECONDS`.
         """
         now = self._now()
-        if key in self._asked and self._asked[key][0] < since:
-            del self._asked[key]
+        if key in self._asked:
+            asked, answer = self._asked[key]
+            if asked < (max(since, now - FRESH_SECONDS) if _failed(answer) else since):
+                del self._asked[key]
         while self._asked and now - next(iter(self._asked.values()))[0] >= REUSE_SECONDS:
             self._asked.popitem(last=False)
         if key not in self._asked:
             asking = asyncio.ensure_future(self._ask(key))
-            asking.add_done_callback(lambda done: self._forget_failure(key, done))
+            asking.add_done_callback(_failed)  # which nobody may be there to see
             self._asked[key] = now, asking
         answer = self._asked[key][1]
         await asyncio.wait([answer])  # and whoever stops waiting leaves the answer to the others
         return answer.result()
 
-    def _forget_failure(self, key: Key, answer: asyncio.Future[Answer]) -> None:
-        failed = answer.cancelled() or answer.exception() is not None
-        if failed and key in self._asked and self._asked[key][1] is answer:
-            del self._asked[key]
+
+def _failed(answer: asyncio.Future[Any]) -> bool:
+    return answer.done() and (answer.cancelled() or answer.exception() is not None)
 
 
 class Resolver:
@@ -112,9 +118,9 @@ class Resolver:
         self.addresses = Shared(self._addresses, now=now)
 
     async def knows(self, address: Address) -> bool:
-        """Whether `address` has a name at this moment, whatever was said before."""
+        """Whether `address` has a name at this moment."""
         try:
-            return bool(await self._names(address))
+            return bool(await self.names(address, self.now() - FRESH_SECONDS))
         except ResolverOut:
             return False
 
@@ -130,12 +136,22 @@ class Resolver:
         parsed = (parse_address(record.address) for record in found)
         return frozenset(address for address in parsed if address is not None)
 
+    async def _resolve(self, question: dns.name.Name, kind: str) -> dns.resolver.Answer:
+        async with asyncio.timeout(self._timeout):
+            return await self._client.resolve(
+                question, kind, search=False, raise_on_no_answer=False, backend=self._backend
+            )
+
     async def _ask(self, question: dns.name.Name, kind: str) -> dns.resolver.Answer | tuple[()]:
+        late = time.monotonic() + self._timeout + LATE
         try:
-            async with asyncio.timeout(self._timeout):
-                return await self._client.resolve(
-                    question, kind, search=False, raise_on_no_answer=False, backend=self._backend
-                )
+            try:
+                return await self._resolve(question, kind)
+            except (TimeoutError, dns.exception.Timeout):
+                # Who was late must not blame DNS: it may have stood still as well.
+                if time.monotonic() <= late:
+                    raise
+                return await self._resolve(question, kind)
         except dns.resolver.NXDOMAIN:
             return ()
         except dns.resolver.NoNameservers as error:

@@ -97,6 +97,10 @@ class Lingering:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
+    def resume_reading(self) -> None:
+        """Read on; what comes then is not of the request in whose context this is called."""
+        contextvars.Context().run(self._transport.resume_reading)
+
     def is_closing(self) -> bool:
         """Whether nothing more may be written."""
         return self.lingers or self._transport.is_closing()
@@ -114,7 +118,7 @@ class Lingering:
         except OSError:  # nobody is there any more, which a transport that does not read misses
             self._transport.abort()
             return
-        self._transport.resume_reading()
+        self.resume_reading()
         loop = asyncio.get_running_loop()
         loop.call_later(LINGER, self._transport.close, context=contextvars.Context())
 
@@ -142,7 +146,10 @@ class Protocol(H11Protocol):
             return
         super().data_received(data)
         self._say_last()
-        self._await_caller("head")
+        # The end of a body that was answered before it came does not begin a head.
+        cycle: RequestResponseCycle | None = self.cycle
+        answered = cycle is not None and cycle.response_complete
+        self._await_caller("idle" if answered and not self.conn.trailing_data[0] else "head")
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

@@ -19,7 +19,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from kronos_api.app import create_app
 from kronos_api.config import Settings
 from kronos_api.middleware.caller_identity import CallerIdentity
-from kronos_api.security.identity import FRESH_SECONDS, Caller, Connection, Identity
+from kronos_api.security.identity import Caller, Connection, Identity
+from kronos_api.security.resolver import FRESH_SECONDS
 from kronos_api.security.whitelist import Whitelist
 from kronos_api.telemetry.metrics import REGISTRY
 from tests.security.dns import Nameserver, answering
@@ -316,6 +317,7 @@ async def test_health_tells_of_the_whitelist(dns: Nameserver) -> None:
         assert (await caller.get("/")).status_code == 503
         assert await check(local) == {"status": "degraded", "entries": 2}
         dns.mood = "truthful"
+        await asyncio.sleep(2 * FRESH_SECONDS)
         assert (await caller.get("/")).status_code == 200
         assert await check(local) == {"status": "ok", "entries": 2}
 

@@ -16,6 +16,7 @@ import pytest
 
 from kronos_api.errors import StartupError
 from kronos_api.ratelimit import host
+from kronos_api.ratelimit import limiter as limiting
 from kronos_api.ratelimit.host import BUCKET_BYTES, BUCKETS, HostStore, default_folder
 from kronos_api.ratelimit.limiter import Limiter
 from kronos_api.ratelimit.quotas import Quota, Quotas
@@ -139,6 +140,25 @@ async def test_a_worker_that_stops_with_the_lock_holds_up_no_one(tmp_path: Path)
         holder.kill()
     await until(lambda: not limiter.alone, 60)
     await limiter.stop()
+
+
+async def test_what_was_granted_without_the_file_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limiting, "PROBE_PAUSE", 0.1)
+    store, other = HostStore(tmp_path), HostStore(tmp_path)
+    limiter = Limiter(Quotas(10**6, {"single": (DAY,)}), store, workers=2)
+    await limiter.start()
+    assert (await limiter.take("web", "single")).allowed
+    assert sum(await calls(other, 30)) == 30
+    with store.path.open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert sum([(await limiter.take("web", "single")).allowed for _ in range(60)]) == 49
+        assert limiter.alone
+    await until(lambda: not limiter.alone)
+    assert sum(await calls(other, 60)) == 20
+    await limiter.stop()
+    await other.close()
 
 
 async def test_a_file_that_was_cleaned_away_is_made_anew(tmp_path: Path) -> None:

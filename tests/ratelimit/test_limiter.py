@@ -153,6 +153,54 @@ async def test_a_late_loop_does_not_blame_the_store() -> None:
         assert not limiter.alone
 
 
+async def test_a_machine_that_stands_still_does_not_blame_the_store() -> None:
+    class Remote(Memory):
+        answer: asyncio.Future[None] | None = None
+
+        async def check(self) -> None:
+            if self.answer is not None:
+                await self.answer
+
+    store = Remote()
+    async with started(store) as limiter:
+        loop = asyncio.get_running_loop()
+        store.answer = loop.create_future()
+        taking = asyncio.create_task(limiter.take("web", "single"))
+        await asyncio.sleep(0)
+        time.sleep(BOUND + 0.1)
+        loop.call_later(0.01, store.answer.set_result, None)
+        assert (await taking).allowed
+        assert not limiter.alone
+
+
+async def test_a_slow_store_is_waited_for_at_the_start() -> None:
+    class Slow(Memory):
+        async def check(self) -> None:
+            await asyncio.sleep(2 * BOUND)
+
+    limiter = Limiter(Quotas(10**6), Slow())
+    await limiter.start()
+    assert not limiter.alone
+    await limiter.stop()
+
+
+async def test_a_store_has_its_time_for_each_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PROBE_BOUND", 0.5)
+
+    class Far(Memory):
+        async def check(self) -> None:
+            await super().check()
+            await asyncio.sleep(0.02)
+
+    store = Far()
+    store.out = True
+    async with started(store, workers=2) as limiter:
+        for number in range(50):
+            await limiter.take(f"web-{number}", "single")
+        store.out = False
+        await until(lambda: not limiter.alone)
+
+
 async def test_the_store_is_told_what_it_missed(capsys: pytest.CaptureFixture[str]) -> None:
     def alone() -> float | None:
         return REGISTRY.get_sample_value("kronos_rate_limit_alone")

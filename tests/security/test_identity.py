@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_interface
-from socket import AF_INET, AF_INET6, AF_UNIX
+from socket import AF_INET, AF_INET6, AF_UNIX, SOCK_DGRAM, socket
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,8 +16,14 @@ from dns.resolver import BaseResolver, NoResolverConfiguration
 
 from kronos_api.errors import StartupError
 from kronos_api.security.build import build_identities
-from kronos_api.security.identity import FRESH_SECONDS, Caller, Identity
-from kronos_api.security.resolver import REUSE_SECONDS, Resolver, ResolverOut, Shared
+from kronos_api.security.identity import Caller, Identity
+from kronos_api.security.resolver import (
+    FRESH_SECONDS,
+    REUSE_SECONDS,
+    Resolver,
+    ResolverOut,
+    Shared,
+)
 from kronos_api.security.surroundings import Surroundings, own_interfaces
 from kronos_api.security.whitelist import Whitelist
 from tests.security.dns import Nameserver, answering
@@ -151,6 +157,7 @@ async def test_a_nameserver_that_is_out_is_no_refusal(
     assert await settle(who, "127.0.0.1") is not None  # needs no names
     assert await settle(who, "10.8.0.1") is None
     dns.mood = "truthful"
+    clock.seconds += 2 * FRESH_SECONDS
     assert await settle(who, "10.9.0.10") is not None
     assert not who.unanswered
 
@@ -181,9 +188,34 @@ async def test_a_nameserver_that_cannot_tell_of_others_knows_nobody_else(
     assert not who.unanswered
     # One that no longer knows this host either is out, whatever it said a moment ago.
     dns.moods[OWN[0].ip.reverse_pointer] = "servfail"
+    clock.seconds += 2 * FRESH_SECONDS
     with pytest.raises(ResolverOut):
         await settle(who, "10.9.0.11")
     assert who.unanswered
+
+
+async def test_strangers_have_nothing_asked_for_more_often(dns: Nameserver, clock: Clock) -> None:
+    reverse = ip_address("10.9.0.99").reverse_pointer
+    dns.moods = dict.fromkeys(("gone", reverse), "servfail")
+    who = identity(dns, clock, "gone")
+    for _ in range(20):
+        assert await who.settle(ip_address("10.9.0.99"), anew=True) is None
+    assert set(dns.asked.values()) == {1}
+    clock.seconds += 2 * FRESH_SECONDS
+    assert await who.settle(ip_address("10.9.0.99"), anew=True) is None
+    assert set(dns.asked.values()) == {2}
+
+
+async def test_a_machine_that_stands_still_does_not_blame_the_nameserver() -> None:
+    with socket(AF_INET, SOCK_DGRAM) as listener:
+        listener.bind(("127.0.0.1", 0))
+        resolver = Resolver((listener.getsockname(),), timeout=TIMEOUT)
+        asking = asyncio.create_task(resolver.names(ip_address("10.9.0.10")))
+        await asyncio.sleep(0.05)  # the question is on its way
+        time.sleep(TIMEOUT + 0.1)
+        with answering(listener) as dns:
+            dns.container("web", "10.9.0.10")
+            assert await asking == {"web.inner"}
 
 
 async def test_an_answer_is_reused_for_two_seconds_at_most(dns: Nameserver, clock: Clock) -> None:

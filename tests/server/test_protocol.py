@@ -232,6 +232,22 @@ async def test_the_deadline_of_a_head_does_not_run_between_requests() -> None:
             await asyncio.sleep(QUICK.head + 0.05)
 
 
+async def test_a_body_that_comes_after_its_answer_begins_no_head() -> None:
+    before = slow("head")
+    patient = replace(QUICK, body=60, idle=60)
+    async with service(deadlines=patient) as address, calling(address) as caller:
+        await caller.send("POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n")
+        head = await caller.reader.readuntil(b"\r\n\r\n")
+        await caller.reader.readexactly(
+            int(head.lower().partition(b"content-length: ")[2].split()[0])
+        )
+        await caller.send("late")
+        await asyncio.sleep(2 * QUICK.head)
+        await caller.send("GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert await caller.one_answer() == b'{"status":"ok"}'
+    assert slow("head") == before
+
+
 async def test_the_second_head_of_a_connection_has_a_deadline() -> None:
     async with service() as address, calling(address) as caller:
         await caller.send("GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -384,6 +400,26 @@ async def test_garbage_in_a_body_after_its_answer_gets_no_second_answer() -> Non
         await caller.send("zz\r\n")
         received = await asyncio.wait_for(caller.reader.read(), LATE)
     assert received.count(b"HTTP/1.1") == 1
+
+
+async def test_lines_about_what_comes_next_do_not_tell_of_the_request_before(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async with service(deadlines=Deadlines(60, 60, 60, 60)) as address, calling(address) as caller:
+        content = bytes(3_000_000)  # so much that reading pauses, and goes on when it is asked for
+        head = HEAD.replace("Host: x", "Host: x\r\nX-Request-ID: before") % len(content)
+        await caller.send(head.encode() + content)
+        head = (await caller.reader.readuntil(b"\r\n\r\n")).decode()
+        assert head.startswith("HTTP/1.1 400")
+        await caller.reader.readexactly(
+            int(head.lower().partition("content-length: ")[2].split()[0])
+        )
+        capsys.readouterr()
+        await caller.send("no HTTP\r\n\r\n")
+        await caller.rest()
+    lines = [line for line in capsys.readouterr().out.splitlines() if "Invalid HTTP" in line]
+    assert lines
+    assert "before" not in lines[0]
 
 
 async def test_requests_of_a_connection_share_one_state() -> None:
