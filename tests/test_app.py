@@ -235,6 +235,6 @@ def test_a_checkpoint_that_is_not_there_ends_the_start_before_the_port_opens() -
     assert errors[0] == "model folder /nowhere/model does not exist"
     assert not any("exception" in line for line in lines)
     assert "Traceback" not in outcome.stderr
-    assert not any(str(port) in line["event"] for line in lines)
+    assert not any(f":{port}" in line["event"] for line in lines)
     warned = [line["event"] for line in lines if line["level"] == "warning"]
     assert warned == ["'KRONOS_MODLE_ID' is no setting; did you mean KRONOS_MODEL_ID?"]

@@ -54,14 +54,15 @@ hide() {
 	fi
 }
 
-# show ID: callers find it from now on; those that ask DNS every second know it when we return
+# show ID: callers find it from now on; when we return, so does nginx, which counts in whole seconds
+# and so remembers what DNS said, `valid=1s`, for up to two
 show() {
 	local alias options=()
 	[ -n "${hidden[$1]:-}" ] || return 0
 	for alias in ${hidden[$1]}; do options+=(--alias "$alias"); done
 	docker network connect "${options[@]}" "$network" "$1"
 	unset "hidden[$1]"
-	sleep 2
+	sleep 3
 }
 
 # become_healthy ID: wait for it; `problem` tells why it did not. A container that ends is known

@@ -47,13 +47,17 @@ def test_a_changed_line_is_live_within_ten_seconds(images: Images, tmp_path: Pat
         # Anyone on this machine may ask.
         with OPENER.open(f"{url}/v1/predict/single", json.dumps(BODY).encode(), 60) as answer:
             assert answer.status == 200
-        began = time.monotonic()
-        docker("exec", container, "python", "-c", "import kronos_api.main")
-        # Where a mere import takes seconds, this machine is too slow for the bar.
-        bar = max(10.0, 4 * (time.monotonic() - began))
+
+        def bar() -> float:
+            """Where a mere import takes seconds, this machine is too slow for ten."""
+            began = time.monotonic()
+            docker("exec", container, "python", "-c", "import kronos_api.main")
+            return max(10.0, 4 * (time.monotonic() - began))
+
         changed = source / "app.py"
         changed.write_text(changed.read_text("utf-8").replace(LINE, "A changed line."))
         began = time.monotonic()
         while "A changed line." not in described(url):
-            assert time.monotonic() - began < bar, docker("logs", container)
+            took = time.monotonic() - began
+            assert took < 10 or took < bar(), docker("logs", container)
             time.sleep(0.1)

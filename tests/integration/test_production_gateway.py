@@ -110,7 +110,7 @@ def _silent(stack: Stack) -> Iterator[None]:
     with caller(stack.network, "kronos-api") as machine:
         process = inspect(machine.container)["State"]["Pid"]
         run("nsenter", "--net", "--target", str(process), "ip", "link", "set", "eth0", "down")
-        time.sleep(1)  # what nginx remembers of the name
+        time.sleep(3)  # what nginx remembers of the name
         yield
 
 

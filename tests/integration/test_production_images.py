@@ -111,7 +111,7 @@ def test_without_network_or_volume_from_loading_to_the_end(images: Images) -> No
         assert last.status == 200, last
         assert last.body["demo"] is True
         ready(service)
-        docker("stop", service.container, timeout=150)
+        docker("stop", "--time", "100", service.container, timeout=150)
         assert inspect(service.container)["State"]["ExitCode"] == 0
     # The small model may be there before anybody can ask.
     assert {(each.status, each.code) for each in early} <= {(503, "MODEL_NOT_READY")}
@@ -131,10 +131,10 @@ def test_who_asks_while_the_model_is_loaded_is_told_to_come_again(
     def fed() -> bool:
         try:
             pipe = os.open(config, os.O_WRONLY | os.O_NONBLOCK)
+            with open(pipe, "wb") as file:
+                file.write(content)
         except OSError:
-            return False  # nobody looks now
-        with open(pipe, "wb") as file:
-            file.write(content)
+            return False  # nobody looks now, or any more
         return True
 
     def answered() -> bool:

@@ -22,11 +22,12 @@ PORTS = ("PROMETHEUS_PORT", "ALERTMANAGER_PORT", "GRAFANA_PORT")
 OPENER = build_opener(ProxyHandler({}))
 # Ends the workers, whose parent is the container's first process, without a chance to tell.
 KILL_WORKERS = """
-import os, pathlib, re
+import contextlib, os, pathlib, re
 for status in pathlib.Path("/proc").glob("[0-9]*/status"):
     pid = int(status.parent.name)
-    if re.search(r"^PPid:\\t1$", status.read_text(), re.M) and pid != os.getpid():
-        os.kill(pid, 9)
+    with contextlib.suppress(OSError):  # of a process that has just ended
+        if re.search(r"^PPid:\\t1$", status.read_text(), re.M) and pid != os.getpid():
+            os.kill(pid, 9)
 """
 
 

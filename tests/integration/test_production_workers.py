@@ -31,9 +31,11 @@ NEVER_LOWER: Final = re.compile(r"^(\S+_(?:total|count|sum|bucket)(?:\{.*\})?) (
 # What is a worker: a child of the container's first process, the master, or of what stands there.
 WORKERS: Final = """
 import json, psutil
-masters = [p for p in psutil.process_iter() if "kronos-api" in " ".join(p.cmdline())]
-pids = {p.pid for p in masters}
-print(json.dumps(sorted(p.pid for p in masters if p.ppid() in pids)))
+# What has ended meanwhile is passed over.
+found = [process.info for process in psutil.process_iter(["pid", "ppid", "cmdline"])]
+ours = [one for one in found if "kronos-api" in " ".join(one["cmdline"] or [])]
+pids = {one["pid"] for one in ours}
+print(json.dumps(sorted(one["pid"] for one in ours if one["ppid"] in pids)))
 """
 
 

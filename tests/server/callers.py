@@ -33,7 +33,7 @@ class Callers:
     def stop(self) -> None:
         self._done.set()
         for thread in self._threads:
-            thread.join(60)
+            thread.join(90)
             assert not thread.is_alive()
 
     @property
@@ -41,7 +41,7 @@ class Callers:
         return sum(self.answers.values())
 
     def _call(self, number: int) -> None:
-        connection = HTTPConnection("127.0.0.1", self._port, timeout=30)
+        connection = HTTPConnection("127.0.0.1", self._port, timeout=60)
         asked = number
         while not self._done.is_set():
             asked += 1

@@ -141,16 +141,16 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield running
 
 
-def throw(service: Service, sent: bytes) -> bytes:
+def throw(service: Service, sent: bytes, patience: float = PATIENCE) -> bytes:
     """What comes back until the service closes, or until it has nothing more to say."""
     received = b""
-    with socket.create_connection(("127.0.0.1", service.port), PATIENCE) as link:
+    with socket.create_connection(("127.0.0.1", service.port), patience) as link:
         with suppress(OSError):  # it may close before all is sent
             link.sendall(sent)
         with suppress(OSError):
             while piece := link.recv(65_536):
                 received += piece
-                link.settimeout(PATIENCE / 10)
+                link.settimeout(patience / 10)
     return received
 
 
@@ -181,6 +181,6 @@ def test_all_of_them_at_once_leave_the_workers_alive(service: Service) -> None:
     statuses = {int(status) for answer in answers for status in ANSWER.findall(answer)}
     assert statuses <= {100, 200, *range(400, 500), 503}, statuses
     assert service.workers() == workers
-    assert ANSWER.match(throw(service, sized(GOOD, "Connection: close"))[:20])
+    assert ANSWER.match(throw(service, sized(GOOD, "Connection: close"), 30)[:20])
     assert not service.lines("defect")
     assert "Traceback" not in service.log.read_text("utf-8")

@@ -151,7 +151,7 @@ async def test_an_order_to_stop_holds_before_it_is_up() -> None:
         await asyncio.wait_for(service.task, 20)
 
 
-async def test_a_model_that_does_not_load_ends_it() -> None:
+async def test_a_model_that_does_not_load_ends_it(capsys: pytest.CaptureFixture[str]) -> None:
     def load() -> Any:
         raise StartupError("no such device")
 
@@ -160,6 +160,7 @@ async def test_a_model_that_does_not_load_ends_it() -> None:
     with pytest.raises(SystemExit) as ended:
         service.server.end()
     assert ended.value.code == NOT_STARTED
+    assert "no such device" in capsys.readouterr().out
 
 
 async def test_a_model_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
