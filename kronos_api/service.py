@@ -138,7 +138,8 @@ class Service:
         left = self._stop_by - time.monotonic()
         self.ended = await self.predictor.stop(max(left, LAST_SECOND))
         if self.ended and self._watches:
-            await asyncio.wait(self._watches[:1])  # what became of the model is known, and told
+            # What became of the model is known, and told.
+            await asyncio.wait(self._watches[:1], timeout=LAST_SECOND)
         for watch in self._watches:
             watch.cancel()
         if self.limiter is not None:

@@ -204,8 +204,10 @@ async def test_stop_needs_no_thread_of_those_that_requests_have() -> None:
         cut = threading.Event()
         loop = asyncio.get_running_loop()
         reading = [loop.run_in_executor(None, cut.wait) for _ in range(100)]
-        assert await asyncio.wait_for(predictor.stop(), 30)
-        cut.set()
+        try:
+            assert await asyncio.wait_for(predictor.stop(), 30)
+        finally:
+            cut.set()
         await asyncio.gather(*reading)
 
 

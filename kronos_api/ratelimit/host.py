@@ -84,18 +84,21 @@ class HostStore:
         slots = []
         for tally in tallies:
             quota = tally.quota
+            window = quota.window(now)
             digest = blake2b(quota.key(caller).encode(), digest_size=16).digest()
-            slots.append((tally, digest, self._slot(digest, quota.end(quota.window(now)), now)))
-        allowed = all(slot[2] + cost <= tally.quota.amount for tally, _, slot in slots)
+            offset, end, total = self._slot(digest, quota.end(window), now)
+            alone = tally.since if tally.window == window else 0  # which the file does not know of
+            slots.append((tally, window, digest, offset, end, total + alone, alone))
+        allowed = all(slot[5] + cost <= slot[0].quota.amount for slot in slots)
+        granted = cost if allowed else 0
         readings = []
-        for tally, digest, (offset, end, total) in slots:
-            window = tally.quota.window(now)
-            granted = cost if allowed else 0
-            if not cost and tally.window == window:  # told what was granted alone
-                granted = tally.since
-            if granted:
-                total += granted
+        for tally, window, digest, offset, end, total, alone in slots:
+            total += granted
+            if granted or alone:
                 os.pwrite(self._file, SLOT.pack(digest, end, total), offset)
+                # Now it knows, whether or not anybody still waits for its answer.
+                tally.heard += alone
+                tally.since -= alone
             readings.append(Reading(window, total, end - now))
         return allowed, readings
 

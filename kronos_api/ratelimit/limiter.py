@@ -25,8 +25,8 @@ BOUND: Final = 0.25
 """Seconds that a call may wait for the store."""
 PROBE_PAUSE: Final = 2.0
 PROBE_BOUND: Final = 4.0
-"""Seconds in which a store must answer when no call waits for it. With two pauses: recovery
-within 8 s."""
+"""Seconds in which a store must answer when no call waits for it, for each caller that it is told
+of."""
 SWEEP_PAUSE: Final = 60.0
 LATE: Final = 0.02
 """Whoever wakes up by so many seconds later than asked for has stood still."""
@@ -166,9 +166,8 @@ class Limiter:
     async def _tell_store(self) -> None:
         """Ask whether the store is back, and tell it what was granted in the meantime."""
         await _within(PROBE_BOUND, self.store.check())
-        now = time.time()
         for (caller, quota), tally in list(self._tallies.items()):
-            if tally.mine and tally.window == quota.window(now):
+            if tally.mine and tally.window == quota.window(time.time()):
                 await _within(PROBE_BOUND, self._tell(caller, tally))
 
     async def _tell(self, caller: str, tally: Tally) -> None:

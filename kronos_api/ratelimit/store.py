@@ -73,8 +73,8 @@ class Store(Protocol):
     ) -> tuple[bool, list[Reading]]:
         """Grant `cost` forecasts under all quotas of `tallies`, or under none.
 
-        Whether they are granted, and each window after that. Atomic over all workers; raises
-        `StoreOut`. Without a cost, what this worker granted alone is counted in any case.
+        Whether they are granted, and each window after that. What this worker granted alone in
+        them is counted in any case. Atomic over all workers; raises `StoreOut`.
         """
         ...
 

@@ -152,7 +152,8 @@ class Protocol(H11Protocol):
         self._await_caller("idle" if answered and not self.conn.trailing_data[0] else "head")
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
+        # What has come in behind the request is none of its own, nor are lines about that.
+        contextvars.Context().run(super().on_response_complete)
         self._say_last()
         self._await_caller("idle")
 

@@ -153,6 +153,7 @@ async def test_a_nameserver_that_is_out_is_no_refusal(
     with pytest.raises(ResolverOut):
         await settle(who, "10.9.0.10")
     assert time.perf_counter() - began < SOON
+    assert max(dns.asked.values()) <= 4  # twice, and twice again if this machine stood still
     assert who.unanswered
     assert await settle(who, "127.0.0.1") is not None  # needs no names
     assert await settle(who, "10.8.0.1") is None
@@ -200,19 +201,20 @@ async def test_strangers_have_nothing_asked_for_more_often(dns: Nameserver, cloc
     who = identity(dns, clock, "gone")
     for _ in range(20):
         assert await who.settle(ip_address("10.9.0.99"), anew=True) is None
-    assert set(dns.asked.values()) == {1}
+    before = dns.asked.copy()
+    assert max(before.values()) <= 2  # a datagram that is late is sent once more
     clock.seconds += 2 * FRESH_SECONDS
     assert await who.settle(ip_address("10.9.0.99"), anew=True) is None
-    assert set(dns.asked.values()) == {2}
+    assert all(dns.asked[name] > number for name, number in before.items())
 
 
 async def test_a_machine_that_stands_still_does_not_blame_the_nameserver() -> None:
     with socket(AF_INET, SOCK_DGRAM) as listener:
         listener.bind(("127.0.0.1", 0))
-        resolver = Resolver((listener.getsockname(),), timeout=TIMEOUT)
+        resolver = Resolver((listener.getsockname(),), timeout=2)
         asking = asyncio.create_task(resolver.names(ip_address("10.9.0.10")))
         await asyncio.sleep(0.05)  # the question is on its way
-        time.sleep(TIMEOUT + 0.1)
+        time.sleep(2.1)
         with answering(listener) as dns:
             dns.container("web", "10.9.0.10")
             assert await asking == {"web.inner"}

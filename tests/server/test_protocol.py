@@ -34,6 +34,7 @@ LATE = 30.0
 """Seconds by which a busy machine may be late; who drips would take far longer."""
 POST = f"POST {SINGLE} HTTP/1.1\r\nHost: x\r\n"
 HEAD = POST + "Content-Length: %d\r\n\r\n"
+NO_HTTP = b"no HTTP\r\n\r\n"
 CHUNKED = "Transfer-Encoding: chunked\r\n\r\n"
 
 
@@ -311,7 +312,7 @@ async def test_a_body_that_we_are_slow_to_read_is_no_slow_body() -> None:
 async def test_pipelined_requests_are_all_answered() -> None:
     content = encode(body())
     async with (
-        service(SleepyEngine(seconds=0.5), replace(PATIENT, idle=2)) as address,
+        service(SleepyEngine(seconds=0.5), replace(PATIENT, idle=HASTY)) as address,
         calling(address) as caller,
     ):
         one = (HEAD % len(content)).encode() + content
@@ -432,20 +433,22 @@ async def test_garbage_in_a_body_after_its_answer_gets_no_second_answer() -> Non
     assert received.count(b"HTTP/1.1") == 1
 
 
+@pytest.mark.parametrize("behind", [True, False])
 async def test_lines_about_what_comes_next_do_not_tell_of_the_request_before(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], behind: bool
 ) -> None:
     async with service() as address, calling(address) as caller:
-        content = bytes(3_000_000)  # so much that reading pauses, and goes on when it is asked for
+        # So much that reading pauses, and goes on when it is asked for; or the next in one piece.
+        content = b"{" if behind else bytes(3_000_000)
         head = HEAD.replace("Host: x", "Host: x\r\nX-Request-ID: before") % len(content)
-        await caller.send(head.encode() + content)
+        await caller.send(head.encode() + content + (NO_HTTP if behind else b""))
         head = (await caller.reader.readuntil(b"\r\n\r\n")).decode()
         assert head.startswith("HTTP/1.1 400")
         await caller.reader.readexactly(
             int(head.lower().partition("content-length: ")[2].split()[0])
         )
-        capsys.readouterr()
-        await caller.send("no HTTP\r\n\r\n")
+        if not behind:
+            await caller.send(NO_HTTP)
         await caller.rest()
     lines = [line for line in capsys.readouterr().out.splitlines() if "Invalid HTTP" in line]
     assert lines

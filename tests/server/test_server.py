@@ -23,6 +23,7 @@ from kronos_api.server.options import options
 from kronos_api.server.page import Condition, Order, Page
 from kronos_api.server.protocol import Deadlines
 from kronos_api.server.server import NOT_STARTED, Server
+from kronos_api.service import Service
 from tests.fakes import SleepyEngine
 from tests.web import SINGLE, body, encode, predictor_of, until
 
@@ -151,7 +152,7 @@ async def test_an_order_to_stop_holds_before_it_is_up() -> None:
         await asyncio.wait_for(service.task, 20)
 
 
-async def test_a_model_that_does_not_load_ends_it(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_model_that_does_not_load_ends_it() -> None:
     def load() -> Any:
         raise StartupError("no such device")
 
@@ -160,6 +161,17 @@ async def test_a_model_that_does_not_load_ends_it(capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit) as ended:
         service.server.end()
     assert ended.value.code == NOT_STARTED
+
+
+async def test_why_a_model_does_not_load_is_told_however_soon_the_end_comes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def load() -> Any:
+        raise StartupError("no such device")
+
+    service = Service(Settings(), AsyncPredictor(load))
+    await service.start()
+    await service.stop()
     assert "no such device" in capsys.readouterr().out
 
 
