@@ -26,6 +26,8 @@ def untouched_process(
     for name in os.environ:
         if name.upper().startswith(("KRONOS_", "GUNICORN_")):
             monkeypatch.delenv(name)
+    for name in ("no_proxy", "NO_PROXY"):  # what tests ask is on this machine
+        monkeypatch.setenv(name, "127.0.0.1,localhost,::1", prepend=",")
     folder = tmp_path_factory.mktemp("rate-limit")
     monkeypatch.setattr("kronos_api.ratelimit.host.default_folder", lambda: folder)
     root = logging.getLogger()

@@ -10,8 +10,8 @@ import sys
 import time
 import zipfile
 from collections.abc import Iterator
+from http.client import HTTPException
 from pathlib import Path
-from urllib.error import URLError
 from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
@@ -67,7 +67,7 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
         try:
             with OPENER.open(f"{url}/v1/readyz", timeout=5):
                 return
-        except URLError:
+        except (OSError, HTTPException):
             time.sleep(0.2)
     pytest.fail("the service was not ready in time")
 

@@ -217,7 +217,6 @@ async def test_health_tells_of_the_store() -> None:
     async with serving(workers=4, rate_limit_per_minute=100) as client:
         health = Health.model_validate_json((await client.get("/v1/healthz/detailed")).content)
         ready = (await client.get("/v1/readyz")).json()
-    assert health.status == "healthy"
     assert health.checks.rate_limit_store.model_dump() == {
         "status": "ok",
         "store": "host",

@@ -108,7 +108,7 @@ async def test_a_redis_that_is_away_is_out_and_comes_back(
 ) -> None:
     monkeypatch.setattr(module, "PROBE_PAUSE", 0.1)
     monkeypatch.setattr(module, "BOUND", 60.0)  # a Redis that is merely slow is not away
-    limiter = made(redis.url, limits="single=100/day", per_minute=10**6, workers=2)
+    limiter = made(redis.url, limits="single=100/year", per_minute=10**6, workers=2)
     await limiter.start()
     try:
         assert not limiter.alone

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 
 import pytest
@@ -147,12 +148,18 @@ async def test_calendars_are_built_once_and_the_oldest_goes(
     assert [year for _, year in built] == [2025, 2024, 2026, 2024]
 
 
-async def test_building_leaves_the_loop_free() -> None:
-    """A loop that stands still for the whole of it would not be asked once."""
-    turns = 0
+async def test_building_leaves_the_loop_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends only after the loop has had turns meanwhile."""
+    turned = threading.Event()
+    inner = module.build_sessions
+
+    def build(code: str, year: int) -> module.Sessions:
+        assert turned.wait(30), "the loop stood still"
+        return inner(code, year)
+
+    monkeypatch.setattr(module, "build_sessions", build)
     building = asyncio.create_task(Calendars().sessions("XLON", 2020))
-    while not building.done():
+    for _ in range(3):
         await asyncio.sleep(0.005)
-        turns += 1
+    turned.set()
     assert (await building).code == "XLON"
-    assert turns > 2
