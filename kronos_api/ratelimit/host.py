@@ -88,11 +88,11 @@ class HostStore:
             digest = blake2b(quota.key(caller).encode(), digest_size=16).digest()
             offset, end, total = self._slot(digest, quota.end(window), now)
             alone = tally.since if tally.window == window else 0  # which the file does not know of
-            slots.append((tally, window, digest, offset, end, total + alone, alone))
-        allowed = all(slot[5] + cost <= slot[0].quota.amount for slot in slots)
+            slots.append((tally, window, digest, alone, offset, end, total + alone))
+        allowed = all(total + cost <= tally.quota.amount for tally, *_, total in slots)
         granted = cost if allowed else 0
         readings = []
-        for tally, window, digest, offset, end, total, alone in slots:
+        for tally, window, digest, alone, offset, end, total in slots:
             total += granted
             if granted or alone:
                 os.pwrite(self._file, SLOT.pack(digest, end, total), offset)

@@ -10,18 +10,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from kronos_api.errors import StartupError
 from kronos_api.ratelimit import host
-from kronos_api.ratelimit import limiter as limiting
 from kronos_api.ratelimit.host import BUCKET_BYTES, BUCKETS, HostStore, default_folder
 from kronos_api.ratelimit.limiter import Limiter
 from kronos_api.ratelimit.quotas import Quota, Quotas
-from kronos_api.ratelimit.store import Reading, StoreOut, Tally
+from kronos_api.ratelimit.store import StoreOut, Tally
 from kronos_api.telemetry.metrics import REGISTRY
 from tests.processes import ROOT
 from tests.web import until
@@ -141,103 +139,6 @@ async def test_a_worker_that_stops_with_the_lock_holds_up_no_one(tmp_path: Path)
         holder.kill()
     await until(lambda: not limiter.alone, 60)
     await limiter.stop()
-
-
-async def test_what_was_granted_without_the_file_is_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(limiting, "PROBE_PAUSE", 0.1)
-    store, other = HostStore(tmp_path), HostStore(tmp_path)
-    limiter = Limiter(Quotas(10**6, {"single": (DAY,)}), store, workers=2)
-    await limiter.start()
-    assert (await limiter.take("web", "single")).allowed
-    assert sum(await calls(other, 30)) == 30
-    with store.path.open("r+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        assert sum([(await limiter.take("web", "single")).allowed for _ in range(60)]) == 49
-        assert limiter.alone
-    await until(lambda: not limiter.alone)
-    assert sum(await calls(other, 60)) == 20
-    await limiter.stop()
-    await other.close()
-
-
-async def test_what_others_granted_without_it_is_counted_by_a_call_under_way(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(limiting, "PROBE_PAUSE", 0.1)
-    store, other = HostStore(tmp_path), HostStore(tmp_path)
-    limiter = Limiter(Quotas(10**6, {"single": (DAY,)}), store, workers=2)
-    await limiter.start()
-    with store.path.open("r+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        first = asyncio.create_task(limiter.take("web", "single"))
-        await asyncio.sleep(0.15)
-        second = asyncio.create_task(limiter.take("web", "single"))
-        assert (await first).allowed
-        alone = sum([(await limiter.take("web", "single")).allowed for _ in range(60)])
-    granted = 1 + alone + (await second).allowed
-    await until(lambda: not limiter.alone)
-    assert granted + sum(await calls(other, 200)) == 100
-    await limiter.stop()
-    await other.close()
-
-
-@pytest.mark.parametrize("turned", [False, True])
-async def test_what_is_granted_while_the_file_is_told_is_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turned: bool
-) -> None:
-    """In the last round before calls ask the file again, in which a day may end, too."""
-    now = 10 * 86_400 - 5.0
-    monkeypatch.setattr(time, "time", lambda: now)
-    monkeypatch.setattr(limiting, "PROBE_PAUSE", 0.1)
-    granted = rounds = 0
-
-    class Slow(HostStore):
-        async def count(
-            self, caller: str, tallies: Sequence[Tally], cost: int
-        ) -> tuple[bool, list[Reading]]:
-            nonlocal now, granted, rounds
-            if not cost and caller == "first" and tallies[0].quota == DAY:
-                rounds += 1
-                if rounds == 2:
-                    now += 10 * turned
-                    granted = sum(
-                        [(await limiter.take("web", "single")).allowed for _ in range(60)]
-                    )
-            return await super().count(caller, tallies, cost)
-
-    store, other = Slow(tmp_path), HostStore(tmp_path)
-    limiter = Limiter(Quotas(10**6, {"single": (DAY,)}), store, workers=2)
-    await limiter.start()
-    with store.path.open("r+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        for caller in ("first", "web"):
-            assert (await limiter.take(caller, "single")).allowed
-    await until(lambda: not limiter.alone)
-    assert rounds == 2
-    assert granted > 0
-    # Whoever was granted is told of by the probe, or by the next call of the same worker.
-    granted += (await limiter.take("web", "single")).allowed
-    assert granted + sum(await calls(other, 200)) == 100 - (not turned)
-    await limiter.stop()
-    await other.close()
-
-
-async def test_what_was_granted_without_it_is_counted_once_and_in_its_window(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = 10 * 86_400 + 5.0
-    monkeypatch.setattr(time, "time", lambda: now)
-    store, tally = HostStore(tmp_path), Tally(DAY)
-    tally.turn(10)
-    tally.grant(30)
-    for total in (31, 32):
-        assert (await store.count("web", [tally], 1))[1][0].total == total
-    tally.grant(30)
-    now += 86_400
-    assert (await store.count("web", [tally], 1))[1][0].total == 1
-    await store.close()
 
 
 async def test_a_file_that_was_cleaned_away_is_made_anew(tmp_path: Path) -> None:

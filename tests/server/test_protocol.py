@@ -105,10 +105,10 @@ class Caller:
         assert await asyncio.wait_for(self.reader.read(), LATE) == b""
         return time.monotonic() - self.began
 
-    async def one_answer(self) -> bytes:
+    async def one_answer(self, status: int = 200) -> bytes:
         """The body of an answer after which the connection stays open."""
         head = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), LATE)
-        assert head.startswith(b"HTTP/1.1 200")
+        assert head.startswith(b"HTTP/1.1 %d" % status)
         length = int(head.lower().partition(b"content-length: ")[2].split()[0])
         return await self.reader.readexactly(length)
 
@@ -257,10 +257,7 @@ async def test_a_body_that_comes_after_its_answer_begins_no_head() -> None:
     hasty = replace(PATIENT, head=HASTY)
     async with service(deadlines=hasty) as address, calling(address) as caller:
         await caller.send("POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n")
-        head = await caller.reader.readuntil(b"\r\n\r\n")
-        await caller.reader.readexactly(
-            int(head.lower().partition(b"content-length: ")[2].split()[0])
-        )
+        await caller.one_answer(405)
         await caller.send("late")
         await asyncio.sleep(2 * HASTY)
         await caller.send("GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -442,11 +439,7 @@ async def test_lines_about_what_comes_next_do_not_tell_of_the_request_before(
         content = b"{" if behind else bytes(3_000_000)
         head = HEAD.replace("Host: x", "Host: x\r\nX-Request-ID: before") % len(content)
         await caller.send(head.encode() + content + (NO_HTTP if behind else b""))
-        head = (await caller.reader.readuntil(b"\r\n\r\n")).decode()
-        assert head.startswith("HTTP/1.1 400")
-        await caller.reader.readexactly(
-            int(head.lower().partition("content-length: ")[2].split()[0])
-        )
+        await caller.one_answer(400)
         if not behind:
             await caller.send(NO_HTTP)
         await caller.rest()
