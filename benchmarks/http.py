@@ -49,8 +49,6 @@ def service(folder: Path, threads: int) -> Iterator[str]:
         "KRONOS_LOG_LEVEL": "ERROR",
         "KRONOS_RATE_LIMIT_ENABLED": "false",
         "KRONOS_MAX_QUEUE": "1000",
-        # Slow bodies are requests in progress, too: a thousand of them are as many as may be.
-        "GUNICORN_WORKER_CONNECTIONS": "4000",
     }
     process = subprocess.Popen(
         [sys.executable, "-m", "kronos_api", "serve"], env=os.environ | settings

@@ -3,7 +3,7 @@
 Starts the service in a process of its own and asks for `/v1/healthz` and for small forecasts,
 first alone, then while very many connections send their heads slowly, their bodies slowly, or
 nothing: after a first request, or from the start. Prints the seconds until they were closed and
-the latency of the others before and meanwhile.
+the latency of the others before, while they come, and while they stay and go.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ import numpy as np
 
 from benchmarks.http import body, service
 from benchmarks.report import parser, print_row, write_json
-from benchmarks.slow_callers import KINDS
+from benchmarks.slow_callers import KINDS, PAUSE, STEP
 from tests.oracle import make_oracle, walk
 
+PHASES = ("before", "come", "stay")
 HEADINGS = (
     *("kind", "first", "median", "last"),
-    *("healthz before", "healthz during", "forecast before", "forecast during"),
+    *(f"{asked} {phase}" for phase in PHASES for asked in ("healthz", "forecast")),
 )
-WIDTHS = (8, 8, 8, 8, 15, 15, 15, 15)
+WIDTHS = (8, 8, 8, 8, 15, 15, 15, 15, 15, 15)
 ALONE = 10.0
 """Seconds for which the others are measured alone."""
 
@@ -68,20 +69,26 @@ async def others(url: str, until: Callable[[], bool]) -> tuple[list[float], list
 
 async def measure(url: str, kind: str, count: int) -> dict[str, float]:
     """One row: the others alone, then beside `count` slow callers."""
-    end = time.perf_counter() + ALONE
-    before = await others(url, lambda: time.perf_counter() > end)
+    before = await others(url, over(ALONE))
     slow = asyncio.create_task(slow_callers(url, kind, count))
-    during = await others(url, slow.done)
+    come = await others(url, over(count / STEP * PAUSE))
+    stay = await others(url, slow.done)
     closed = slow.result()
     row = {
         "closed_first": min(closed),
         "closed_median": float(np.median(closed)),
         "closed_last": max(closed),
     }
-    for index, name in enumerate(("healthz", "forecast")):
-        row[f"{name}_p99_before"] = float(np.quantile(before[index], 0.99))
-        row[f"{name}_p99_during"] = float(np.quantile(during[index], 0.99))
+    for phase, (healths, forecasts) in zip(PHASES, (before, come, stay), strict=True):
+        row[f"healthz_p99_{phase}"] = float(np.quantile(healths, 0.99))
+        row[f"forecast_p99_{phase}"] = float(np.quantile(forecasts, 0.99))
     return row
+
+
+def over(seconds: float) -> Callable[[], bool]:
+    """Whether so many seconds have passed from now."""
+    end = time.perf_counter() + seconds
+    return lambda: time.perf_counter() > end
 
 
 def main() -> None:

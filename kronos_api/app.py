@@ -81,8 +81,8 @@ def create_app(
             Middleware(
                 CallerIdentity, allowed=allowed, proxies=proxies, exempt=settings.exempt_paths
             ),
-            # Here, strangers take no place, and whoever finds none is not charged by the limit
-            # nor read from. Probes are exempt even if they are not open to everyone.
+            # Here, strangers take no place, and whoever comes and finds none is not charged by the
+            # limit nor read from. Probes are exempt even if they are not open to everyone.
             Middleware(Admission, limit=settings.concurrency, exempt=_paths(*probes)),
             Middleware(RateLimit, limiter=limiter, by_items=settings.rate_limit_batch == "items"),
             Middleware(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kronos_api.errors import QueueFull
 from kronos_api.middleware.envelope import render
@@ -13,6 +13,9 @@ from kronos_api.telemetry import metrics
 
 class Admission:
     """Refuse a request while `limit` others are in progress in this process.
+
+    A request that waits for its body is not in progress: slow callers keep nobody else out. It
+    may find no place any more when its body is in, and is refused then.
 
     Paths in `exempt` are always answered and count for nothing: what asks whether the service
     lives must not be told that it is busy.
@@ -29,14 +32,40 @@ class Admission:
             await self.app(scope, receive, send)
             return
         if self._in_progress >= self.limit:
-            metrics.ADMISSION_REFUSALS.inc()
-            error = QueueFull(
-                f"{self._in_progress} requests are in progress, as many as may be.", retry_after=1
-            )
-            await render(error, scope)(scope, receive, send)
+            await render(self._full(self._in_progress), scope)(scope, receive, send)
             return
         self._in_progress += 1
         try:
-            await self.app(scope, receive, send)
+            await self.app(scope, self._beside(receive), send)
         finally:
             self._in_progress -= 1
+
+    def _beside(self, receive: Receive) -> Receive:
+        """`receive` for which a request leaves its place while it waits for its body.
+
+        A body that has come already is received without a wait, so nobody can take the place.
+        Raises `QueueFull` with the end of a body whose request finds no place.
+        """
+        whole = False
+
+        async def received() -> Message:
+            nonlocal whole
+            if whole:
+                return await receive()
+            self._in_progress -= 1
+            try:
+                message = await receive()
+            finally:
+                self._in_progress += 1
+            whole = not message.get("more_body", False)
+            came = whole and message["type"] == "http.request"
+            if came and self._in_progress > self.limit:
+                raise self._full(self._in_progress - 1)
+            return message
+
+        return received
+
+    def _full(self, others: int) -> QueueFull:
+        metrics.ADMISSION_REFUSALS.inc()
+        message = f"{others} requests are in progress, as many as may be."
+        return QueueFull(message, retry_after=1)

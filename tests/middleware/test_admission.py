@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import suppress
 from typing import Any
 
 import httpx
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
 from kronos_api.app import create_app
 from kronos_api.config import Settings
+from kronos_api.middleware.admission import Admission
 from kronos_api.schemas.responses import ErrorResponse
 from kronos_api.telemetry.metrics import REGISTRY
 from tests.fakes import SleepyEngine, stuck
-from tests.web import SINGLE, body, listening, predictor_of, serving, until
+from tests.web import SINGLE, body, encode, listening, predictor_of, serving, until
 
 PROBES = ["/health", "/v1/healthz", "/v1/readyz", "/v1/healthz/detailed", "/metrics", "/v1/metrics"]
 
 
 def refused() -> float:
     return REGISTRY.get_sample_value("kronos_admission_refusals_total") or 0
+
+
+def asking() -> float:
+    return REGISTRY.get_sample_value("kronos_concurrent_requests") or 0
 
 
 @pytest.mark.parametrize("security", [True, False])
@@ -71,6 +79,90 @@ async def test_whoever_leaves_makes_room() -> None:
         asked.cancel()
         while (await client.get("/v1/models")).status_code == 503:
             await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("declared", [True, False])
+async def test_whoever_still_sends_its_body_takes_no_place(declared: bool) -> None:
+    content = encode(body())
+    headers = {"Content-Length": str(len(content))} if declared else {}
+    more = asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield content[:10]
+        yield content[10:20]
+        await more.wait()
+        yield content[20:]
+
+    async def code(asked: Awaitable[httpx.Response]) -> str | None:
+        answer = await asked
+        refusal = answer.json().get("error")
+        assert answer.headers.get("Retry-After") == ("1" if refusal else None)
+        return refusal and ErrorResponse.model_validate(answer.json()).error.code
+
+    engine = SleepyEngine()
+    predictor = predictor_of(engine)
+    # While the limit is asked for a request, it is in progress.
+    settings = Settings(limit_concurrency=2, rate_limit_enabled=False)
+    before, others = refused(), asking()
+    async with (
+        listening(create_app(settings, predictor=predictor)) as (host, port),
+        httpx.AsyncClient(base_url=f"http://{host}:{port}", timeout=60) as client,
+        stuck(engine) as release,
+    ):
+        await until(lambda: predictor.state == "ready")
+        slow = [
+            asyncio.create_task(client.post(SINGLE, content=slowly(), headers=headers))
+            for _ in range(6)
+        ]
+        await until(lambda: asking() == others + 6)
+        asked = [asyncio.create_task(client.post(SINGLE, json=body())) for _ in range(2)]
+        await until(lambda: predictor.active + predictor.queue_depth == 2, 30)
+        # Now all places are taken: for whoever comes, and for those whose bodies come in.
+        assert await code(client.post(SINGLE, json=body())) == "QUEUE_FULL"
+        slow.pop().cancel()
+        await until(lambda: asking() == others + 7)
+        more.set()
+        assert [await code(one) for one in slow] == ["QUEUE_FULL"] * 5
+        assert refused() == before + 6
+        release.set()
+        assert [await code(one) for one in asked] == [None] * 2
+        # Every place that was left has been given back, and none more than once.
+        release.clear()
+        asked = [asyncio.create_task(client.post(SINGLE, json=body())) for _ in range(2)]
+        await until(lambda: predictor.active + predictor.queue_depth == 2, 30)
+        assert await code(client.post(SINGLE, json=body())) == "QUEUE_FULL"
+        release.set()
+        assert [await code(one) for one in asked] == [None] * 2
+        assert await code(client.post(SINGLE, content=slowly(), headers=headers)) is None
+
+
+async def test_a_deadline_within_a_body_gives_no_place_away() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/slow":
+            with suppress(TimeoutError):
+                await asyncio.wait_for(receive(), 0.01)
+        else:
+            await release.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def ask(path: str) -> int:
+        sent: list[Message] = []
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        scope: Scope = {"type": "http", "path": path, "headers": []}
+        await admission(scope, asyncio.Event().wait, send)  # type: ignore[arg-type]
+        return int(sent[0]["status"])
+
+    release = asyncio.Event()
+    admission = Admission(app, limit=1)
+    assert await ask("/slow") == 200
+    asked = asyncio.create_task(ask("/other"))
+    await asyncio.sleep(0)
+    assert await ask("/other") == 503
+    release.set()
+    assert await asked == 200
 
 
 async def test_strangers_take_no_place() -> None:
