@@ -51,7 +51,7 @@ class Serving(BaseSettings):
     workers: int | None = _known("WORKERS", None, ge=1, le=1024)
     """Processes that serve, each with a model of its own; unset: one for 4 cores, one on a GPU."""
     worker_connections: int = _known("WORKER_CONNECTIONS", 1000, ge=1, le=1_000_000)
-    """Requests in progress in one worker, without probes and those whose body still comes."""
+    """Requests in progress in a worker, without probes and bodies under way; more are refused."""
     max_requests: int = _known("MAX_REQUESTS", 50_000, ge=0, le=1_000_000_000)
     """Requests after which a worker is replaced; 0: never."""
     max_requests_jitter: int = _known("MAX_REQUESTS_JITTER", 5000, ge=0, le=1_000_000_000)

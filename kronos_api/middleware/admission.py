@@ -32,7 +32,7 @@ class Admission:
             await self.app(scope, receive, send)
             return
         if self._in_progress >= self.limit:
-            await render(self._full(self._in_progress), scope)(scope, receive, send)
+            await render(self._full(), scope)(scope, receive, send)
             return
         self._in_progress += 1
         try:
@@ -58,14 +58,13 @@ class Admission:
             finally:
                 self._in_progress += 1
             whole = not message.get("more_body", False)
-            came = whole and message["type"] == "http.request"
-            if came and self._in_progress > self.limit:
-                raise self._full(self._in_progress - 1)
+            if whole and message["type"] == "http.request" and self._in_progress > self.limit:
+                raise self._full()
             return message
 
         return received
 
-    def _full(self, others: int) -> QueueFull:
+    def _full(self) -> QueueFull:
         metrics.ADMISSION_REFUSALS.inc()
-        message = f"{others} requests are in progress, as many as may be."
+        message = f"{self.limit} requests are in progress, as many as may be."
         return QueueFull(message, retry_after=1)

@@ -145,6 +145,10 @@ async def test_a_deadline_within_a_body_gives_no_place_away() -> None:
             await release.wait()
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
+    async def never() -> Message:
+        forever: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        return await forever
+
     async def ask(path: str) -> int:
         sent: list[Message] = []
 
@@ -152,7 +156,7 @@ async def test_a_deadline_within_a_body_gives_no_place_away() -> None:
             sent.append(message)
 
         scope: Scope = {"type": "http", "path": path, "headers": []}
-        await admission(scope, asyncio.Event().wait, send)  # type: ignore[arg-type]
+        await admission(scope, never, send)
         return int(sent[0]["status"])
 
     release = asyncio.Event()
