@@ -6,8 +6,8 @@ FROM python:3.11-slim AS python
 
 
 # What the service needs, in the order in which it changes: PyTorch, then the lock. PyTorch is
-# pinned by version and build alone, for each platform has another file. Other builds will do: what
-# the lock lacks, which are CUDA's libraries, comes last.
+# pinned by version and build alone: each platform has another file. The lock is complete for the
+# CPU build, so pip resolves nothing; for another build pip adds the CUDA libraries that it pins.
 FROM python AS packages
 ARG TORCH=2.13.0+cpu
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -21,8 +21,9 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     || pip install --no-deps "torch===${TORCH}" --index-url "${TORCH_INDEX}"
 COPY requirements/runtime.txt /requirements/
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --require-hashes --requirement /requirements/runtime.txt \
-    && pip install "torch===${TORCH}"
+    pip install --no-deps --require-hashes --requirement /requirements/runtime.txt \
+    && case "${TORCH}" in *+cpu) ;; *) pip install "torch===${TORCH}" ;; esac \
+    && pip check
 # Tests and headers are a fifth of it. What is left is compiled here, for the service cannot write
 # where it runs; by content, so that no time stamp of a layer makes it stale.
 WORKDIR /opt/venv/lib/python3.11/site-packages
@@ -36,7 +37,7 @@ FROM python AS application
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_COMPILE=1 PIP_ROOT_USER_ACTION=ignore
 COPY requirements/build.txt /requirements/
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --require-hashes --requirement /requirements/build.txt
+    pip install --no-deps --require-hashes --requirement /requirements/build.txt
 COPY pyproject.toml README.md LICENSE /source/
 COPY kronos_api /source/kronos_api
 RUN python -m venv --without-pip /opt/venv \

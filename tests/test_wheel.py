@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,6 +16,8 @@ from pathlib import Path
 from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 OPENER = build_opener(ProxyHandler({}))
@@ -41,7 +44,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def programs(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
     """The bin folder of a fresh environment with the wheel and what the service needs."""
     venv = tmp_path_factory.mktemp("installed") / "an environment"
-    run(ROOT / "scripts" / "setup", "runtime", "--venv", venv, "--install", wheel)
+    run(ROOT / "scripts" / "setup", "runtime", "--newest-pip", "--venv", venv, "--install", wheel)
     return venv / "bin"
 
 
@@ -82,8 +85,39 @@ def test_holds_the_checkpoint_and_nothing_strange(wheel: Path) -> None:
     assert {name.split("/")[0].split("-")[0] for name in names} == {"kronos_api"}
 
 
-def test_requirements_agree(programs: Path) -> None:
+def locked(*names: str) -> set[str]:
+    """The packages, as name==version, that requirements/`names` pin for this machine."""
+    pins = set()
+    for name in names:
+        for line in (ROOT / "requirements" / f"{name}.txt").read_text().splitlines():
+            if re.match(r"[A-Za-z0-9]", line):
+                requirement = Requirement(line.rstrip(" \\"))
+                if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                    pins.add(f"{canonicalize_name(requirement.name)}{requirement.specifier}")
+    return pins
+
+
+def frozen(python: str | Path) -> set[str]:
+    """The installed packages as name==version, without pip and this project."""
+    listed = json.loads(run(python, "-m", "pip", "list", "--format", "json"))
+    pins = {f"{canonicalize_name(found['name'])}=={found['version']}" for found in listed}
+    return {pin for pin in pins if pin.split("==")[0] not in ("pip", "kronos-api")}
+
+
+def test_newest_pip_installs_the_lock_exactly(programs: Path) -> None:
+    assert frozen(programs / "python") == locked("runtime", "build", "torch")
     assert "No broken requirements" in run(programs / "python", "-m", "pip", "check")
+
+
+def test_bundled_pip_installed_the_test_lock() -> None:
+    """The environment that runs the tests; a developer may have added packages to it."""
+    assert locked("test", "oracle", "torch") <= frozen(sys.executable)
+    check = subprocess.run(
+        [sys.executable, "-m", "pip", "check"], capture_output=True, text=True
+    ).stdout
+    # The reference implementation pins releases that are older than ours.
+    others = [line for line in check.splitlines() if not line.startswith("kronos-model-arch ")]
+    assert others in ([], ["No broken requirements found."])
 
 
 def test_version(programs: Path) -> None:
