@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
-from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
@@ -32,8 +31,8 @@ from kronos_api.middleware.request_id import RequestId
 from kronos_api.predictor import AsyncPredictor
 from kronos_api.ratelimit.limiter import Limiter
 from kronos_api.routes import health, metrics, models, predict
+from kronos_api.schemas.document import complete
 from kronos_api.schemas.reading import Defaults, Limits, Reader
-from kronos_api.schemas.requests import BatchRequest, PredictRequest
 from kronos_api.security.build import build_identities
 from kronos_api.service import Service
 from kronos_api.telemetry import logging
@@ -74,6 +73,7 @@ def create_app(
         version=__version__,
         description=DESCRIPTION,
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
         middleware=[  # outermost first
             Middleware(Lifespan, service=service),
             Middleware(RequestId),
@@ -99,7 +99,7 @@ def create_app(
     )
     for router in routers:
         app.include_router(router)
-    _document_requests(app)
+    _complete_document(app)
     return app
 
 
@@ -152,17 +152,12 @@ async def _let_go(request: Request, error: Exception) -> Response:
     return Response(status_code=GONE)
 
 
-def _document_requests(app: FastAPI) -> None:
-    """Add the request models, which the routes read by themselves, to the OpenAPI document."""
+def _complete_document(app: FastAPI) -> None:
     generate: Callable[[], dict[str, Any]] = app.openapi
-    _, definitions = models_json_schema(
-        [(PredictRequest, "validation"), (BatchRequest, "validation")],
-        ref_template="#/components/schemas/{model}",
-    )
 
     def openapi() -> dict[str, Any]:
-        document = generate()
-        document["components"]["schemas"] |= definitions["$defs"]
-        return document
+        if app.openapi_schema is None:
+            app.openapi_schema = complete(generate())
+        return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]

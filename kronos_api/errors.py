@@ -156,3 +156,13 @@ class PredictionTimeout(KronosError):
 
     status = 504
     code = "PREDICTION_TIMEOUT"
+
+
+def error_codes() -> list[str]:
+    """The codes of all errors that a caller can be told, sorted."""
+    found, classes = set(), [KronosError]
+    while classes:
+        error = classes.pop()
+        found.add(error.code)
+        classes += error.__subclasses__()
+    return sorted(found)

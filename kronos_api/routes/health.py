@@ -18,12 +18,12 @@ from kronos_api.schemas.responses import (
     Checks,
     DiskCheck,
     Health,
+    Liveness,
     MemoryCheck,
     ModelCheck,
     QueueCheck,
     RateLimitCheck,
     Readiness,
-    Status,
     WhitelistCheck,
 )
 from kronos_api.schemas.writing import version
@@ -40,11 +40,11 @@ def router(
     routes = APIRouter(tags=["health"])
     started = time.monotonic()
 
-    @routes.get("/v1/healthz")
-    @routes.get("/health")
-    async def healthz() -> Status:
+    @routes.get("/v1/healthz", name="healthz")
+    @routes.get("/health", name="health")
+    async def healthz() -> Liveness:
         """200 while the process lives."""
-        return Status(status="ok")
+        return Liveness(status="ok")
 
     @routes.get(
         "/v1/readyz", responses={503: {"model": Readiness}}, response_model_exclude_unset=True
@@ -64,7 +64,7 @@ def router(
             readiness.rate_limit_store = "degraded"
         return readiness
 
-    @routes.get("/v1/healthz/detailed", responses=GUARDED)
+    @routes.get("/v1/healthz/detailed", name="healthz_detailed", responses=GUARDED)
     async def detailed() -> Health:
         """How the service's parts fare; always 200."""
         # Reading the disk's figures can wait for the disk.

@@ -22,8 +22,8 @@ def router(predictor: AsyncPredictor) -> APIRouter:
     """`/metrics` and `/v1/metrics`."""
     routes = APIRouter(tags=["metrics"])
 
-    @routes.get("/v1/metrics", response_class=Response, responses=ANSWERS)
-    @routes.get("/metrics", response_class=Response, responses=ANSWERS)
+    @routes.get("/v1/metrics", name="metrics_v1", response_class=Response, responses=ANSWERS)
+    @routes.get("/metrics", name="metrics", response_class=Response, responses=ANSWERS)
     async def scrape() -> Response:
         """All metrics of all workers in Prometheus' text format."""
         vitals.note_load(predictor)

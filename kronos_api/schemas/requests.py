@@ -107,9 +107,10 @@ class PredictRequest(Wire):
     quantile_levels: list[Level] | None = Field(default=None, max_length=20, fail_fast=True)
     """Quantiles over the sample paths, for all six fields."""
     return_samples: bool = False
-    """Whether the sample paths themselves come back."""
+    """Whether the sample paths themselves come back; false by default."""
     repair: bool = True
-    """Make what comes back possible candles: high and low enclose open and close, volume ≥ 0."""
+    """Make what comes back possible candles: high and low enclose open and close, volume ≥ 0.
+    True by default."""
 
 
 class BatchItem(PredictRequest):

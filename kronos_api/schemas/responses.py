@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, WithJsonSchema
+
+from kronos_api.errors import error_codes
 
 
 class Answer(BaseModel):
@@ -84,10 +86,14 @@ class Fault(Answer):
 class ErrorBody(Answer):
     """What went wrong."""
 
-    code: str
+    code: Annotated[str, WithJsonSchema({"type": "string", "enum": error_codes()})]
+    """Decide by this or by the status, not by the message. Later versions may add codes."""
     message: str
+    """One or two sentences for people."""
     details: list[Fault]
+    """Each rule that the request breaks; empty where none is to blame."""
     request_id: str | None
+    """As in `X-Request-ID`."""
 
 
 class ErrorResponse(Answer):
@@ -103,7 +109,7 @@ GUARDED: Final[dict[int | str, dict[str, Any]]] = {
 """What a caller of a guarded route may be answered besides what it asked for."""
 
 
-class Status(Answer):
+class Liveness(Answer):
     """The process lives."""
 
     status: Literal["ok"]

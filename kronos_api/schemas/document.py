@@ -1,0 +1,86 @@
+"""The OpenAPI document, in the form that client generators handle well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from pydantic.json_schema import models_json_schema
+
+from kronos_api.schemas.requests import BatchRequest, PredictRequest
+
+FORECASTS: Final = "/v1/predict/"
+RETRIED: Final = ("429", "503")
+"""Statuses whose responses say by Retry-After when to ask again."""
+
+HEADERS: Final[dict[str, dict[str, Any]]] = {
+    "X-Request-ID": {
+        "description": "The caller's own request id if it matches `^[A-Za-z0-9._-]{1,64}$`, "
+        "else one made by the service. Quote it when you report a failure.",
+        "schema": {"type": "string"},
+    },
+    "Retry-After": {
+        "description": "Seconds after which the same request may succeed.",
+        "schema": {"type": "integer", "minimum": 1},
+    },
+    "X-RateLimit-Limit": {
+        "description": "Forecasts that the caller may ask for in the window that binds first.",
+        "schema": {"type": "integer"},
+    },
+    "X-RateLimit-Remaining": {
+        "description": "Forecasts left to the caller in that window.",
+        "schema": {"type": "integer"},
+    },
+    "X-RateLimit-Reset": {
+        "description": "When that window ends, in seconds since 1970-01-01 UTC.",
+        "schema": {"type": "integer"},
+    },
+}
+
+
+def complete(document: dict[str, Any]) -> dict[str, Any]:
+    """Add to FastAPI's `document` what it cannot know; changes and returns it.
+
+    The routes read request bodies themselves, so their models are added here. Response headers are
+    set by middleware, so they are added here. Defaults go, since generators make a field with a
+    default one that the caller must give; the descriptions name them. A constant becomes an enum of
+    one value, since generators type constants wrongly.
+    """
+    _, definitions = models_json_schema(
+        [(PredictRequest, "validation"), (BatchRequest, "validation")],
+        ref_template="#/components/schemas/{model}",
+    )
+    document["components"]["schemas"] |= definitions["$defs"]
+    document["components"]["headers"] = HEADERS
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            for status, response in operation["responses"].items():
+                response["headers"] = {
+                    name: {"$ref": f"#/components/headers/{name}"}
+                    for name in _headers(path, status)
+                }
+    _simplify(document["components"]["schemas"])
+    return document
+
+
+def _headers(path: str, status: str) -> Iterator[str]:
+    yield "X-Request-ID"
+    if status in RETRIED:
+        yield "Retry-After"
+    # The limit counts after the caller is known and the place is taken: 403 and 503 may lack them.
+    if path.startswith(FORECASTS) and status not in ("403", "503"):
+        yield from ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
+
+
+def _simplify(node: Any) -> None:
+    if isinstance(node, dict):
+        # A property may bear the name "default" or "const"; then its value is a schema.
+        if "default" in node and not isinstance(node["default"], dict):
+            del node["default"]
+        if "const" in node and not isinstance(node["const"], dict):
+            node["enum"] = [node.pop("const")]
+        for value in node.values():
+            _simplify(value)
+    elif isinstance(node, list):
+        for value in node:
+            _simplify(value)
