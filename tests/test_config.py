@@ -234,6 +234,15 @@ def test_unknown_variables_are_warned_about_with_the_nearest_name(
     ]
 
 
+def test_settings_of_the_first_service_are_named_with_ours() -> None:
+    lines = unknown_variables({"KRONOS_MODEL_HOST_PATH": "/models", "KRONOS_ENABLE_METRICS": "1"})
+    assert lines == [
+        "KRONOS_ENABLE_METRICS is a setting of the first service: metrics are always on; "
+        "KRONOS_SECURITY_EXEMPT_PATHS decides who may read them",
+        "KRONOS_MODEL_HOST_PATH is a setting of the first service: use KRONOS_MODELS_DIR",
+    ]
+
+
 def test_unknown_names_of_gunicorn_are_warned_about(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -38,6 +38,14 @@ OTHERS: Final = frozenset(
 )
 """Variables that Gunicorn's own command and the compose files read, and the service does not."""
 
+FIRST_SERVICE: Final = {
+    "KRONOS_DEFAULT_LOOKBACK": "the candles of a request are its history; leave it out",
+    "KRONOS_ENABLE_METRICS": "metrics are always on; KRONOS_SECURITY_EXEMPT_PATHS decides who may "
+    "read them",
+    "KRONOS_MODEL_HOST_PATH": "use KRONOS_MODELS_DIR",
+}
+"""Settings of the first Kronos service that are gone, and what to do instead."""
+
 
 def load_settings() -> Settings:
     """Read the environment; unknown variables of these names are warned about.
@@ -69,6 +77,9 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     for name in sorted(environ):
         whole = name.upper()
         if not whole.startswith((PREFIX, GUNICORN)) or whole in (*known.values(), *OTHERS):
+            continue
+        if whole in FIRST_SERVICE:
+            lines.append(f"{name} is a setting of the first service: {FIRST_SERVICE[whole]}")
             continue
         near = difflib.get_close_matches(whole.partition("_")[2], known, n=1)
         hint = f"; did you mean {known[near[0]]}?" if near else ""
