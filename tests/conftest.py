@@ -10,9 +10,31 @@ import pytest
 import structlog
 from hypothesis import settings
 
-# How long an example takes is not judged, as in CI.
-settings.register_profile("patient", settings(), deadline=None)
-settings.load_profile("patient")
+# Few examples, the same in every run, and no limit on the time of one: a run repeats the one
+# before. `--hypothesis-profile thorough` looks for new examples.
+settings.register_profile("quick", max_examples=50, deadline=None, derandomize=True)
+settings.register_profile("thorough", max_examples=2000, deadline=None)
+settings.load_profile("quick")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run tests that depend on other processes once more if they fail; quick tests never."""
+    for item in items:
+        if item.get_closest_marker("process") or item.get_closest_marker("docker"):
+            item.add_marker(pytest.mark.flaky(reruns=1))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the tests that passed only when they were run again, and show why they failed before."""
+    stats = terminalreporter.stats
+    failed = {report.nodeid for kind in ("failed", "error") for report in stats.get(kind, ())}
+    reruns = {report.nodeid: report for report in stats.get("rerun", ())}
+    flaky = sorted(reruns.keys() - failed)
+    for name in flaky:
+        terminalreporter.write_sep("_", f"{name}, first run")
+        terminalreporter.write_line(reruns[name].longreprtext)
+    for name in flaky:
+        terminalreporter.write_line(f"flaky: {name}")
 
 
 @pytest.fixture(autouse=True)

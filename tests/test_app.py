@@ -219,6 +219,7 @@ def serve(**variables: str) -> tuple[subprocess.CompletedProcess[str], int]:
     return outcome, port
 
 
+@pytest.mark.process
 def test_bad_settings_end_the_start_with_one_line() -> None:
     outcome, _ = serve(KRONOS_PORT="http", KRONOS_DTYPE="int8")
     assert outcome.returncode == 1
@@ -228,6 +229,7 @@ def test_bad_settings_end_the_start_with_one_line() -> None:
     assert outcome.stdout == ""
 
 
+@pytest.mark.process
 def test_a_checkpoint_that_is_not_there_ends_the_start_before_the_port_opens() -> None:
     outcome, port = serve(KRONOS_MODEL_PATH="/nowhere", KRONOS_MODLE_ID="x")
     assert outcome.returncode != 0

@@ -21,7 +21,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 OPENER = build_opener(ProxyHandler({}))
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.process
 
 
 def run(*command: str | Path) -> str:

@@ -81,6 +81,7 @@ def test_bad_setting_is_one_line(command: Command, monkeypatch: pytest.MonkeyPat
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.process
 def test_bad_checkpoint_ends_before_the_port_opens(free: int, tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-m", "kronos_api", "serve"],
@@ -97,6 +98,7 @@ def test_bad_checkpoint_ends_before_the_port_opens(free: int, tmp_path: Path) ->
     assert "Traceback" not in result.stdout + result.stderr
 
 
+@pytest.mark.process
 def test_service_from_start_to_stop(free: int, tmp_path: Path) -> None:
     """The first forecast as `scripts/serve` shows it, then an orderly end."""
     variables, log = environment(free), tmp_path / "log"
@@ -123,7 +125,7 @@ def test_service_from_start_to_stop(free: int, tmp_path: Path) -> None:
     assert any(line["event"] == "request" and line["status"] == 200 for line in lines)
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_several_workers_serve_and_stop(tmp_path: Path) -> None:
     with services(tmp_path, workers=2) as (service,):
         assert len(service.workers()) == 2
@@ -139,7 +141,7 @@ def test_several_workers_serve_and_stop(tmp_path: Path) -> None:
     assert "Traceback" not in service.log.read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("settings", "status", "told"),
     [

@@ -39,7 +39,7 @@ def without_curl(tmp_path: Path) -> str:
     return str(folder)
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_a_service_that_is_well_passes(tmp_path: Path, without_curl: str) -> None:
     with services(tmp_path) as (service,):
         for variables in ({}, {"PATH": without_curl}):

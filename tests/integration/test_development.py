@@ -16,7 +16,7 @@ from tests.integration.conftest import Images
 from tests.integration.stack import BODY, Stack, docker, free_ports, inspect, running
 from tests.processes import OPENER
 
-pytestmark = [pytest.mark.slow, pytest.mark.docker]
+pytestmark = pytest.mark.docker
 
 LINE = "Forecasts of candlestick series."
 

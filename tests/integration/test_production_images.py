@@ -17,7 +17,7 @@ from kronos_api import __version__
 from tests.integration.conftest import COMMIT, Images
 from tests.integration.stack import BODY, ROOT, Answer, Caller, container, docker, inspect, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.docker]
+pytestmark = pytest.mark.docker
 
 SINGLE = "/v1/predict/single"
 # As in docker-compose.yml, and with no network at all.

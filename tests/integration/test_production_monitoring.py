@@ -15,7 +15,7 @@ import pytest
 from tests.integration.rolling import Deployment
 from tests.integration.stack import ROOT, Stack, docker, free_ports, inspect, running, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.docker]
+pytestmark = pytest.mark.docker
 
 COMPOSE = "monitoring/docker-compose.yml"
 PORTS = ("PROMETHEUS_PORT", "ALERTMANAGER_PORT", "GRAFANA_PORT")

@@ -10,7 +10,7 @@ import pytest
 from tests.integration.rolling import Deployment, interrupt_when, load
 from tests.integration.stack import docker
 
-pytestmark = [pytest.mark.slow, pytest.mark.docker]
+pytestmark = pytest.mark.docker
 
 ROUNDS = 5
 REQUESTS = 2000

@@ -22,7 +22,7 @@ import pytest
 from tests.processes import OPENER, Redis, Service, needs_redis, redis_server, services
 from tests.web import SINGLE, body, encode
 
-pytestmark = [pytest.mark.slow, needs_redis]
+pytestmark = [pytest.mark.process, needs_redis]
 
 log = logging.getLogger(__name__)
 

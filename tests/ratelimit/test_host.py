@@ -92,12 +92,14 @@ async def test_a_new_window_begins_anew(tmp_path: Path, monkeypatch: pytest.Monk
     await store.close()
 
 
+@pytest.mark.process
 def test_processes_share_one_count(tmp_path: Path) -> None:
     workers = [worker(tmp_path, 1000, 400) for _ in range(4)]
     outputs = [process.communicate(timeout=60)[0] for process in workers]
     assert sum(int(output.split()[-1]) for output in outputs) == 1000
 
 
+@pytest.mark.process
 def test_a_worker_may_be_killed_at_any_point(tmp_path: Path) -> None:
     """What it was granted stays counted; nobody waits for its lock."""
     granted = 0
@@ -115,6 +117,7 @@ def test_a_worker_may_be_killed_at_any_point(tmp_path: Path) -> None:
     assert 2000 - granted - 3 <= left <= max(0, 2000 - granted)
 
 
+@pytest.mark.process
 async def test_a_worker_that_stops_with_the_lock_holds_up_no_one(tmp_path: Path) -> None:
     store = HostStore(tmp_path)
     # By the day: there is no minute that could end meanwhile.

@@ -45,6 +45,7 @@ async def calls(store: RedisStore, number: int, tally: Tally, cost: int = 1) -> 
     return sum(allowed for allowed, _ in answers)
 
 
+@pytest.mark.process
 @needs_redis
 async def test_workers_share_one_count(redis: Redis) -> None:
     async with stores(redis.url, 3) as workers:
@@ -52,6 +53,7 @@ async def test_workers_share_one_count(redis: Redis) -> None:
     assert sum(passed) == 100
 
 
+@pytest.mark.process
 @needs_redis
 async def test_all_quotas_grant_or_none(redis: Redis) -> None:
     small = Quota("batch", 3, 86_400)
@@ -66,6 +68,7 @@ async def test_all_quotas_grant_or_none(redis: Redis) -> None:
     assert 0 < reading.left <= 86_400
 
 
+@pytest.mark.process
 @needs_redis
 async def test_a_redis_that_forgot_is_told(redis: Redis) -> None:
     async with stores(redis.url, 2) as (one, other):
@@ -83,6 +86,7 @@ async def test_a_redis_that_forgot_is_told(redis: Redis) -> None:
         assert (await one.count("web", [stale], 0))[1][0].total == 91
 
 
+@pytest.mark.process
 @needs_redis
 async def test_windows_end(redis: Redis) -> None:
     second = Quota("all", 3, 1)
@@ -102,6 +106,7 @@ async def test_windows_end(redis: Redis) -> None:
                 await asyncio.sleep(0.05)
 
 
+@pytest.mark.process
 @needs_redis
 async def test_a_redis_that_is_away_is_out_and_comes_back(
     redis: Redis, monkeypatch: pytest.MonkeyPatch

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.docker]
+pytestmark = pytest.mark.docker
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"

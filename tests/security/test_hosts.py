@@ -20,7 +20,7 @@ import pytest
 from tests.security.dns import Nameserver, answering
 from tests.security.hosts import OUTER, PREFIX, PREFIX6, Connection, Host, hosts, missing, run
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.process
 
 ROOT = Path(__file__).resolve().parents[2]
 UNKNOWN = "CALLER_UNKNOWN"

@@ -20,7 +20,7 @@ import pytest
 from tests.processes import Service, services
 from tests.web import SINGLE, body, encode
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.process
 
 SERVE = (sys.executable, "-m", "kronos_api", "serve")
 WAYS = {"gunicorn": SERVE, "plain": (*SERVE, "--plain")}

@@ -20,7 +20,7 @@ from kronos_api.server.server import NOT_STARTED
 from tests.processes import Service, services, start_service
 from tests.server.callers import calling
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.process
 
 MANY: dict[str, Any] = {
     "RATE_LIMIT_PER_MINUTE": "10000000",

@@ -15,7 +15,7 @@ import pytest
 from tests.processes import Service, services
 from tests.web import BATCH, SINGLE, body, encode
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.process
 
 GOOD = encode(body(4, horizon=1))
 ROUNDS = 3

@@ -16,7 +16,7 @@ from benchmarks.slow_callers import KINDS
 from benchmarks.slow_clients import others, slow_callers
 from tests.oracle import make_oracle
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.process
 
 EACH = 1000
 BAR = 15.0

@@ -21,7 +21,7 @@ from tests.web import BATCH, body
 MODELS: Sample = ("kronos_requests_total", (("route", "/v1/models"), ("status", "200")))
 PATIENCE = 60.0
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.process
 
 
 def scrape(service: Service) -> dict[Sample, float]:
