@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 
 import pytest
 
@@ -100,9 +99,17 @@ async def test_the_longest_horizon(freq: str) -> None:
         ("qqqqqqqq", "2025-03-07", "1D", "calendar", "the code of a known exchange"),
         ("XNYS", "2025-03-07", "MS", "freq", "shorter than a day, 1D or B where a calendar"),
         ("XNYS", "2025-03-07", "2D", "freq", "shorter than a day, 1D or B where a calendar"),
-        # recorded to 2026 or somewhat later, certainly not to 2150
-        ("XSHG", "2150-03-07", "1D", "calendar", "one that reaches over the horizon: XSHG ends on"),
-        ("XTKS", "1950-03-07", "1D", "calendar", "one that reaches back to 1950"),
+        # recorded to 2026 or somewhat later, certainly not beyond what we may ask for
+        (
+            "XSHG",
+            f"{module.LAST_YEAR - module.YEARS_AHEAD}-03-07",
+            "1D",
+            "calendar",
+            "one that reaches over the horizon: XSHG ends on",
+        ),
+        ("XTKS", "1980-03-07", "1D", "calendar", "one that reaches back to 1980: XTKS begins in"),
+        ("XNYS", "1969-12-31", "1D", "calendar", "end in 1969: calendars are known for those that"),
+        ("XNYS", "2200-01-01", "1D", "calendar", "end in 2200: calendars are known for those that"),
     ],
 )
 async def test_what_is_refused(
@@ -115,37 +122,83 @@ async def test_what_is_refused(
     assert constraint in breach.constraint
 
 
-async def test_a_calendar_that_cannot_be_built_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_calendar_that_cannot_be_built_is_refused_and_tried_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     import exchange_calendars
 
-    def broken(*_: object, **__: object) -> None:
+    tried = []
+
+    def broken(code: str, **_: object) -> None:
+        tried.append(code)
         raise NotImplementedError
 
     monkeypatch.setattr(exchange_calendars, "get_calendar", broken)
-    with pytest.raises(Refusal, match="one that can be built: XNYS cannot"):
-        await Calendars().sessions("XNYS", 2025)
+    calendars = Calendars()
+    for _ in range(2):
+        with pytest.raises(Refusal, match="one that can be built: XNYS cannot"):
+            await calendars.sessions("XNYS")
+    assert tried == ["XNYS"]
 
 
-async def test_calendars_are_built_once_and_the_oldest_goes(
+async def test_a_calendar_is_built_once_for_all_years_and_names(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    built: list[tuple[str, int]] = []
-    ready = await CALENDARS.sessions("XNYS", 2025)
+    built: list[str] = []
+    ready = await CALENDARS.sessions("XNYS")
 
-    def build(code: str, year: int) -> module.Sessions:
-        built.append((code, year))
-        time.sleep(0.01)
+    def build(code: str) -> module.Sessions:
+        built.append(code)
         return ready
 
     monkeypatch.setattr(module, "build_sessions", build)
-    monkeypatch.setattr(module, "CACHED", 2)
     calendars = Calendars()
-    await asyncio.gather(*(calendars.sessions("XNYS", 2025) for _ in range(5)))
-    await calendars.sessions("xnys", 2025)
-    assert built == [("XNYS", 2025)]
-    for year in (2024, 2025, 2026, 2025, 2024):
-        await calendars.sessions("XNYS", year)
-    assert [year for _, year in built] == [2025, 2024, 2026, 2024]
+    freq = parse_frequency("1D")
+    for code, years in {"XNYS": range(1980, 2016), "nyse": range(2016, 2020)}.items():
+        histories = [parse_stamps([f"{year}-03-06"], "timestamps") for year in years]
+        await asyncio.gather(*(calendars.following(code, one, 1, freq) for one in histories))
+    assert built == ["XNYS"]
+
+
+async def test_a_calendar_does_not_wait_for_another_that_is_being_built(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However many requests wait for the other one."""
+    release = threading.Event()
+    ready = await CALENDARS.sessions("XNYS")
+
+    def build(code: str) -> module.Sessions:
+        assert code == "XNYS" or release.wait(60), "XNYS waited for XKRX"
+        return ready
+
+    monkeypatch.setattr(module, "build_sessions", build)
+    calendars = Calendars()
+    waiting = [asyncio.create_task(calendars.sessions("XKRX")) for _ in range(36)]
+    try:
+        assert await calendars.sessions("XNYS") is ready
+        assert not any(task.done() for task in waiting)
+    finally:
+        release.set()
+    await asyncio.gather(*waiting)
+
+
+async def test_a_caller_that_leaves_cancels_no_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    release, started = threading.Event(), threading.Event()
+    ready = await CALENDARS.sessions("XNYS")
+
+    def build(_: str) -> module.Sessions:
+        started.set()
+        assert release.wait(60)
+        return ready
+
+    monkeypatch.setattr(module, "build_sessions", build)
+    calendars = Calendars()
+    leaving, staying = (asyncio.create_task(calendars.sessions("XNYS")) for _ in range(2))
+    await asyncio.to_thread(started.wait)
+    leaving.cancel()
+    await asyncio.wait({leaving})
+    release.set()
+    assert await staying is ready
 
 
 async def test_building_leaves_the_loop_free(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,13 +206,20 @@ async def test_building_leaves_the_loop_free(monkeypatch: pytest.MonkeyPatch) ->
     turned = threading.Event()
     inner = module.build_sessions
 
-    def build(code: str, year: int) -> module.Sessions:
+    def build(code: str) -> module.Sessions | None:
         assert turned.wait(30), "the loop stood still"
-        return inner(code, year)
+        return inner(code)
 
     monkeypatch.setattr(module, "build_sessions", build)
-    building = asyncio.create_task(Calendars().sessions("XLON", 2020))
+    building = asyncio.create_task(Calendars().sessions("XLON"))
     for _ in range(3):
         await asyncio.sleep(0.005)
     turned.set()
     assert (await building).code == "XLON"
+
+
+def test_the_package_keeps_no_calendar() -> None:
+    from exchange_calendars.calendar_utils import global_calendar_dispatcher
+
+    assert module.build_sessions("XTKS") is not None
+    assert "XTKS" not in global_calendar_dispatcher._factory_output_cache
