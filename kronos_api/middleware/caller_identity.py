@@ -17,6 +17,11 @@ from kronos_api.security.whitelist import Address, parse_address
 from kronos_api.telemetry import metrics
 
 FORWARDED: Final = "X-Forwarded-For"
+NOT_LISTED: Final = (
+    "No entry of KRONOS_CONTAINER_WHITELIST names this caller. Add its container, service, address "
+    "or address block there; the service's log line `caller refused` has its address."
+)
+"""Message of a 403, without the address: behind a proxy that would be the proxy's."""
 _SHOWN: Final = 200
 """Characters of a path in a log line."""
 
@@ -121,7 +126,7 @@ class CallerIdentity:
     def _refuse(self, scope: Scope, peer: str | None, reason: str) -> ContainerNotAllowed:
         metrics.SECURITY_EVENTS.labels("refused", OTHER).inc()
         log.warning("caller refused", peer=peer, reason=reason, **_asked(scope))
-        return ContainerNotAllowed("The caller is not on the whitelist.")
+        return ContainerNotAllowed(NOT_LISTED)
 
 
 def _asked(scope: Scope) -> dict[str, str]:

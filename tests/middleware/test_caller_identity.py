@@ -109,6 +109,7 @@ async def test_a_refusal_is_told_counted_and_logged(capsys: pytest.CaptureFixtur
         response.headers["X-Request-ID"],
     )
     assert response.headers["Connection"] == "close"
+    assert "KRONOS_CONTAINER_WHITELIST" in error["message"]
     assert STRANGER not in response.text
     assert events("refused") == before + 1
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
