@@ -18,7 +18,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRAS = {"runtime": (), "test": ("test", "charts"), "train": ("test", "charts", "train")}
+TEST = ("test", "arrow", "charts")
+EXTRAS = {"runtime": (), "test": TEST, "train": (*TEST, "train")}
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)", re.MULTILINE)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, cast
 
 import typer
 from typer import Option
@@ -16,6 +16,8 @@ from kronos_api.errors import InvalidInput
 
 if TYPE_CHECKING:
     from kronos_api.engine.checkpoint import ModelInfo
+    from kronos_api.files import Options
+    from kronos_api.files.numbers import Decimal
     from kronos_api.predictor import Forecast, ForecastRequest
     from kronos_api.stamps import Stamps
 
@@ -25,7 +27,7 @@ PATIENCE: Final = 3600.0
 
 
 def predict(
-    csv: Annotated[Path, typer.Argument(help="Candles, oldest first: time, open, high, ...")],
+    csv: Annotated[Path, typer.Argument(help="Candles: time, open, high, low, close, volume.")],
     horizon: Annotated[int, Option(min=1, max=512, help="Candles to forecast.")] = 24,
     history: Annotated[int, Option(min=1, max=2048, help="Candles to use, the last ones.")] = 400,
     freq: Annotated[str | None, Option(help="Step: 15min, 1D, ...; else inferred.")] = None,
@@ -36,6 +38,10 @@ def predict(
     top_p: Annotated[float | None, Option(min=0, max=1, help="1 keeps all.")] = None,
     seed: Annotated[int | None, Option(min=0, max=MAX_SEED, help="Repeats a forecast.")] = None,
     quantiles: Annotated[str, Option(help="Levels, such as 0.1,0.9.")] = "",
+    columns: Annotated[str, Option(help="Which is which: close=Last,time=When.")] = "",
+    sep: Annotated[str | None, Option(help="Separator of the file; else found out.")] = None,
+    decimal: Annotated[str | None, Option(help="Decimal sign, . or , ; else found out.")] = None,
+    time_format: Annotated[str | None, Option(help="As strptime has it: %d/%m/%Y.")] = None,
     output: Annotated[Path | None, Option(help="Write the forecast as CSV.")] = None,
     plot: Annotated[Path | None, Option(help="Write a chart, such as out.png.")] = None,
 ) -> None:
@@ -49,7 +55,8 @@ def predict(
             from kronos_api.features import time_features
             from kronos_api.predictor import ForecastRequest
 
-            series = read_series(csv, history)
+            options = _options(columns, sep, decimal, time_format)
+            series = read_series(csv, history, options)
             future = asyncio.run(_future(series.stamps, horizon, freq, calendar))
         request = ForecastRequest(
             candles=series.candles,
@@ -64,6 +71,7 @@ def predict(
         )
         _check(request, settings)
         forecast, info = asyncio.run(_forecast(settings, request))
+        typer.echo(f"{csv.name}: {series.understood}", err=True)
         _show(f"{csv.name}, {info.model.id}, seed {request.seed}", forecast, future)
         if info.demo:
             typer.echo("The bundled checkpoint is a demonstration, not for trading.", err=True)
@@ -82,6 +90,18 @@ def parse_levels(text: str) -> tuple[float, ...]:
     if not all(0 < level < 1 for level in levels):
         raise InvalidInput("--quantiles must be levels between 0 and 1, such as 0.1,0.9")
     return tuple(sorted(levels))
+
+
+def _options(columns: str, sep: str | None, decimal: str | None, form: str | None) -> Options:
+    from kronos_api.files import Options
+    from kronos_api.files.columns import parse_choice
+
+    separator = {None: None, "\\t": "\t", "tab": "\t"}.get(sep, sep)
+    if separator is not None and len(separator) != 1:
+        raise InvalidInput(f"--sep must be one character or tab; found {sep!a}")
+    if decimal not in (None, ".", ","):
+        raise InvalidInput(f"--decimal must be . or , ; found {decimal!a}")
+    return Options(separator, cast("Decimal | None", decimal), form, parse_choice(columns))
 
 
 def _check(request: ForecastRequest, settings: Settings) -> None:

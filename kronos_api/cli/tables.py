@@ -1,12 +1,8 @@
-"""Candles from CSV files; forecasts as CSV files and charts.
-
-A file has a header and one candle a line, oldest first. Columns are found by name in any case:
-open, high, low, close, and if they are there volume and amount; the time stamp is the first of
-`STAMPS` that is there, else the first column.
-"""
+"""Candles from files, checked; forecasts as CSV files and charts."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,11 +13,10 @@ from numpy.typing import NDArray
 
 from kronos_api.errors import InvalidInput
 from kronos_api.features import FIELDS, PRICES, Floats, candle_matrix
+from kronos_api.files import Candles, Options, read_candles
 from kronos_api.predictor import Forecast
 from kronos_api.stamps import Refusal, Stamps, parse_stamps
 
-STAMPS: Final = ("timestamps", "timestamp", "datetime", "date", "time")
-ALIASES: Final = {"vol": "volume", "turnover": "amount"}
 LARGEST: Final = 1e17
 """Larger values could overflow float32 on their way through the model."""
 HISTORY_SHOWN: Final = 120
@@ -34,79 +29,57 @@ class Series:
 
     candles: Floats
     stamps: Stamps
+    understood: str
+    """One line on how the file was read."""
 
 
-def read_series(path: Path, rows: int) -> Series:
-    """The last `rows` candles of a CSV file; raises `InvalidInput` that names file and line."""
+def read_series(path: Path, rows: int, options: Options | None = None) -> Series:
+    """The last `rows` candles of a file; raises `InvalidInput` that names file and line."""
     try:
-        table = pd.read_csv(path, dtype=str, skipinitialspace=True)
-    except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
-        reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
-        raise InvalidInput(f"{path}: cannot be read: {reason}") from None
-    names = [str(name).strip().lower() for name in table.columns]
-    table.columns = pd.Index([ALIASES.get(name, name) for name in names])
-    if missing := [name for name in PRICES if name not in table.columns]:
-        raise InvalidInput(f"{path}: has no column {', '.join(missing)}")
-    if table.columns.has_duplicates:
-        twice = table.columns[table.columns.duplicated()][0]
-        raise InvalidInput(f"{path}: has more than one column {twice}")
-    if table.empty:
-        raise InvalidInput(f"{path}: has no candles")
-    first = max(0, len(table) - rows)
-    table = table.tail(rows)
-    stamps = next((name for name in STAMPS if name in table.columns), table.columns[0])
+        return _series(read_candles(path.read_bytes(), options, rows))
+    except OSError as error:
+        raise InvalidInput(f"{path}: cannot be read: {error.strerror or error}") from None
+    except InvalidInput as error:
+        raise InvalidInput(f"{path}: {error}") from None
+
+
+def _series(candles: Candles) -> Series:
+    lines, columns = candles.lines, candles.columns
     try:
-        parsed = parse_stamps(table[stamps].fillna("").to_list(), str(stamps))
+        stamps = parse_stamps(candles.timestamps, candles.time_name)
     except Refusal as error:
         breach = error.breaches[0]
-        rule = f"{breach.field} must be {breach.constraint}"
-        raise _refusal(path, first + (breach.index or 0), rule) from None
-    columns = {name: _numbers(table[name]) for name in FIELDS if name in table.columns}
-    _check(columns, path, first)
-    return Series(candle_matrix(columns), parsed)
+        line = lines[breach.index or 0]
+        raise InvalidInput(f"line {line}: {breach.field} must be {breach.constraint}") from None
+    _check(columns, lines)
+    return Series(candle_matrix(columns), stamps, candles.understood)
 
 
-def _numbers(column: pd.Series[str]) -> NDArray[np.float64]:
-    """A column as float64 [n]; what is no number becomes NaN."""
-    return pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
+def _check(columns: dict[str, NDArray[np.float64]], lines: Sequence[int]) -> None:
+    """Raise `InvalidInput` for the first rule that a candle breaks.
 
-
-def _check(columns: dict[str, NDArray[np.float64]], path: Path, first: int) -> None:
-    """Raise `InvalidInput` for the first rule that a candle breaks."""
+    The order of prices is judged in float32, as the model sees them.
+    """
     if "amount" in columns and "volume" not in columns:
-        raise InvalidInput(f"{path}: has a column amount and none for volume")
+        raise InvalidInput("has a column amount and none for volume")
     faults = []
+    with np.errstate(over="ignore"):
+        single = {name: column.astype(np.float32) for name, column in columns.items()}
     for name, column in columns.items():
-        with np.errstate(over="ignore"):
-            single = column.astype(np.float32)
-        low = single <= 0 if name in PRICES else single < 0
+        low = single[name] <= 0 if name in PRICES else single[name] < 0
         sign = "greater than 0" if name in PRICES else "at least 0"
         faults.append((~np.isfinite(column), f"{name} must be a finite number"))
         faults.append((low, f"{name} must be {sign}"))
         faults.append((column > LARGEST, f"{name} must be at most {LARGEST:g}"))
-    top, bottom = (pick(columns["open"], columns["close"]) for pick in (np.maximum, np.minimum))
-    faults.append((columns["high"] < top, "high must be at least open and close"))
-    faults.append((columns["low"] > bottom, "low must be at most open and close"))
+    top, bottom = (pick(single["open"], single["close"]) for pick in (np.maximum, np.minimum))
+    faults.append((single["high"] < top, "high must be at least open and close"))
+    faults.append((single["low"] > bottom, "low must be at most open and close"))
     if "volume" in columns and "amount" not in columns:
         amount = columns["volume"] * np.mean([columns[name] for name in PRICES], axis=0)
         faults.append((amount > LARGEST, f"volume times price must be at most {LARGEST:g}"))
     for faulty, rule in faults:
         if faulty.any():
-            raise _refusal(path, first + int(faulty.argmax()), rule)
-
-
-def _refusal(path: Path, row: int, rule: str) -> InvalidInput:
-    """That the candle number `row` breaks `rule`, by its line: blank ones hold no candle.
-
-    Pipes, which give their lines once, and what is packed are taken to have no blank ones.
-    """
-    try:
-        text = path.read_text("utf-8") if path.is_file() else ""
-    except (OSError, UnicodeDecodeError):
-        text = ""
-    filled = [number for number, line in enumerate(text.split("\n"), 1) if line.strip(" \t")]
-    line = filled[1 + row] if 1 + row < len(filled) else row + 2
-    return InvalidInput(f"{path}: line {line}: {rule}")
+            raise InvalidInput(f"line {lines[int(faulty.argmax())]}: {rule}")
 
 
 def to_table(forecast: Forecast, future: Stamps) -> pd.DataFrame:

@@ -7,7 +7,7 @@ trading hours of exchanges.
 from kronos_api.stamps.calendars import Calendars
 from kronos_api.stamps.frequency import Frequency, infer_frequency, parse_frequency
 from kronos_api.stamps.refusal import Breach, Refusal, refusal
-from kronos_api.stamps.series import Stamps, parse_stamps
+from kronos_api.stamps.series import Stamps, is_stamp, parse_stamps
 
 __all__ = [
     "Breach",
@@ -16,6 +16,7 @@ __all__ = [
     "Refusal",
     "Stamps",
     "infer_frequency",
+    "is_stamp",
     "parse_frequency",
     "parse_stamps",
     "refusal",

@@ -115,6 +115,11 @@ def microseconds(walls: Sequence[datetime]) -> Instants:
     return np.array([(wall - _EPOCH) // _MICROSECOND for wall in walls], dtype=np.int64)
 
 
+def is_stamp(text: str) -> bool:
+    """Whether `text` has the form that `parse_stamps` takes."""
+    return _STAMP.fullmatch(text) is not None
+
+
 def parse_stamps(texts: Sequence[str], field: str, *, aware: bool | None = None) -> Stamps:
     """Read `texts`, which must not be empty.
 

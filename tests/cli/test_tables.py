@@ -64,10 +64,10 @@ def test_finds_columns_by_name(
 @pytest.mark.parametrize(
     ("lines", "told"),
     [
-        ((), "cannot be read"),
-        ((HEADER,), "has no candles"),
+        ((), "is empty"),
+        ((HEADER,), "has a header and no candles"),
         (("date,open,high,volume",), "has no column low, close"),
-        (("date,open,high,low,close,Close", GOOD[0]), "more than one column close"),
+        (("date,open,high,low,close,Close", GOOD[0]), "has 2 columns close"),
         (("date,open,high,low,close,amount", GOOD[0]), "amount and none for volume"),
         ((HEADER, "2026-01-05,10,12,9,x,1"), "line 2: close must be a finite number"),
         ((HEADER, "2026-01-05,10,12,9,,1"), "line 2: close must be a finite number"),
@@ -80,8 +80,11 @@ def test_finds_columns_by_name(
         ((HEADER, "2026-01-05,10,12,9,11,1e17"), "line 2: volume times price must be at most"),
         ((HEADER, "2026-01-05,10,10.5,9,11,1"), "line 2: high must be at least open and close"),
         ((HEADER, "2026-01-05,10,12,10.5,11,1"), "line 2: low must be at most open and close"),
-        ((HEADER, "yesterday,10,12,9,11,1"), "line 2: timestamps must be an ISO 8601"),
-        ((HEADER, ",10,12,9,11,1"), "line 2: timestamps must be an ISO 8601"),
+        (
+            (HEADER, "yesterday,10,12,9,11,1"),
+            "line 2: timestamps is 'yesterday', which",
+        ),
+        ((HEADER, ",10,12,9,11,1"), "line 2: timestamps is '', which is no known"),
         ((HEADER, GOOD[0], GOOD[0]), "line 3: timestamps must be after the one before it"),
         (("", HEADER, "", GOOD[0], " ", "2026-01-06,10,1,9,11,1"), "line 6: high must be at least"),
     ],
@@ -112,6 +115,12 @@ def test_what_is_no_csv_is_one_line(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(InvalidInput, match=r"^[^\n]+$"):
         read_series(path, rows=3)
+
+
+def test_prices_that_differ_within_float32_are_in_order(tmp_path: Path) -> None:
+    line = "2026-01-05,10.123456789,10.123456788,9,10.1,1"
+    series = read_series(saved(tmp_path, HEADER, line), rows=3)
+    assert series.candles[0, 0] == series.candles[0, 1]
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:

@@ -1,0 +1,99 @@
+"""Bytes of a file as text: compression, encoding."""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import gzip
+import io
+import lzma
+import zipfile
+from typing import IO, Final
+
+from kronos_api.errors import InvalidInput
+
+LARGEST: Final = 256 * 2**20
+"""Bytes that a file may have after decompression."""
+CSV: Final = "CSV, or Parquet and Feather with pip install 'kronos-api[arrow]'"
+
+_BOMS: Final = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose BOM it begins with
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_FORMATS: Final = ((b"PK\x03\x04", "zip"), (b"\xd0\xcf\x11\xe0", "xls"), (b"%PDF", "pdf"))
+NUL_SHARE: Final = 0.2
+"""Above this share of NUL bytes, text without a BOM is UTF-16."""
+
+
+def decompress(data: bytes) -> bytes:
+    """`data`, or what it packs as gzip, bzip2, xz or a zip archive of one file.
+
+    Raises `InvalidInput`.
+    """
+    try:
+        if data.startswith(b"\x1f\x8b"):
+            return _bounded(gzip.GzipFile(fileobj=io.BytesIO(data)))
+        if data.startswith(b"BZh"):
+            return _bounded(bz2.BZ2File(io.BytesIO(data)))
+        if data.startswith(b"\xfd7zXZ\x00"):
+            return _bounded(lzma.LZMAFile(io.BytesIO(data)))
+        if data.startswith(b"PK\x03\x04"):
+            return _unzipped(data)
+    except (OSError, EOFError, lzma.LZMAError, zipfile.BadZipFile, RuntimeError) as error:
+        raise InvalidInput(f"cannot be decompressed: {error}") from None
+    return data
+
+
+def _unzipped(data: bytes) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        names = [name for name in archive.namelist() if not name.endswith("/")]
+        if "[Content_Types].xml" in names:
+            raise InvalidInput("is an Excel workbook; save the sheet as CSV")
+        if len(names) != 1:
+            raise InvalidInput(f"is a zip archive of {len(names)} files; it must hold one")
+        with archive.open(names[0]) as member:
+            return _bounded(member)
+
+
+def _bounded(file: IO[bytes] | gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile) -> bytes:
+    content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise InvalidInput(f"is larger than {LARGEST // 2**20} MiB after decompression")
+    return content
+
+
+def decode(data: bytes) -> tuple[str, str]:
+    """Text of `data`, and the name of its encoding.
+
+    A BOM decides; else UTF-8 if it is valid, UTF-16 if there are many NUL bytes, GB18030 if it is
+    valid, and Windows-1252 at last. Raises `InvalidInput` for what is no text.
+    """
+    for bom, name in _BOMS:
+        if data.startswith(bom):
+            return _strictly(data.removeprefix(bom), name), name
+    for magic, name in _FORMATS:
+        if data.startswith(magic):
+            raise InvalidInput(f"is a file of the format {name}; {CSV} can be read")
+    if data.count(b"\x00") > NUL_SHARE * len(data):
+        little = data[1::2].count(b"\x00") > data[::2].count(b"\x00")
+        names: tuple[str, ...] = ("utf-16-le" if little else "utf-16-be",)
+    else:
+        names = ("utf-8", "gb18030", "cp1252")
+    for name in names:
+        try:
+            text = data.decode(name)
+        except UnicodeDecodeError:
+            continue
+        if "\x00" in text:
+            break
+        return text, name
+    raise InvalidInput(f"is no text; {CSV} can be read")
+
+
+def _strictly(data: bytes, name: str) -> str:
+    try:
+        return data.decode(name)
+    except UnicodeDecodeError:
+        raise InvalidInput(f"is not the {name.upper()} text that it begins as") from None
