@@ -14,9 +14,11 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "deploy.sh"
 
 
-def deploy(
-    *arguments: str, script: Path = SCRIPT, **variables: str
-) -> subprocess.CompletedProcess[str]:
+def deploy(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return run(SCRIPT, *arguments, **variables)
+
+
+def run(script: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [script, *arguments],
         env=os.environ | variables,
@@ -137,7 +139,7 @@ def test_names_in_env_that_are_no_setting_are_reported(
         "DEPLOY_TIMEOUTS=1\nKRONOS_ZZZZZZZZZZZZ=1\nHF_TOKEN=1\n"
     )
     (tree / ".env").write_text(example + mistaken)
-    outcome = deploy(mode, "--dry-run", script=tree / "deploy.sh", **engine)
+    outcome = run(tree / "deploy.sh", mode, "--dry-run", **engine)
     assert [line for line in outcome.stderr.splitlines() if ".env" in line] == [
         f"deploy  .env: '{name}' is no setting and changes nothing{hint}"
         for name, hint in (
