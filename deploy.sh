@@ -107,6 +107,7 @@ dev() {
 	export COMPOSE_PROJECT_NAME=${COMPOSE_DEV_PROJECT_NAME:-kronos-dev}
 	logs="docker compose --project-name $COMPOSE_PROJECT_NAME --file $COMPOSE_FILE logs"
 	check_engine
+	check_names
 	compose config --quiet || die 3 "docker compose does not accept $COMPOSE_FILE"
 	if [ -n "$dry_run" ]; then
 		say "would build and start $COMPOSE_FILE"

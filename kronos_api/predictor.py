@@ -153,6 +153,15 @@ class AsyncPredictor:
         if self._worker.failure is not None:
             raise StartupError(str(self._worker.failure))
 
+    def give_up(self, failure: StartupError) -> None:
+        """Wait for the model no longer; what loads it may hang, and is left behind."""
+        self._worker.give_up(failure)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the model could not be loaded."""
+        return self._worker.failure is not None
+
     def leave(self) -> None:
         """Say from now on that the service goes away, and still take forecasts until it does."""
         self._leaving = True

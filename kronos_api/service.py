@@ -92,7 +92,7 @@ class Service:
         self.predictor = predictor
         self.limiter = _limiter(settings, workers) if settings.rate_limit_enabled else None
         self.ended = True
-        self._stop_by = math.inf
+        self._ready_by = self._stop_by = math.inf
         self._watches: list[asyncio.Task[None]] = []
 
     @property
@@ -102,17 +102,13 @@ class Service:
 
     async def start(self) -> None:
         """Before the port opens: check the checkpoints, start to load them."""
+        self._ready_by = time.monotonic() + self.settings.startup_timeout
         if self.checkpoints is not None:
             try:
                 async with asyncio.timeout(self.settings.startup_timeout):
                     await _in_daemon(self.checkpoints.find)
             except TimeoutError:
-                sources = self.settings.model_source, self.settings.tokenizer_source
-                names = " and ".join(source or "(bundled)" for source in sources)
-                raise StartupError(
-                    f"the checkpoints {names} were not found and checked within"
-                    f" KRONOS_STARTUP_TIMEOUT ({self.settings.startup_timeout:g} s)"
-                ) from None
+                raise too_late(self.settings, "found and checked") from None
         if not self.settings.security_enabled:
             log.warning("security is off: every caller is served")
         if self.limiter is not None:
@@ -136,6 +132,8 @@ class Service:
         """After the last connection: answer what was accepted, let the model go."""
         self.leave()
         left = self._stop_by - time.monotonic()
+        if self.predictor.failed:  # nothing was accepted, and a load that hangs never ends
+            left = 0.0
         self.ended = await self.predictor.stop(max(left, LAST_SECOND))
         if self.ended and self._watches:
             # What became of the model is known, and told.
@@ -151,7 +149,13 @@ class Service:
 
     async def _tell_when_ready(self) -> None:
         try:
-            await self.predictor.ready()
+            async with asyncio.timeout(self._ready_by - time.monotonic()):
+                await self.predictor.ready()
+        except TimeoutError:
+            error = too_late(self.settings, "loaded")
+            self.predictor.give_up(error)
+            log.error("model failed to load", reason=str(error))
+            return
         except StartupError as error:
             log.error("model failed to load", reason=str(error))
             return
@@ -168,6 +172,15 @@ class Service:
             log.warning(info.device_warning)
         if info.demo:
             log.warning("this is the bundled demonstration checkpoint: not for trading")
+
+
+def too_late(settings: Settings, done: str) -> StartupError:
+    """Why a start was given up when the checkpoints had not been `done` in time."""
+    sources = settings.model_source, settings.tokenizer_source
+    named = " and ".join(source for source in sources if source) or "bundled checkpoint"
+    return StartupError(
+        f"{named}: not {done} within KRONOS_STARTUP_TIMEOUT ({settings.startup_timeout:g} s)"
+    )
 
 
 async def _in_daemon(work: Callable[[], None]) -> None:

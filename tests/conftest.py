@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -48,6 +49,7 @@ def untouched_process(
     for name in os.environ:
         if name.upper().startswith(("KRONOS_", "GUNICORN_")):
             monkeypatch.delenv(name)
+    monkeypatch.setattr("kronos_api.config.env_file.ENV_FILE", Path("/nonexistent/.env"))
     for name in ("no_proxy", "NO_PROXY"):  # what tests ask is on this machine
         monkeypatch.setenv(name, "127.0.0.1,localhost,::1", prepend=",")
     folder = tmp_path_factory.mktemp("rate-limit")

@@ -146,7 +146,7 @@ def start_service(
         process = subprocess.Popen(
             command,
             env=without_settings() | named,
-            cwd=ROOT,
+            cwd=folder,  # where no .env of a developer lies
             stdout=output,
             stderr=output,
         )

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -207,15 +208,16 @@ def serve(**variables: str) -> tuple[subprocess.CompletedProcess[str], int]:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
     command = [sys.executable, "-m", "uvicorn", "kronos_api.main:app", "--port", str(port)]
-    outcome = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=dict(os.environ) | variables,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    with tempfile.TemporaryDirectory() as folder:  # where no .env of a developer lies
+        outcome = subprocess.run(
+            command,
+            cwd=folder,
+            env=dict(os.environ) | variables,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
     return outcome, port
 
 

@@ -232,6 +232,9 @@ def test_unknown_variables_are_warned_about_with_the_nearest_name(
     assert unknown_variables({"KRONOS_QQQQ\n": "", "kronos_port": "1", "PATH": ""}) == [
         "'KRONOS_QQQQ\\n' is no setting"
     ]
+    assert unknown_variables(["KRONOS_MODEL_DIR"]) == [
+        "'KRONOS_MODEL_DIR' is no setting; did you mean KRONOS_MODELS_DIR?"
+    ]
 
 
 def test_settings_of_the_first_service_are_named_with_ours() -> None:
@@ -267,12 +270,6 @@ def test_how_much_is_admitted() -> None:
     assert load_settings().concurrency == 1000
     assert Settings(limit_concurrency=100).concurrency == 100
     assert settings_of(GUNICORN_WORKER_CONNECTIONS=50).concurrency == 50
-
-
-def test_nothing_is_read_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / ".env").write_text("KRONOS_PORT=9\n", "utf-8")
-    monkeypatch.chdir(tmp_path)
-    assert load_settings().port == 8000
 
 
 def test_the_password_of_redis_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,37 @@ value() {
 # at_least VERSION WANTED
 at_least() { [ "$(printf '%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
 
+# check_names: warn of names in .env that are no setting. Compose passes the names that it knows and
+# drops the others in silence; .env.example has all of them.
+check_names() {
+	local name near
+	[ -f .env ] || return 0
+	while read -r name near; do
+		warn ".env: '$name' is no setting and changes nothing${near:+; did you mean $near?}"
+	done < <(awk '
+		function distance(a, b,    i, j, row, last, cost) {
+			for (j = 0; j <= length(b); j++) row[j] = j
+			for (i = 1; i <= length(a); i++) {
+				last = row[0]; row[0] = i
+				for (j = 1; j <= length(b); j++) {
+					cost = last + (substr(a, i, 1) != substr(b, j, 1)); last = row[j]
+					if (row[j] + 1 < cost) cost = row[j] + 1
+					if (row[j - 1] + 1 < cost) cost = row[j - 1] + 1
+					row[j] = cost
+				}
+			}
+			return row[length(b)]
+		}
+		!match($0, /^[ \t]*(export[ \t]+)?[A-Za-z_][A-Za-z0-9_]*[ \t]*=/) { next }
+		{ name = $0; sub(/[ \t]*=.*/, "", name); sub(/^[ \t]*(export[ \t]+)?/, "", name) }
+		FNR == NR { known[name]; next }
+		name ~ /^(KRONOS|GUNICORN|DEPLOY)_/ && !(name in known) {
+			best = 5; near = ""
+			for (one in known) if ((d = distance(name, one)) < best) { best = d; near = one }
+			print name, near
+		}' .env.example .env)
+}
+
 check_engine() {
 	local version problem
 	command -v docker >/dev/null || die 3 "there is no docker command here"
@@ -38,6 +69,7 @@ check_engine() {
 
 # The compose files and .env, as far as they can be judged without the image.
 check_settings_of_compose() {
+	check_names
 	compose config --quiet || die 3 "docker compose does not accept the compose files or .env"
 	# A name that could be a number or a truth value is in quotes.
 	project=$(compose config | sed -n 's/^name: *"\{0,1\}\([^"]*\)"\{0,1\}$/\1/p')

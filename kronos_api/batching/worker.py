@@ -75,6 +75,13 @@ class Worker(Generic[Job, Run]):
             self._inbox.extend(tickets)
             self._changed.notify()
 
+    def give_up(self, failure: StartupError) -> None:
+        """Wait for the engine no longer. If it loads after all, it serves nothing."""
+        with self._changed:
+            if not self.loaded.is_set():
+                self.failure = failure
+                self.loaded.set()
+
     def close(self) -> bool:
         """Let the thread end once nothing is left to do; whether it has. May be called again."""
         with self._changed:
@@ -86,14 +93,16 @@ class Worker(Generic[Job, Run]):
         try:
             engine = self._load()
         except StartupError as failure:
-            self.failure = failure
+            self.give_up(failure)
         except Exception as failure:
             log.exception("model_load_failed")
-            self.failure = StartupError(f"the model could not be loaded: {failure}")
+            self.give_up(StartupError(f"the model could not be loaded: {failure}"))
         else:
-            self.info = engine.info
-        self.loaded.set()
-        if self.failure is None:
+            with self._changed:
+                if self.loaded.is_set():  # too late: it was given up
+                    return
+                self.info = engine.info
+                self.loaded.set()
             self._serve(engine)
 
     def _serve(self, engine: Engine[Job, Run]) -> None:

@@ -25,8 +25,13 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except (StartupError, KronosError) as error:
-        typer.echo(f"kronos-api: {error}", err=True)
+        note(str(error))
         raise typer.Exit(1) from None
+
+
+def note(line: str) -> None:
+    """Tell the user something beside the result."""
+    typer.echo(f"kronos-api: {line}", err=True)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final, cast
 import typer
 from typer import Option
 
-from kronos_api.cli.console import log_to_stderr, one_line_errors, progress, results
+from kronos_api.cli.console import log_to_stderr, note, one_line_errors, progress, results
 from kronos_api.config import Settings, load_settings
 from kronos_api.errors import InvalidInput
 
@@ -45,10 +45,10 @@ def predict(
     output: Annotated[Path | None, Option(help="Write the forecast as CSV.")] = None,
     plot: Annotated[Path | None, Option(help="Write a chart, such as out.png.")] = None,
 ) -> None:
-    """Forecast the candles of a CSV file. What is not given is as the KRONOS_ variables say."""
+    """Forecast the candles of a CSV file. What is not given is as the settings say."""
     log_to_stderr()
     with one_line_errors():
-        settings = load_settings()
+        settings = load_settings(note)
         levels = parse_levels(quantiles)
         with progress("reading the candles"):
             from kronos_api.cli.tables import draw, read_series, write

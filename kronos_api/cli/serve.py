@@ -13,7 +13,7 @@ import typer
 
 from kronos_api.cli.console import one_line_errors
 from kronos_api.config import Settings, load_settings
-from kronos_api.errors import StartupError
+from kronos_api.server.listener import cannot_listen
 from kronos_api.telemetry import multiprocess
 from kronos_api.telemetry.logging import configure
 
@@ -34,7 +34,11 @@ def serve(
         bool, typer.Option("--reload", help="One process, anew when the source changes.")
     ] = False,
 ) -> None:
-    """Start the HTTP service. Settings are the environment's KRONOS_ and GUNICORN_ variables."""
+    """Start the HTTP service.
+
+    Settings are the KRONOS_ and GUNICORN_ variables of the environment, else of the file .env in
+    the working directory.
+    """
     # Until the server has handlers of its own, and once it has shut down in order.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
@@ -108,6 +112,11 @@ def _serve_reloading(settings: Settings, listener: socket.socket) -> None:
 
     from kronos_api.launch import uvicorn_options
 
+    with one_line_errors():
+        try:
+            listener.listen()
+        except OSError as error:
+            raise cannot_listen(settings.host, settings.port, error) from None
     config = uvicorn.Config(
         "kronos_api.main:app",
         reload=True,
@@ -139,9 +148,5 @@ def bind(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        reason = (error.strerror or str(error)).lower()
-        raise StartupError(
-            f"cannot listen on {host} port {port}: {reason};"
-            " KRONOS_HOST and KRONOS_PORT choose another"
-        ) from None
+        raise cannot_listen(host, port, error) from None
     return listener

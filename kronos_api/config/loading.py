@@ -1,22 +1,39 @@
-"""Reads the settings, and tells in one line what is wrong with them."""
+"""Reads the settings, and says in one line what is wrong with them."""
 
 from __future__ import annotations
 
 import difflib
 import logging
 import os
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
 
 from pydantic import ValidationError
 
+from kronos_api.config.env_file import ENV_FILE, EnvFile, read_env_file
 from kronos_api.config.serving import GUNICORN, PREFIX
 from kronos_api.config.settings import Settings
 from kronos_api.errors import StartupError
 
 OTHERS: Final = frozenset(
     {
+        "ALERTMANAGER_PORT",
+        "ALERTMANAGER_VERSION",
+        "BUILD_DATE",
+        "COMPOSE_DEV_PROJECT_NAME",
+        "COMPOSE_FILE",
+        "COMPOSE_PROFILES",
+        "COMPOSE_PROJECT_NAME",
+        "DEPLOY_TIMEOUT",
+        "GIT_COMMIT",
+        "GRAFANA_PASSWORD",
+        "GRAFANA_PORT",
+        "GRAFANA_VERSION",
         "GUNICORN_CMD_ARGS",
+        "PROMETHEUS_PORT",
+        "PROMETHEUS_RETENTION",
+        "PROMETHEUS_RETENTION_SIZE",
+        "PROMETHEUS_VERSION",
         "KRONOS_IMAGE",
         "KRONOS_CPU_LIMIT",
         "KRONOS_MEMORY_LIMIT",
@@ -36,7 +53,12 @@ OTHERS: Final = frozenset(
         "KRONOS_MONITORING_NETWORK",
     }
 )
-"""Variables that Gunicorn's own command and the compose files read, and the service does not."""
+"""Variables that Gunicorn's own command, the compose files and deploy.sh read, not the service."""
+
+CLOSE: Final = 0.85
+"""How like a known name another one must be to count as misspelt, where its prefix is not ours."""
+
+log = logging.getLogger(__name__)
 
 FIRST_SERVICE: Final = {
     "KRONOS_DEFAULT_LOOKBACK": "the candles of a request are its history; leave it out",
@@ -47,17 +69,31 @@ FIRST_SERVICE: Final = {
 """Settings of the first Kronos service that are gone, and what to do instead."""
 
 
-def load_settings() -> Settings:
-    """Read the environment; unknown variables of these names are warned about.
+def load_settings(tell: Callable[[str], object] | None = None) -> Settings:
+    """Read the environment, and `.env` in the working directory for what the environment lacks.
+
+    A variable that is set but empty in the environment is not looked up in the file. That the file
+    was read, and names that are no setting, are passed to `tell`, a line each; by default they are
+    logged.
 
     Raises `StartupError` with one line that names every bad variable and its rule.
     """
+    file = read_env_file(os.environ)
+    given = _given(file, os.environ) if file else {}
     try:
-        settings = Settings()
+        arguments: dict[str, Any] = {_argument(name): value for name, value in given.items()}
+        settings = Settings(**arguments)
     except ValidationError as error:
-        raise StartupError(_one_line(error)) from None
+        raise StartupError(_one_line(error, given)) from None
+    if file is not None:
+        (tell or log.info)(f"{len(given)} settings read from {file.path}")
+        for number in file.ignored_lines:
+            line = f"{file.path.name}: line {number} is ignored: it is not of the form NAME=value"
+            (tell or log.warning)(line)
+        for line in unknown_variables(file.values, misspelt_prefixes=True):
+            (tell or log.warning)(f"{file.path.name}: {line}")
     for line in unknown_variables(os.environ):
-        logging.getLogger(__name__).warning(line)
+        (tell or log.warning)(line)
     return settings
 
 
@@ -67,27 +103,54 @@ def variable(name: str) -> str:
     return str(alias) if alias else PREFIX + name.upper()
 
 
-def unknown_variables(environ: Mapping[str, str]) -> list[str]:
-    """One line for each variable in `environ` that looks like a setting and is none.
+def unknown_variables(names: Iterable[str], *, misspelt_prefixes: bool = False) -> list[str]:
+    """One line for each of `names` that looks like a setting and is none.
 
-    Not an error: Kubernetes injects `KRONOS_API_*` beside a service of that name.
+    Not an error: Kubernetes injects `KRONOS_API_*` beside a service of that name. With
+    `misspelt_prefixes`, a name without our prefixes that resembles a known one is told as well.
     """
-    known = {variable(name).partition("_")[2]: variable(name) for name in Settings.model_fields}
+    known = {*map(variable, Settings.model_fields), *OTHERS}
+    by_rest = {name.partition("_")[2]: name for name in sorted(known)}
     lines = []
-    for name in sorted(environ):
+    for name in sorted(names):
         whole = name.upper()
-        if not whole.startswith((PREFIX, GUNICORN)) or whole in (*known.values(), *OTHERS):
+        if whole in known:
             continue
         if whole in FIRST_SERVICE:
             lines.append(f"{name} is a setting of the first service: {FIRST_SERVICE[whole]}")
             continue
-        near = difflib.get_close_matches(whole.partition("_")[2], known, n=1)
-        hint = f"; did you mean {known[near[0]]}?" if near else ""
+        if whole.startswith((PREFIX, GUNICORN)):
+            found = difflib.get_close_matches(whole.partition("_")[2], by_rest, n=1)
+            near = [by_rest[rest] for rest in found]
+        elif misspelt_prefixes:
+            near = difflib.get_close_matches(whole, known, n=1, cutoff=CLOSE)
+            if not near:
+                continue
+        else:
+            continue
+        hint = f"; did you mean {near[0]}?" if near else ""
         lines.append(f"{name!a} is no setting{hint}")
     return lines
 
 
-def _one_line(error: ValidationError) -> str:
+def _given(file: EnvFile, environ: Mapping[str, str]) -> dict[str, str]:
+    """The settings of `file` by their variables, without those that `environ` has."""
+    settings = {variable(name) for name in Settings.model_fields}
+    taken = {name.upper() for name in environ}
+    values = {name.upper(): value for name, value in file.values.items()}
+    return {
+        name: value
+        for name, value in values.items()
+        if value and name in settings and name not in taken
+    }
+
+
+def _argument(name: str) -> str:
+    """What the variable `name` is called when settings are made by hand."""
+    return name if name.startswith(GUNICORN) else name.removeprefix(PREFIX).lower()
+
+
+def _one_line(error: ValidationError, from_file: Mapping[str, str]) -> str:
     """All faults, joined by "; ". Values stay out of it: a variable may hold a secret."""
     faults = []
     for fault in error.errors(include_url=False, include_input=False):
@@ -95,6 +158,7 @@ def _one_line(error: ValidationError) -> str:
         if fault["loc"]:
             name = str(fault["loc"][0])
             name = variable(name) if name in Settings.model_fields else name.upper()
-            message = f"{name}: {message[0].lower()}{message[1:]}"
+            where = f"{name} in {ENV_FILE}" if name in from_file else name
+            message = f"{where}: {message[0].lower()}{message[1:]}"
         faults.append(message)
     return "; ".join(faults)

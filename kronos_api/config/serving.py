@@ -75,7 +75,7 @@ class Serving(BaseSettings):
     request_timeout: Seconds = 60
     """Seconds a request may take in all; below SHUTDOWN_TIMEOUT."""
     startup_timeout: Seconds = 120
-    """Seconds for finding and checking the checkpoints before the port opens."""
+    """Seconds for finding, checking and loading the checkpoints; a start that needs more ends."""
     shutdown_timeout: Seconds = 75
     """Seconds for answering accepted requests when the service stops."""
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import stat
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -32,6 +33,8 @@ BUNDLED = Path(__file__).parent.parent / "assets" / BUNDLED_ID
 
 
 DEFAULT_CONTEXT = 512
+LARGEST_CONFIG: Final = 1 << 20
+"""Bytes of a `config.json`, at most; published ones have less than a thousand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +85,13 @@ def locate(source: str | None, kind: Kind, *, timeout: float) -> Source:
     """
     if source is None:
         return Source(kind, BUNDLED_ID, BUNDLED / kind, demo=True)
-    folder = Path(source).expanduser()
-    if source.startswith(("/", ".", "~")) or folder.is_dir():
-        if not folder.is_dir():
+    try:
+        folder = Path(source).expanduser()
+        there = folder.is_dir()
+    except (OSError, RuntimeError) as failure:  # too long, not permitted; a user without a home
+        raise StartupError(f"{kind} folder {source} cannot be found: {failure}") from None
+    if source.startswith(("/", ".", "~")) or there:
+        if not there:
             raise StartupError(f"{kind} folder {source} does not exist")
         return Source(kind, source, folder)
     if split(source)[0].count("/") != 1:
@@ -206,8 +213,10 @@ def context_of(source: Source) -> int:
 
 def _skeleton(source: Source) -> Kronos | KronosTokenizer:
     """The module that a checkpoint's config describes, without memory for its weights."""
-    path = source.folder / CONFIG
+    path = _file(source, CONFIG)
     try:
+        if path.stat().st_size > LARGEST_CONFIG:
+            raise ValueError(f"larger than {LARGEST_CONFIG} bytes")
         values = json.loads(path.read_text("utf-8"))
         if not isinstance(values, dict):
             raise ValueError("not an object")
@@ -215,18 +224,41 @@ def _skeleton(source: Source) -> Kronos | KronosTokenizer:
             if source.kind == "model":
                 return Kronos(KronosConfig.from_json(values))
             return KronosTokenizer(TokenizerConfig.from_json(values))
+    except RecursionError:
+        raise StartupError(f"{_named(source, path)} is not usable: nested too deeply") from None
+    # PyTorch raises RuntimeError for a shape that it cannot describe.
+    except (OSError, ValueError, ArithmeticError, RuntimeError) as failure:
+        lines = str(failure).splitlines() or [type(failure).__name__]
+        raise StartupError(f"{_named(source, path)} is not usable: {lines[0]}") from None
+
+
+def _named(source: Source, path: Path) -> str:
+    return f"{source.kind} {source.id}: {path}"
+
+
+def _file(source: Source, name: str) -> Path:
+    """The path of a checkpoint's file.
+
+    Raises:
+        StartupError: it is not there, or is a folder, a pipe or a device, whose reading may never
+            end.
+    """
+    path = source.folder / name
+    try:
+        regular = stat.S_ISREG(path.stat().st_mode)
     except FileNotFoundError:
-        raise StartupError(f"{source.kind} {source.id}: {path} is missing") from None
-    except (OSError, ValueError) as failure:
-        raise StartupError(f"{source.kind} {source.id}: {path} is not usable: {failure}") from None
+        raise StartupError(f"{_named(source, path)} is missing") from None
+    except OSError as failure:
+        raise StartupError(f"{_named(source, path)}: {failure.strerror}") from None
+    if not regular:
+        raise StartupError(f"{_named(source, path)} is not a regular file")
+    return path
 
 
 def _check_tensors(source: Source, module: nn.Module) -> None:
     """Compare the names, shapes and types in the file's header with the module's."""
-    path = source.folder / WEIGHTS
-    where = f"{source.kind} {source.id}: {path}"
-    if not path.is_file():
-        raise StartupError(f"{where} is missing")
+    path = _file(source, WEIGHTS)
+    where = _named(source, path)
     expected = module.state_dict()
     try:
         with safe_open(path, framework="pt") as file:
@@ -255,6 +287,13 @@ def _load(source: Source, module: nn.Module) -> Part:
         name: tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
         for name, tensor in load_file(source.folder / WEIGHTS).items()
     }
+    for name, tensor in state.items():
+        if not bool(tensor.isfinite().all()):
+            count = int((~tensor.isfinite()).sum())
+            raise StartupError(
+                f"{_named(source, source.folder / WEIGHTS)}: {name} holds NaN or infinity"
+                f" ({count} of {tensor.numel()} values)"
+            )
     module.load_state_dict(state, strict=True, assign=True)
     module.eval().requires_grad_(False)
     parameters = sum(parameter.numel() for parameter in module.parameters())

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Self
+from typing import Final, Self
+
+LARGEST: Final = {
+    "n_layers": 256,
+    "n_enc_layers": 256,
+    "n_dec_layers": 256,
+    "d_model": 16_384,
+    "n_heads": 256,
+    "ff_dim": 65_536,
+    "s1_bits": 20,
+    "s2_bits": 20,
+    "d_in": 64,
+    "group_size": 20,
+}
+"""Bounds far above every published checkpoint: beyond them, even a module without memory for its
+weights would take minutes to build, or cannot be described to PyTorch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +30,8 @@ class _Config:
         """Build from the parsed `config.json`.
 
         Raises:
-            ValueError: a key is missing, unknown or of the wrong type; the message names it.
+            ValueError: a key is missing, unknown, of the wrong type or out of bounds; the message
+                names it.
         """
         known = {field.name: field for field in fields(cls)}
         if unknown := sorted(set(values) - set(known)):
@@ -28,6 +45,10 @@ class _Config:
             allowed = {"int": ("int",), "bool": ("bool",), "float": ("int", "float")}
             if type(value).__name__ not in allowed[str(field.type)]:
                 raise ValueError(f"{name!r} must be of type {field.type}")
+            if field.type == "int" and not 1 <= value <= LARGEST[name]:  # type: ignore[operator]
+                raise ValueError(f"{name!r} must be from 1 to {LARGEST[name]}")
+            if field.type == "float" and not math.isfinite(float(value)):  # type: ignore[arg-type]
+                raise ValueError(f"{name!r} must be finite")
         return cls(**values)
 
     def to_json(self) -> dict[str, int | float | bool]:

@@ -15,10 +15,20 @@ from typing import Final, Protocol
 
 import structlog
 
+from kronos_api.errors import StartupError
+
 PAUSE: Final = 1.0
 """Seconds without accepting after the system had no room for a connection."""
 
 log = structlog.stdlib.get_logger(__name__)
+
+
+def cannot_listen(host: str, port: int, error: OSError) -> StartupError:
+    """Why the port cannot be had, in one line."""
+    reason = (error.strerror or str(error)).lower()
+    return StartupError(
+        f"cannot listen on {host} port {port}: {reason}; KRONOS_HOST and KRONOS_PORT choose another"
+    )
 
 
 class SocketLike(Protocol):
@@ -48,8 +58,16 @@ class Listener:
         self._arriving: set[asyncio.Task[None]] = set()
 
     def start(self, backlog: int) -> None:
-        """Let connections come in, of which `backlog` may wait."""
-        self._socket.listen(backlog)
+        """Let connections come in, of which `backlog` may wait.
+
+        Raises `StartupError` if another service listens there since: two may bind a port as long as
+        neither listens, and the second one to listen is refused.
+        """
+        try:
+            self._socket.listen(backlog)
+        except OSError as error:
+            host, port, *_ = self._socket.getsockname()
+            raise cannot_listen(host, port, error) from None
         self._listens = True
         self._watch()
 

@@ -22,6 +22,7 @@ from typing import Any, Final, NoReturn, Protocol
 import structlog
 import uvicorn
 
+from kronos_api.errors import StartupError
 from kronos_api.middleware.lifespan import STATE
 from kronos_api.server.listener import Listener, SocketLike
 from kronos_api.server.page import Condition, Order, Page
@@ -34,6 +35,17 @@ GRACE_TO_END: Final = 1.0
 """Seconds that requests have to end once their connections are cut."""
 
 log = structlog.stdlib.get_logger(__name__)
+
+
+def exit_at_once(status: int) -> NoReturn:
+    """End the process without finalising the interpreter.
+
+    Finalising it while a thread loads a model, computes, or waits for a file system that is gone
+    aborts the process with SIGABRT (status 134).
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 class Service(Protocol):
@@ -88,17 +100,28 @@ class Server(uvicorn.Server):
         await super().serve()
 
     async def startup(self, sockets: Any = None) -> None:
-        """Start the service and listen, unless it is to wait; exits if it cannot be started."""
+        """Start the service and listen, unless it is to wait; `failed` says that it could not."""
         del sockets
         if threading.current_thread() is threading.main_thread():
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGQUIT, self.handle_exit, signal.SIGQUIT, None)
-        await super().startup(sockets=[])
+        try:
+            await super().startup(sockets=[])
+        except SystemExit:  # uvicorn has logged why
+            self._not_started()
+            return
         self._service = self.lifespan.state.get(STATE)
         if self._page.order:
             self.should_exit = True
         elif not self._waits:
-            self._listen()
+            try:
+                self._listen()
+            except StartupError as error:
+                log.error(str(error))
+                self._not_started()
+                if self._service is not None:
+                    self._service.leave(0.0)  # its model may still be loading
+                await self.lifespan.shutdown()
 
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second; whether to stop."""
@@ -160,12 +183,10 @@ class Server(uvicorn.Server):
 
     def end(self) -> None:
         """Called last. May end the process, with the exit status that belongs to how it went."""
-        if self._service is not None and not self._service.ended:
-            # Taking the interpreter down under a model that still computes would crash.
-            sys.stdout.flush()
-            os._exit(NOT_STARTED if self.failed else 0)
         if self.failed:
-            sys.exit(NOT_STARTED)
+            exit_at_once(NOT_STARTED)
+        if self._service is not None and not self._service.ended:
+            exit_at_once(0)
 
     def end_at_once(self) -> NoReturn:
         """End the process before it has served: there is nobody to answer.
@@ -173,8 +194,12 @@ class Server(uvicorn.Server):
         What it waits for meanwhile, such as a file system that is gone, may never come.
         """
         log.info("stopped before it served")
-        sys.stdout.flush()
-        os._exit(0)
+        exit_at_once(0)
+
+    def _not_started(self) -> None:
+        """Leave without a stop in order: there is nobody to answer."""
+        self.failed = self.should_exit = True
+        self.started = False
 
     def _why(self) -> str:
         """Why it drains."""

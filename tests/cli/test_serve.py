@@ -86,7 +86,7 @@ def test_bad_checkpoint_ends_before_the_port_opens(free: int, tmp_path: Path) ->
     result = subprocess.run(
         [sys.executable, "-m", "kronos_api", "serve"],
         env=environment(free, KRONOS_MODEL_PATH=str(tmp_path / "nowhere")),
-        cwd=ROOT,
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=120,
@@ -105,7 +105,10 @@ def test_service_from_start_to_stop(free: int, tmp_path: Path) -> None:
     with (
         log.open("w") as output,
         subprocess.Popen(
-            [sys.executable, "-m", "kronos_api", "serve"], env=variables, cwd=ROOT, stdout=output
+            [sys.executable, "-m", "kronos_api", "serve"],
+            env=variables,
+            cwd=tmp_path,
+            stdout=output,
         ) as server,
     ):
         try:

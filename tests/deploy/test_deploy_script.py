@@ -15,8 +15,12 @@ SCRIPT = ROOT / "deploy.sh"
 
 
 def deploy(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return run(SCRIPT, *arguments, **variables)
+
+
+def run(script: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [SCRIPT, *arguments],
+        [script, *arguments],
         env=os.environ | variables,
         capture_output=True,
         text=True,
@@ -119,3 +123,29 @@ def test_building_needs_buildx(engine: dict[str, str]) -> None:
     outcome = deploy("dev", "--dry-run", **engine, NO_BUILDX="1")
     assert outcome.returncode == 3
     assert "docker has no buildx plugin" in outcome.stderr
+
+
+@pytest.mark.parametrize("mode", ["dev", "prod"])
+def test_names_in_env_that_are_no_setting_are_reported(
+    engine: dict[str, str], tmp_path: Path, mode: str
+) -> None:
+    tree = tmp_path / "tree"
+    shutil.copytree(ROOT / "deploy", tree / "deploy")
+    for name in ("deploy.sh", ".env.example"):
+        shutil.copy(ROOT / name, tree)
+    example = (tree / ".env.example").read_text("utf-8")
+    mistaken = (
+        "KRONOS_RATE_LIMT_PER_MINUTE=5\nexport GUNICORN_WORKER = 2\n# KRONOS_COMMENT=1\n"
+        "DEPLOY_TIMEOUTS=1\nKRONOS_ZZZZZZZZZZZZ=1\nHF_TOKEN=1\n"
+    )
+    (tree / ".env").write_text(example + mistaken)
+    outcome = run(tree / "deploy.sh", mode, "--dry-run", **engine)
+    assert [line for line in outcome.stderr.splitlines() if ".env" in line] == [
+        f"deploy  .env: '{name}' is no setting and changes nothing{hint}"
+        for name, hint in (
+            ("KRONOS_RATE_LIMT_PER_MINUTE", "; did you mean KRONOS_RATE_LIMIT_PER_MINUTE?"),
+            ("GUNICORN_WORKER", "; did you mean GUNICORN_WORKERS?"),
+            ("DEPLOY_TIMEOUTS", "; did you mean DEPLOY_TIMEOUT?"),
+            ("KRONOS_ZZZZZZZZZZZZ", ""),
+        )
+    ]

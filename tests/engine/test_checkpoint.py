@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,18 @@ def write(name: str, content: bytes) -> Damage:
     return damage
 
 
+def replace(name: str, make: Callable[[Path], object]) -> Damage:
+    def damage(folder: Path) -> None:
+        (folder / name).unlink()
+        make(folder / name)
+
+    return damage
+
+
+def endless(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
 def cut_short(folder: Path) -> None:
     path = folder / "model" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
@@ -85,6 +98,20 @@ def cut_short(folder: Path) -> None:
         (change_config("model", colour=1), ["unknown key 'colour'"]),
         (change_config("model", n_layers="2"), ["'n_layers' must be of type int"]),
         (change_config("model", n_layers=True), ["'n_layers' must be of type int"]),
+        (change_config("model", n_layers=10**9), ["'n_layers' must be from 1 to 256"]),
+        (change_config("model", n_layers=-1), ["'n_layers' must be from 1 to 256"]),
+        (change_config("model", d_model=2**40), ["'d_model' must be from 1 to 16384"]),
+        (change_config("model", s1_bits=63), ["'s1_bits' must be from 1 to 20"]),
+        (change_config("tokenizer", n_enc_layers=10**9), ["'n_enc_layers' must be from"]),
+        (change_config("model", ffn_dropout_p=float("nan")), ["'ffn_dropout_p' must be finite"]),
+        (change_config("model", ffn_dropout_p=10**400), ["config.json is not usable"]),
+        (write("model/config.json", b"[" * 100_000), ["nested too deeply"]),
+        (write("model/config.json", b" " * (1 << 21)), ["larger than 1048576 bytes"]),
+        (replace("model/config.json", os.mkfifo), ["config.json is not a regular file"]),
+        (replace("model/config.json", os.mkdir), ["config.json is not a regular file"]),
+        (replace("model/config.json", endless), ["config.json is not a regular file"]),
+        (replace("tokenizer/model.safetensors", os.mkfifo), ["is not a regular file"]),
+        (replace("tokenizer/model.safetensors", endless), ["is not a regular file"]),
         (change_config("model", n_heads=7), ["not an even multiple of 7 heads"]),
         (change_config("model", learn_te=False), ["learn_te"]),
         (change_config("tokenizer", d_in=5), ["d_in"]),
@@ -122,6 +149,14 @@ def test_a_tokenizer_that_does_not_fit(folder: Path) -> None:
     model.KronosTokenizer(**narrow).save_pretrained(folder / "tokenizer")
     with pytest.raises(StartupError, match=r"makes tokens of 8\+8 bits, model .* reads 10\+10"):
         inspect(*sources(folder))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_not_loaded(folder: Path, value: float) -> None:
+    change_tensors(lambda tensors: tensors["norm.weight"][3:5].fill_(value))(folder)
+    inspect(*sources(folder))  # which does not read them
+    with pytest.raises(StartupError, match=r"norm.weight holds NaN or infinity \(2 of 64 values\)"):
+        load_model(sources(folder)[0])
 
 
 def test_half_precision_is_loaded_as_float32(folder: Path) -> None:

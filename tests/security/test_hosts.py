@@ -144,7 +144,9 @@ def service(host: Host, log: Path) -> Iterator[None]:
     }
     command = host.command(sys.executable, "-m", "kronos_api", "serve")
     with log.open("w") as output:
-        process = subprocess.Popen(command, cwd=ROOT, env=os.environ | settings, stdout=output)
+        process = subprocess.Popen(
+            command, cwd=log.parent, env=os.environ | settings, stdout=output
+        )
     try:
         deadline = time.monotonic() + 60
         while not ready(host):

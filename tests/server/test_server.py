@@ -55,19 +55,36 @@ class Running:
         return reader, writer
 
 
+def bound(port: int = 0) -> socket.socket:
+    """A socket that has a port and does not listen."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
+    return listener
+
+
 @asynccontextmanager
 async def running(
-    predictor: AsyncPredictor, shutdown_timeout: float = 30, **more: Any
+    predictor: AsyncPredictor,
+    listener: socket.socket | None = None,
+    *,
+    shutdown_timeout: float = 30,
+    startup_timeout: float = 120,
+    **more: Any,
 ) -> AsyncIterator[Running]:
     """A service that is up, if it comes up."""
-    settings = Settings(inference_timeout=10, request_timeout=20, shutdown_timeout=30)
+    settings = Settings(
+        inference_timeout=10,
+        request_timeout=20,
+        shutdown_timeout=30,
+        startup_timeout=startup_timeout,
+    )
     config = uvicorn.Config(
         create_app(settings, predictor=predictor),
         **options(DEADLINES, shutdown_timeout=shutdown_timeout),
     )
     server = Server(config, **more)
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+    with listener or bound() as listener:
         port: int = listener.getsockname()[1]
         task = asyncio.create_task(server.serve([listener]))
         await until(lambda: server.started or task.done())
@@ -79,6 +96,15 @@ async def running(
                 await writer.wait_closed()
         server.should_exit = True
         await task
+
+
+def status_of(server: Server, monkeypatch: pytest.MonkeyPatch) -> int | None:
+    """The status with which `server` would end the process; None: it leaves that to others."""
+    statuses: list[int] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "_exit", statuses.append)
+        server.end()
+    return statuses[0] if statuses else None
 
 
 async def ask(link: tuple[asyncio.StreamReader, asyncio.StreamWriter], sent: bytes) -> bytes:
@@ -152,15 +178,46 @@ async def test_an_order_to_stop_holds_before_it_is_up() -> None:
         await asyncio.wait_for(service.task, 20)
 
 
-async def test_a_model_that_does_not_load_ends_it() -> None:
+async def test_a_model_that_does_not_load_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def load() -> Any:
         raise StartupError("no such device")
 
     async with running(AsyncPredictor(load)) as service:
         await asyncio.wait_for(service.task, 20)
-    with pytest.raises(SystemExit) as ended:
-        service.server.end()
-    assert ended.value.code == NOT_STARTED
+    assert status_of(service.server, monkeypatch) == NOT_STARTED
+
+
+async def test_a_model_that_does_not_load_in_time_ends_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    release = threading.Event()
+
+    def hang() -> Any:
+        release.wait(60)
+        return SleepyEngine()
+
+    async with running(AsyncPredictor(hang), startup_timeout=0.1) as service:
+        await asyncio.wait_for(service.task, 20)
+    assert status_of(service.server, monkeypatch) == NOT_STARTED
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if '"error"' in line]
+    assert "bundled checkpoint: not loaded within KRONOS_STARTUP_TIMEOUT (0.1 s)" in line
+    release.set()
+
+
+async def test_of_two_that_start_on_one_port_the_second_to_listen_ends_with_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both could bind the port, because neither listened."""
+    with bound() as late:
+        port = late.getsockname()[1]
+        async with running(predictor_of(), bound(port)) as winner:
+            async with running(predictor_of(), late) as loser:
+                await asyncio.wait_for(loser.task, 20)
+            assert (await ask(await winner.connect(), HEALTH)).startswith(b"http/1.1 200")
+    assert status_of(loser.server, monkeypatch) == NOT_STARTED
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if '"error"' in line]
+    assert f"cannot listen on 127.0.0.1 port {winner.port}: address already in use" in line
+    assert "Traceback" not in line
 
 
 async def test_why_a_model_does_not_load_is_told_however_soon_the_end_comes(
@@ -193,10 +250,7 @@ async def test_a_model_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch
         service.server.handle_exit(signal.SIGINT, None)
         await asyncio.wait_for(service.task, 20)
         assert await link[0].read() == b""
-    statuses: list[int] = []
-    monkeypatch.setattr(os, "_exit", statuses.append)
-    service.server.end()
-    assert statuses == [0]
+    assert status_of(service.server, monkeypatch) == 0
     release.set()
 
 
