@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -61,8 +62,9 @@ class PackedLinear:
 class StepLinear:
     """MKL's packed layout, for the few rows of a decode step.
 
-    A call costs some 25 µs less than oneDNN's, and a step makes dozens of them; with many rows it
-    is the slower one. Its kernels give a row the same bits in any company, too.
+    On Intel's processors a call costs some 25 µs less than oneDNN's, and a step makes dozens of
+    them; with many rows it is the slower one. There its kernels are batch-invariant, too. On AMD's
+    they are not: one to three rows have a kernel of their own, so `make_step_linear` checks.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
@@ -115,13 +117,26 @@ def make_linear(weight: Tensor, bias: Tensor | None = None) -> Linear:
 def make_step_linear(weight: Tensor, bias: Tensor | None = None) -> Linear:
     """Lay `weight` [N, K] and `bias` [N] out for the rows of a decode step.
 
-    Which of the two layouts is used must be decided by the kind of work, never by the number of
-    rows: they round differently.
+    Select the layout by phase (prefill or decode) and processor, never by batch size: the layouts
+    accumulate in different orders, which would break batch invariance.
     """
     packs = weight.device.type == "cpu" and weight.dtype == torch.float32
-    if packs and torch.backends.mkl.is_available():
+    if packs and torch.backends.mkl.is_available() and _mkl_is_batch_invariant(*weight.shape):
         return StepLinear(*_ready(weight, bias))
     return make_linear(weight, bias)
+
+
+@cache
+def _mkl_is_batch_invariant(rows: int, columns: int) -> bool:
+    """Whether MKL gives a row the same bits in batches of 1 … 64, for weights of this shape.
+
+    MKL chooses among kernels by processor and batch size, and documents neither.
+    """
+    numbers = torch.Generator().manual_seed(0)
+    linear = StepLinear(torch.randn(rows, columns, generator=numbers), None)
+    x = torch.randn(64, columns, generator=numbers)
+    whole = linear(x)
+    return all(torch.equal(linear(x[:size]), whole[:size]) for size in (*range(1, 10), 16, 17, 33))
 
 
 def _ready(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:

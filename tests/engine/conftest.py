@@ -22,9 +22,13 @@ MakeEngine = Callable[[str, WindowPolicy], Engine]
 
 @pytest.fixture(autouse=True)
 def _threads(request: pytest.FixtureRequest) -> None:
-    """One thread for small work, so that a busy machine does not make threads wait in turn."""
+    """One thread for small work, so that a busy machine does not make threads wait in turn.
+
+    One for large work as well where other processes of the same run have the other cores.
+    """
     slow = request.node.get_closest_marker("slow") is not None
-    torch.set_num_threads((os.cpu_count() or 1) if slow else 1)
+    alone = "PYTEST_XDIST_WORKER" not in os.environ
+    torch.set_num_threads((os.cpu_count() or 1) if slow and alone else 1)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,80 @@
+"""The tokenizer laid out for the engine, against the plain module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from kronos_api.engine.checkpoint import load_tokenizer
+from kronos_api.engine.codec import Codec
+from kronos_api.model import KronosTokenizer
+from tests.engine.conftest import MakeOracle
+
+ROWS = 40
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients() -> Iterator[None]:
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture
+def tokenizer(oracles: MakeOracle) -> KronosTokenizer:
+    return load_tokenizer(oracles("tiny").sources[1])[0]
+
+
+@pytest.fixture
+def codec(tokenizer: KronosTokenizer) -> Codec:
+    return Codec(tokenizer, ROWS, torch.empty(0))
+
+
+def candles(rows: int) -> Tensor:
+    return torch.randn((rows, 6), generator=torch.Generator().manual_seed(4))
+
+
+def tokens(paths: int, rows: int) -> tuple[Tensor, Tensor]:
+    s1, s2 = torch.randint(0, 1024, (2, paths, rows), generator=torch.Generator().manual_seed(5))
+    return s1, s2
+
+
+@pytest.mark.parametrize("chunks", [[ROWS], [16, 16, 8], [1, 39]])
+def test_encoding_in_chunks_equals_the_plain_tokenizer(
+    codec: Codec, tokenizer: KronosTokenizer, chunks: list[int]
+) -> None:
+    x, memory = candles(ROWS), codec.encoder_memory(ROWS)
+    parts = [codec.encode(part, memory) for part in x.split(chunks)]
+    assert memory.length == ROWS
+    expected = tokenizer.tokens(tokenizer.latents(x.unsqueeze(0)))
+    for found, wanted in zip(zip(*parts, strict=True), expected, strict=True):
+        assert torch.equal(torch.cat(found), wanted[0])
+
+
+@pytest.mark.parametrize("chunks", [[ROWS], [30, 10]])
+def test_decoding_equals_the_plain_tokenizer(
+    codec: Codec, tokenizer: KronosTokenizer, chunks: list[int]
+) -> None:
+    s1, s2 = tokens(3, ROWS)
+    memory, parts = codec.decoder_memory(3, ROWS), []
+    for first, second in zip(s1.split(chunks, dim=1), s2.split(chunks, dim=1), strict=True):
+        parts.append(codec.decode(first, second, memory))
+    found, expected = torch.cat(parts, dim=1), tokenizer.reconstruct(tokenizer.codes(s1, s2))
+    assert (found.shape, found.dtype) == ((3, ROWS, 6), torch.float32)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_paths_after_a_shared_prompt_may_be_decoded_in_groups(codec: Codec, size: int) -> None:
+    prompt, own = tokens(1, 20), tokens(7, 12)
+    memory = codec.decoder_memory(1, 20)
+    codec.decode(*prompt, memory)
+
+    def decode(start: int, end: int) -> Tensor:
+        s1, s2 = (part[start:end] for part in own)
+        return codec.decode(s1, s2, memory.fork(len(s1), 12))
+
+    groups = torch.cat([decode(start, start + size) for start in range(0, 7, size)])
+    torch.testing.assert_close(groups, decode(0, 7), rtol=1e-4, atol=1e-5)
