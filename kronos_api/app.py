@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
+from slowapi.errors import RateLimitExceeded
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
@@ -18,11 +19,13 @@ from kronos_api.errors import (
     KronosError,
     MethodNotAllowed,
     NotFound,
+    RateLimited,
 )
 from kronos_api.middleware.access_log import GONE, AccessLog
 from kronos_api.middleware.admission import Admission
 from kronos_api.middleware.body_limit import BodyLimit
 from kronos_api.middleware.caller_identity import CallerIdentity
+from kronos_api.middleware.callers import caller_key, caller_label
 from kronos_api.middleware.envelope import Envelope, render
 from kronos_api.middleware.head import Head
 from kronos_api.middleware.lifespan import Lifespan
@@ -30,12 +33,14 @@ from kronos_api.middleware.rate_limit import PREFIX, RateLimit
 from kronos_api.middleware.request_id import RequestId
 from kronos_api.predictor import AsyncPredictor
 from kronos_api.ratelimit.limiter import Limiter
-from kronos_api.routes import health, metrics, models, predict
+from kronos_api.ratelimit.others import OtherLimiter
+from kronos_api.routes import documentation, health, metrics, models, predict
 from kronos_api.schemas.document import complete
 from kronos_api.schemas.reading import Defaults, Limits, Reader
 from kronos_api.security.build import build_identities
 from kronos_api.service import Service
 from kronos_api.telemetry import logging
+from kronos_api.telemetry import metrics as telemetry
 
 DESCRIPTION = """\
 Forecasts of candlestick series. All refusals have one shape, `ErrorResponse`; every answer has
@@ -66,14 +71,28 @@ def create_app(
         timeout=settings.dns_timeout,
         networks=settings.networks,
     )
-    probes = [health.router(predictor, limiter, allowed), metrics.router(predictor)]
-    routers = [forecasts, *probes, models.router(predictor, settings.app_name)]
+    others = OtherLimiter(
+        settings.rate_limit_other_per_minute,
+        lambda request: caller_key(request.scope),
+        enabled=settings.rate_limit_enabled,
+    )
+    probes = [
+        health.router(predictor, others.limited, limiter, allowed),
+        metrics.router(predictor),
+    ]
+    routers = [
+        forecasts,
+        *probes,
+        models.router(predictor, settings.app_name, others.limited),
+        documentation.router(settings.app_name, others.limited),
+    ]
     app = FastAPI(
         title=settings.app_name,
         version=__version__,
         description=DESCRIPTION,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
+        openapi_url=None,  # ours are in `routes.documentation`, with the rate limit
         middleware=[  # outermost first
             Middleware(Lifespan, service=service),
             Middleware(RequestId),
@@ -84,7 +103,12 @@ def create_app(
             # Here, strangers take no place, and whoever comes and finds none is not charged by the
             # limit nor read from. Probes are exempt even if they are not open to everyone.
             Middleware(Admission, limit=settings.concurrency, exempt=_paths(*probes)),
-            Middleware(RateLimit, limiter=limiter, by_items=settings.rate_limit_batch == "items"),
+            Middleware(
+                RateLimit,
+                limiter=limiter,
+                others=others,
+                by_items=settings.rate_limit_batch == "items",
+            ),
             Middleware(
                 BodyLimit, limit=settings.max_request_bytes, memory=settings.body_memory_mb * 2**20
             ),
@@ -94,9 +118,11 @@ def create_app(
         exception_handlers={
             KronosError: _refuse,
             HTTPException: _refuse_route,
+            RateLimitExceeded: _refuse_other,
             ClientDisconnect: _let_go,
         },
     )
+    app.state.limiter = others
     for router in routers:
         app.include_router(router)
     _complete_document(app)
@@ -144,6 +170,21 @@ async def _refuse_route(request: Request, error: Exception) -> Response:
     response = render(known.get(error.status_code, InternalError)(), request.scope)
     response.headers.update(error.headers or {})
     return response
+
+
+async def _refuse_other(request: Request, error: Exception) -> Response:
+    """A caller asks too often for what is no forecast."""
+    assert isinstance(error, RateLimitExceeded)
+    others: OtherLimiter = request.app.state.limiter
+    verdict = others.verdict(request.state)
+    assert verdict is not None
+    telemetry.RATE_LIMIT_HITS.labels(caller_label(request.scope)).inc()
+    refusal = RateLimited(
+        f"{verdict.limit} requests a minute for routes that are not forecasts are used up."
+        f" Retry in {verdict.wait:.0f} s, or raise KRONOS_RATE_LIMIT_OTHER_PER_MINUTE.",
+        retry_after=verdict.wait,
+    )
+    return render(refusal, request.scope)
 
 
 async def _let_go(request: Request, error: Exception) -> Response:

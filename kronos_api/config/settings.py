@@ -80,9 +80,11 @@ class Settings(Serving):
     """Seconds that DNS has to tell who calls."""
 
     rate_limit_enabled: bool = True
-    """Whether the forecasts that a caller may ask for are limited."""
+    """Whether the forecasts, and the other requests, of a caller are limited."""
     rate_limit_per_minute: int = Field(default=100, ge=1, le=10_000_000)
     """Forecasts a caller may ask for in a minute, over all routes, workers and replicas."""
+    rate_limit_other_per_minute: int = Field(default=300, ge=1, le=10_000_000)
+    """Requests a minute, of each caller to each worker, that are neither forecasts nor probes."""
     rate_limits: str | None = None
     """Further limits of single routes, such as: batch=10/minute;200/hour, single=2/second."""
     rate_limit_batch: Literal["items", "request"] = "items"

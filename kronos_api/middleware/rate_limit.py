@@ -1,17 +1,18 @@
-"""Bounds how many forecasts a caller may ask for."""
+"""Bounds how many forecasts a caller may ask for, and says how its quota stands."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import MutableHeaders, State
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kronos_api.errors import RateLimited
 from kronos_api.middleware.callers import caller_key, caller_label
 from kronos_api.middleware.envelope import render
 from kronos_api.ratelimit.limiter import Limiter
-from kronos_api.ratelimit.visit import STATE, Visit
+from kronos_api.ratelimit.others import OtherLimiter
+from kronos_api.ratelimit.visit import STATE, Visit, quota_headers
 
 PREFIX: Final = "/v1/predict/"
 
@@ -22,16 +23,30 @@ class RateLimit:
     The path decides, not the route: what will be routed there later, or not at all, counts as
     well. Where the application is mounted does not matter. What more the items of a batch cost is
     charged when they are known, through `scope["state"]`.
+
+    Other routes are granted or refused by `others`, which decorates them; here their answers get
+    the same headers.
     """
 
-    def __init__(self, app: ASGIApp, *, limiter: Limiter | None, by_items: bool = True) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        limiter: Limiter | None,
+        others: OtherLimiter | None = None,
+        by_items: bool = True,
+    ) -> None:
         self.app = app
         self.limiter = limiter
+        self.others = others
         self.by_items = by_items
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.limiter is None or scope["type"] != "http" or PREFIX not in scope["path"]:
+        if self.limiter is None or scope["type"] != "http":
             await self.app(scope, receive, send)
+            return
+        if PREFIX not in scope["path"]:
+            await self.app(scope, receive, self._with_other_quota(scope, send))
             return
         visit = Visit(
             self.limiter,
@@ -53,3 +68,17 @@ class RateLimit:
             await render(error, scope)(scope, receive, send_counted)
             return
         await self.app(scope, receive, send_counted)
+
+    def _with_other_quota(self, scope: Scope, send: Send) -> Send:
+        """`send` that adds how the quota of other routes stands, if the request counted."""
+        others = self.others
+        if others is None:
+            return send
+
+        async def send_counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                verdict = others.verdict(State(scope.get("state")))
+                MutableHeaders(scope=message).update(quota_headers(verdict))
+            await send(message)
+
+        return send_counted

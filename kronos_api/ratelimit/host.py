@@ -4,6 +4,9 @@ A file in memory (/dev/shm) that is read and written under a lock, not mapped: a
 is then an error to handle, where touching a mapped page would kill the worker. The kernel lets go
 of the lock of a worker that dies. A slot is written in one piece, and what it counts is answered
 only afterwards, so a worker may be killed at any point.
+
+Callers are placed by a hash with a random key, which stands in the file. A caller that could
+compute its place could fill the places of others.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import stat
 import struct
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
@@ -23,7 +26,13 @@ from typing import Final, Literal
 
 from kronos_api.errors import StartupError
 from kronos_api.ratelimit.store import Reading, StoreOut, Tally
+from kronos_api.telemetry import metrics
 
+LAYOUT: Final = 2
+"""Version of the layout, in the name of the file: workers of two versions never share one."""
+KEY_BYTES: Final = 16
+HEADER_BYTES: Final = 64
+"""The file begins with the key of its hash; then come the buckets."""
 SLOT: Final = struct.Struct("=16sqq")
 """Digest of a caller under a quota; end of its window, in seconds since the epoch; its total."""
 IN_BUCKET: Final = 32
@@ -41,7 +50,7 @@ class HostStore:
     kind: Literal["redis", "host"] = "host"
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.path = (folder or default_folder()) / f"kronos-rate-limit-{os.getuid()}"
+        self.path = (folder or default_folder()) / f"kronos-rate-limit-{LAYOUT}-{os.getuid()}"
         self._file = -1
 
     async def open(self) -> None:
@@ -81,12 +90,15 @@ class HostStore:
     ) -> tuple[bool, list[Reading]]:
         """With the lock; the clock is read with it, too, so that windows never go back."""
         now = time.time()
+        key = self._key()
+        taken: set[int] = set()
         slots = []
         for tally in tallies:
             quota = tally.quota
             window = quota.window(now)
-            digest = blake2b(quota.key(caller).encode(), digest_size=16).digest()
-            offset, end, total = self._slot(digest, quota.end(window), now)
+            digest = blake2b(quota.key(caller).encode(), digest_size=16, key=key).digest()
+            offset, end, total = self._slot(digest, quota.end(window), now, taken)
+            taken.add(offset)
             alone = tally.since if tally.window == window else 0  # which the file does not know of
             slots.append((tally, window, digest, alone, offset, end, total + alone))
         allowed = all(total + cost <= tally.quota.amount for tally, *_, total in slots)
@@ -102,20 +114,34 @@ class HostStore:
             readings.append(Reading(window, total, end - now))
         return allowed, readings
 
-    def _slot(self, digest: bytes, end: int, now: float) -> _Slot:
-        """The slot of `digest` in the window that ends at `end`."""
-        offset = int.from_bytes(digest[:4], "little") % BUCKETS * BUCKET_BYTES
+    def _key(self) -> bytes:
+        """The key of this file's hash; made by the first that counts in the file."""
+        key = os.pread(self._file, KEY_BYTES, 0)
+        if not any(key):
+            key = os.urandom(KEY_BYTES)
+            os.pwrite(self._file, key, 0)
+        return key
+
+    def _slot(self, digest: bytes, end: int, now: float, taken: Collection[int]) -> _Slot:
+        """The slot of `digest` in the window that ends at `end`, none of those `taken`.
+
+        A new digest takes the slot whose window ended first. If none has ended, the count whose
+        window ends first is lost, and the loss is counted.
+        """
+        offset = HEADER_BYTES + int.from_bytes(digest[:4], "little") % BUCKETS * BUCKET_BYTES
         bucket = os.pread(self._file, BUCKET_BYTES, offset)
-        free = None
+        oldest: tuple[int, int] | None = None
         for known, known_end, total in SLOT.iter_unpack(bucket):
             if known == digest:
                 return offset, end, total if known_end == end else 0
-            if free is None and known_end <= now:
-                free = offset
+            if offset not in taken and (oldest is None or known_end < oldest[0]):
+                oldest = known_end, offset
             offset += SLOT.size
-        if free is None:
-            raise StoreOut("more callers than there is room for")
-        return free, end, 0
+        if oldest is None:
+            raise StoreOut("a caller has more quotas than a bucket has slots")
+        if oldest[0] > now:
+            metrics.RATE_LIMIT_EVICTIONS.inc()
+        return oldest[1], end, 0
 
     def _locked(self) -> bool:
         """Whether the lock is ours now; what is wrong with the file is `StoreOut`."""
@@ -139,8 +165,8 @@ class HostStore:
             found = os.fstat(file)
             if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid():
                 raise StoreOut("it is not a file of ours")
-            if found.st_size != BUCKETS * BUCKET_BYTES:
-                os.ftruncate(file, BUCKETS * BUCKET_BYTES)
+            if found.st_size != file_bytes():
+                os.ftruncate(file, file_bytes())
         except BaseException:
             os.close(file)
             raise
@@ -152,6 +178,11 @@ class HostStore:
             yield
         except OSError as error:
             raise StoreOut((error.strerror or str(error)).lower()) from None
+
+
+def file_bytes() -> int:
+    """Size of the file."""
+    return HEADER_BYTES + BUCKETS * BUCKET_BYTES
 
 
 def default_folder() -> Path:

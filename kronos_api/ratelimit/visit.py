@@ -41,13 +41,18 @@ class Visit:
 
     def headers(self) -> dict[str, str]:
         """How the caller's quota stands."""
-        if self.verdict is None:
-            return {}
-        return {
-            "X-RateLimit-Limit": str(self.verdict.limit),
-            "X-RateLimit-Remaining": str(self.verdict.remaining),
-            "X-RateLimit-Reset": str(self.verdict.reset),
-        }
+        return quota_headers(self.verdict)
+
+
+def quota_headers(verdict: Verdict | None) -> dict[str, str]:
+    """How a quota stands; nothing where no limit was asked."""
+    if verdict is None:
+        return {}
+    return {
+        "X-RateLimit-Limit": str(verdict.limit),
+        "X-RateLimit-Remaining": str(verdict.remaining),
+        "X-RateLimit-Reset": str(verdict.reset),
+    }
 
 
 async def charge_items(scope: Scope, items: int) -> None:

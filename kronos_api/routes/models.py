@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from kronos_api.engine.checkpoint import Part
 from kronos_api.errors import ModelNotReady
 from kronos_api.predictor import AsyncPredictor
+from kronos_api.ratelimit.others import Limited
 from kronos_api.schemas.responses import (
-    GUARDED,
+    LIMITED,
     ModelDescription,
     PartDescription,
     Welcome,
 )
 
 
-def router(predictor: AsyncPredictor, app_name: str) -> APIRouter:
+def router(predictor: AsyncPredictor, app_name: str, limited: Limited) -> APIRouter:
     """`/v1/models` and `/`."""
     routes = APIRouter(tags=["about"])
 
-    @routes.get("/v1/models", responses=GUARDED)
-    async def models() -> ModelDescription:
+    @routes.get("/v1/models", responses=LIMITED)
+    @limited
+    async def models(request: Request) -> ModelDescription:
         """The model and the tokenizer that are loaded."""
+        del request
         info = predictor.info
         if info is None:
             raise ModelNotReady("No model is loaded.", retry_after=1)
@@ -35,9 +38,11 @@ def router(predictor: AsyncPredictor, app_name: str) -> APIRouter:
             demo=info.demo,
         )
 
-    @routes.get("/", responses=GUARDED)
-    async def root() -> Welcome:
+    @routes.get("/", responses=LIMITED)
+    @limited
+    async def root(request: Request) -> Welcome:
         """The service's name."""
+        del request
         return Welcome(message=app_name)
 
     return routes

@@ -106,6 +106,10 @@ GUARDED: Final[dict[int | str, dict[str, Any]]] = {
     403: {"model": ErrorResponse, "description": "CONTAINER_NOT_ALLOWED"},
     503: {"model": ErrorResponse, "description": "MODEL_NOT_READY, QUEUE_FULL, CALLER_UNKNOWN"},
 }
+LIMITED: Final[dict[int | str, dict[str, Any]]] = {
+    **GUARDED,
+    429: {"model": ErrorResponse, "description": "RATE_LIMITED"},
+}
 """What a caller of a guarded route may be answered besides what it asked for."""
 
 

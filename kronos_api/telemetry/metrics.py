@@ -114,6 +114,10 @@ RATE_LIMIT_HITS = _counter(
 RATE_LIMIT_STORE_FAILURES = _counter(
     "kronos_rate_limit_store_failures", "Calls that the rate limit's store did not count in time."
 )
+RATE_LIMIT_EVICTIONS = _counter(
+    "kronos_rate_limit_evictions",
+    "Counts of callers that the host's file lost to make room for others.",
+)
 RATE_LIMIT_ALONE = _gauge(
     "kronos_rate_limit_alone", "Workers that grant their share because the store is out."
 )

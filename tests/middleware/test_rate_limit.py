@@ -22,10 +22,14 @@ from kronos_api.ratelimit.limiter import Limiter
 from kronos_api.ratelimit.quotas import Quotas
 from kronos_api.schemas.responses import ErrorResponse, Health
 from kronos_api.telemetry.metrics import REGISTRY
+from tests.middleware.test_caller_identity import routes
 from tests.web import BATCH, SINGLE, body, predictor_of, serving
 
-PATHS = list(create_app(Settings(), predictor=predictor_of()).openapi()["paths"])
-PREDICT = [path for path in PATHS if path.startswith(PREFIX)]
+ROUTES = sorted({path for _, path in routes()})
+PREDICT = [path for path in ROUTES if path.startswith(PREFIX)]
+UNLIMITED = ["/v1/healthz", "/health", "/v1/readyz", "/v1/metrics", "/metrics"]
+"""Polled by what watches the service."""
+OTHERS = sorted(set(ROUTES) - set(PREDICT) - set(UNLIMITED))
 
 
 @pytest.fixture(autouse=True)
@@ -99,13 +103,63 @@ async def test_what_only_looks_like_a_forecast_counts_too(method: str, path: str
         assert (await client.request(method, path)).status_code == 429
 
 
-@pytest.mark.parametrize("path", sorted(set(PATHS) - set(PREDICT)))
-async def test_other_routes_are_not_limited(path: str) -> None:
+@pytest.mark.parametrize("path", OTHERS + UNLIMITED)
+async def test_the_limit_of_forecasts_holds_for_them_alone(path: str) -> None:
     async with serving(rate_limit_per_minute=1) as client:
         await client.post(SINGLE)
         response = await client.get(path)
     assert response.status_code == 200
-    assert quota(response) == ("", "", "")
+    assert quota(response)[0] == ("" if path in UNLIMITED else "300")
+
+
+def test_every_route_is_a_forecast_a_probe_or_limited_otherwise() -> None:
+    assert set(PREDICT) | set(OTHERS) | set(UNLIMITED) == set(ROUTES)
+    assert {"/", "/v1/models", "/docs", "/redoc", "/openapi.json"} <= set(OTHERS)
+
+
+@pytest.mark.parametrize("path", OTHERS)
+async def test_every_route_but_probes_and_forecasts_has_the_other_limit(path: str) -> None:
+    before = hits()
+    async with serving(rate_limit_other_per_minute=2) as client:
+        responses = [await client.get(path) for _ in range(4)]
+        forecast = await client.post(SINGLE, json=body())
+    assert [response.status_code for response in responses] == [200, 200, 429, 429]
+    assert [quota(response)[:2] for response in responses] == [
+        ("2", "1"), ("2", "0"), ("2", "0"), ("2", "0")
+    ]  # fmt: skip
+    assert all("Retry-After" not in response.headers for response in responses[:2])
+    refused = responses[-1]
+    error = ErrorResponse.model_validate_json(refused.content).error
+    assert error.code == "RATE_LIMITED"
+    assert "KRONOS_RATE_LIMIT_OTHER_PER_MINUTE" in error.message
+    assert 1 <= int(refused.headers["Retry-After"]) <= 60
+    assert 0 < int(quota(refused)[2]) - time.time() <= 61
+    assert hits() == before + 2
+    assert forecast.status_code == 200
+
+
+async def test_other_routes_share_one_limit_and_head_counts() -> None:
+    async with serving(rate_limit_other_per_minute=2) as client:
+        statuses = [
+            (await client.head("/docs")).status_code,
+            (await client.get("/v1/models")).status_code,
+            (await client.get("/")).status_code,
+        ]
+    assert statuses == [200, 200, 429]
+
+
+@pytest.mark.parametrize("path", UNLIMITED)
+async def test_probes_and_metrics_are_not_limited(path: str) -> None:
+    async with serving(rate_limit_per_minute=1, rate_limit_other_per_minute=1) as client:
+        responses = [await client.get(path) for _ in range(3)]
+    assert {response.status_code for response in responses} == {200}
+    assert quota(responses[0]) == ("", "", "")
+
+
+async def test_the_variables_of_slowapi_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RATELIMIT_ENABLED", "false")
+    async with serving(rate_limit_other_per_minute=1) as client:
+        assert [(await client.get("/")).status_code for _ in range(2)] == [200, 429]
 
 
 async def test_a_refusal_reads_no_body() -> None:

@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+from hashlib import blake2b
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -31,7 +33,7 @@ import asyncio, sys
 from pathlib import Path
 from kronos_api.ratelimit.host import HostStore
 from kronos_api.ratelimit.quotas import Quota
-from kronos_api.ratelimit.store import Tally
+from kronos_api.ratelimit.store import StoreOut, Tally
 
 async def main():
     store, quota = HostStore(Path(sys.argv[1])), Quota("all", int(sys.argv[2]), 86_400)
@@ -61,6 +63,11 @@ async def calls(store: HostStore, number: int, caller: str = "web", *quotas: Quo
 def failures() -> float:
     """Calls that a store did not count in time."""
     return REGISTRY.get_sample_value("kronos_rate_limit_store_failures_total") or 0
+
+
+def evictions() -> float:
+    """Counts that were lost to make room."""
+    return REGISTRY.get_sample_value("kronos_rate_limit_evictions_total") or 0
 
 
 async def test_callers_and_quotas_are_counted_apart(tmp_path: Path) -> None:
@@ -153,14 +160,84 @@ async def test_a_file_that_was_cleaned_away_is_made_anew(tmp_path: Path) -> None
     await other.close()
 
 
-async def test_a_full_bucket_is_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def colliding(number: int) -> list[str]:
+    """Addresses that a hash without a key puts into one bucket."""
+    found = []
+    for address in ip_network("10.0.0.0/15"):
+        digest = blake2b(DAY.key(str(address)).encode(), digest_size=16).digest()
+        if int.from_bytes(digest[:4], "little") % BUCKETS == 0:
+            found.append(str(address))
+        if len(found) == number:
+            break
+    return found
+
+
+async def test_addresses_cannot_be_computed_to_collide(tmp_path: Path) -> None:
+    store, before = HostStore(tmp_path), evictions()
+    callers = colliding(38)
+    for caller in callers:
+        assert await calls(store, 1, caller) == [True]
+    assert evictions() == before
+    for caller in callers:
+        assert sum(await calls(store, 100, caller)) == 99
+    await store.close()
+
+
+async def test_the_workers_of_a_host_share_the_key_and_hosts_do_not(tmp_path: Path) -> None:
+    keys = []
+    for folder in (tmp_path, tmp_path, tmp_path / "other"):
+        folder.mkdir(exist_ok=True)
+        store = HostStore(folder)
+        await calls(store, 1)
+        keys.append(store.path.read_bytes()[: host.KEY_BYTES])
+        await store.close()
+    assert keys[0] == keys[1] != keys[2]
+    assert any(keys[0])
+
+
+async def test_a_full_bucket_loses_the_count_that_ends_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "BUCKETS", 1)
+    store, before = HostStore(tmp_path), evictions()
+    hour = Quota("hour", 100, 3600)
+    monkeypatch.setattr(time, "time", lambda: 86_400.0)
+    await calls(store, 5, "short", hour)
+    for number in range(host.IN_BUCKET - 1):
+        assert await calls(store, 1, str(number)) == [True]
+    assert evictions() == before
+    assert await calls(store, 1, "one more") == [True]
+    assert evictions() == before + 1
+    assert sum(await calls(store, 100, "0")) == 99
+    assert sum(await calls(store, 101, "one more")) == 99
+    await store.close()
+
+
+async def test_a_window_that_has_ended_makes_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "BUCKETS", 1)
+    store, before = HostStore(tmp_path), evictions()
+    monkeypatch.setattr(time, "time", lambda: 86_400.0)
+    await calls(store, 1, "short", Quota("hour", 100, 3600))
+    for number in range(host.IN_BUCKET - 1):
+        await calls(store, 1, str(number))
+    monkeypatch.setattr(time, "time", lambda: 86_400.0 + 3600)
+    assert sum(await calls(store, 101, "one more")) == 100
+    assert evictions() == before
+    await store.close()
+
+
+async def test_quotas_of_one_caller_never_share_a_slot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even in one bucket and on their first call."""
     monkeypatch.setattr(host, "BUCKETS", 1)
     store = HostStore(tmp_path)
-    for number in range(host.IN_BUCKET):
-        assert await calls(store, 1, str(number)) == [True]
-    with pytest.raises(StoreOut, match="more callers"):
-        await calls(store, 1, "one more")
-    assert sum(await calls(store, 100, "0")) == 99
+    small = Quota("batch", 100, 3600)
+    assert await calls(store, 1, "web", DAY, small) == [True]
+    _, readings = await store.count("web", [Tally(DAY), Tally(small)], 1)
+    assert [reading.total for reading in readings] == [2, 2]
     await store.close()
 
 
@@ -182,7 +259,7 @@ def test_the_file_is_small_and_private(tmp_path: Path) -> None:
     asyncio.run(store.open())
     found = store.path.stat()
     assert found.st_mode & 0o777 == 0o600
-    assert found.st_size == BUCKETS * BUCKET_BYTES == 2**20
+    assert found.st_size == host.HEADER_BYTES + BUCKETS * BUCKET_BYTES < 2**20 + 4096
     asyncio.run(store.close())
 
 
