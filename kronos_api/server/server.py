@@ -25,6 +25,7 @@ import uvicorn
 from kronos_api.middleware.lifespan import STATE
 from kronos_api.server.listener import Listener, SocketLike
 from kronos_api.server.page import Condition, Order, Page
+from kronos_api.telemetry import logging
 
 NOT_STARTED: Final = 3
 """Exit status when the service ended before it could serve; its log says why."""
@@ -162,7 +163,7 @@ class Server(uvicorn.Server):
         """Called last. May end the process, with the exit status that belongs to how it went."""
         if self._service is not None and not self._service.ended:
             # Taking the interpreter down under a model that still computes would crash.
-            sys.stdout.flush()
+            logging.flush()
             os._exit(NOT_STARTED if self.failed else 0)
         if self.failed:
             sys.exit(NOT_STARTED)
@@ -173,7 +174,7 @@ class Server(uvicorn.Server):
         What it waits for meanwhile, such as a file system that is gone, may never come.
         """
         log.info("stopped before it served")
-        sys.stdout.flush()
+        logging.flush()
         os._exit(0)
 
     def _why(self) -> str:
