@@ -55,6 +55,14 @@ class LogWriter:
         self._reset()
         _writers.add(self)
 
+    def _reset(self) -> None:
+        self._queue: SimpleQueue[str | threading.Event] = SimpleQueue()
+        self._lock = threading.RLock()  # a signal handler may log while its thread holds it
+        self._running = False
+        self._dropped = 0  # for `take_dropped`
+        self._unreported = 0  # for the line in the log
+        self._torn = False
+
     def put(self, line: str) -> None:
         """Queue `line`, without its newline; drop it if the queue is full. Never blocks."""
         # SimpleQueue, because a signal handler may log while its thread is inside `put`.
@@ -76,17 +84,8 @@ class LogWriter:
     def take_dropped(self) -> int:
         """Lines lost in this process since the last call."""
         with self._lock:
-            taken = self._dropped
-            self._dropped = 0
+            taken, self._dropped = self._dropped, 0
         return taken
-
-    def _reset(self) -> None:
-        self._queue: SimpleQueue[str | threading.Event] = SimpleQueue()
-        self._lock = threading.RLock()  # a signal handler may log while its thread holds it
-        self._running = False
-        self._dropped: int = 0  # for `take_dropped`
-        self._unreported: int = 0  # for the line in the log
-        self._torn = False
 
     def _start(self) -> None:
         self._running = True
