@@ -6,6 +6,7 @@ import asyncio
 import errno
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+import structlog
 
 from kronos_api.errors import StartupError
 from kronos_api.ratelimit import host
@@ -148,6 +150,28 @@ async def test_a_file_that_was_cleaned_away_is_made_anew(tmp_path: Path) -> None
     assert sum(await calls(store, 60)) + sum(await calls(other, 60)) == 100
     await store.close()
     await other.close()
+
+
+@pytest.mark.parametrize("mishap", ["file", "folder", "emptied", "cut"])
+async def test_a_file_that_is_lost_in_service_is_made_again_and_logged(
+    tmp_path: Path, mishap: str
+) -> None:
+    store = HostStore(tmp_path / "counts")
+    store.path.parent.mkdir()
+    assert sum(await calls(store, 10)) == 10
+    match mishap:
+        case "file":
+            store.path.unlink()
+        case "folder":
+            shutil.rmtree(store.path.parent)
+        case "emptied":
+            os.truncate(store.path, 0)
+        case "cut":
+            os.truncate(store.path, 7)
+    with structlog.testing.capture_logs() as lines:
+        assert sum(await calls(store, 120)) == 100
+    assert [line["event"] for line in lines] == ["rate_limit_file_restored"]
+    await store.close()
 
 
 async def test_a_full_bucket_is_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
