@@ -24,6 +24,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Final, Literal
 
+import structlog
+
 from kronos_api.errors import StartupError
 from kronos_api.ratelimit.store import Reading, StoreOut, Tally
 from kronos_api.telemetry import metrics
@@ -41,6 +43,8 @@ BUCKET_BYTES: Final = IN_BUCKET * SLOT.size
 """A caller's slot is in one of these: one read, and no search through the file."""
 LOCK_PAUSE: Final = 0.001
 
+log = structlog.stdlib.get_logger("kronos_api.ratelimit")
+
 _Slot = tuple[int, int, int]  # offset in the file, end of its window, total
 
 
@@ -52,6 +56,7 @@ class HostStore:
     def __init__(self, folder: Path | None = None) -> None:
         self.path = (folder or default_folder()) / f"kronos-rate-limit-{LAYOUT}-{os.getuid()}"
         self._file = -1
+        self._size = 0
 
     async def open(self) -> None:
         try:
@@ -148,15 +153,24 @@ class HostStore:
         with self._told():
             if self._file < 0:
                 self._open()
-            elif os.fstat(self._file).st_nlink == 0:  # cleaned away: later workers have another
-                os.close(self._file)
-                self._file = -1
-                self._open()
+            else:
+                self._mend()
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return False
             return True
+
+    def _mend(self) -> None:
+        """Open the file again if something removed or cut it: new workers open the one by name."""
+        found = os.fstat(self._file)
+        if found.st_nlink and found.st_size == self._size:
+            return
+        os.close(self._file)
+        self._file = -1
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._open()
+        log.warning("rate_limit_file_restored", path=str(self.path))
 
     def _open(self) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -170,7 +184,7 @@ class HostStore:
         except BaseException:
             os.close(file)
             raise
-        self._file = file
+        self._file, self._size = file, os.fstat(file).st_size
 
     @contextmanager
     def _told(self) -> Iterator[None]:

@@ -27,6 +27,7 @@ from starlette.types import ASGIApp
 from kronos_api.server.page import Condition, Order
 from kronos_api.server.server import NOT_STARTED
 from kronos_api.server.worker import Worker
+from kronos_api.telemetry import vitals
 
 LOOK: Final = 0.25
 """Seconds between two looks at the workers, at most."""
@@ -111,6 +112,7 @@ class Arbiter(GunicornArbiter):
 
     def manage_workers(self) -> None:
         """Start, replace and stop workers, as far as their number and condition ask for it."""
+        vitals.note_log()
         workers = sorted(self._workers.values(), key=lambda worker: worker.age)
         staying = [worker for worker in workers if not worker.page.order]
         serving = [worker for worker in staying if worker.page.condition is not Condition.STARTING]

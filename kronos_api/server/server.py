@@ -26,6 +26,7 @@ from kronos_api.errors import StartupError
 from kronos_api.middleware.lifespan import STATE
 from kronos_api.server.listener import Listener, SocketLike
 from kronos_api.server.page import Condition, Order, Page
+from kronos_api.telemetry import logging
 
 NOT_STARTED: Final = 3
 """Exit status when the service ended before it could serve; its log says why."""
@@ -43,6 +44,7 @@ def exit_at_once(status: int) -> NoReturn:
     Finalising it while a thread loads a model, computes, or waits for a file system that is gone
     aborts the process with SIGABRT (status 134).
     """
+    logging.flush()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

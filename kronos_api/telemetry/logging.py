@@ -1,5 +1,8 @@
 """One JSON stream on stdout: structlog's lines, the standard library's and the server's alike.
 
+Lines are formatted where they are logged, and written by a thread (`log_writer`), because a log
+reader that stalls must not stop the service.
+
 Values from outside cannot break a line: whatever they hold, they are written as JSON strings.
 Values bound with `structlog.contextvars` (request_id, trace_id, ...) are in every line of a
 request.
@@ -10,9 +13,14 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
+
+from kronos_api.telemetry.log_writer import FLUSH_SECONDS, LogWriter
 
 SERVER_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.asgi", "gunicorn", "gunicorn.error")
 ACCESS_LOGGERS = ("uvicorn.access", "gunicorn.access")
@@ -38,7 +46,7 @@ def configure(level: str = "INFO") -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(sys.stdout)
+    handler = _handler_for(sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=_SHARED,
@@ -56,6 +64,62 @@ def configure(level: str = "INFO") -> None:
     logging.captureWarnings(True)
 
 
+def flush(seconds: float = FLUSH_SECONDS) -> None:
+    """Write what waits, for `seconds` at most: for a process that ends without the interpreter."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, LineHandler):
+            handler.flush(seconds)
+
+
+def take_dropped() -> int:
+    """Log lines of this process that were lost since the last call."""
+    handlers = logging.getLogger().handlers
+    return sum(one.take_dropped() for one in handlers if isinstance(one, LineHandler))
+
+
+class LineHandler(logging.Handler):
+    """Hands each formatted line to a `LogWriter`.
+
+    A stream without a file descriptor is memory and cannot stall: it is written to at once.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self.stream = stream
+        self._writer: LogWriter | None = None
+        with suppress(OSError, ValueError):
+            stream.fileno()
+            self._writer = LogWriter(stream, _lost_line)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Called by `logging` with its lock held."""
+        try:
+            line = self.format(record)
+        except Exception as error:  # arguments that do not fit the message, mostly
+            line = _line(
+                "log_line_not_formatted",
+                "error",
+                logger=record.name,
+                message=repr(record.msg)[:1000],
+                reason=repr(error)[:1000],
+            )
+        if self._writer is not None:
+            self._writer.put(line)
+            return
+        with suppress(ValueError):  # the stream is closed
+            self.stream.write(line + "\n")
+            self.stream.flush()
+
+    def flush(self, seconds: float = FLUSH_SECONDS) -> None:
+        """Wait, not longer than `seconds`, until what was logged is written; so at exit."""
+        if self._writer is not None:
+            self._writer.flush(seconds)
+
+    def take_dropped(self) -> int:
+        """Lines that were lost since the last call."""
+        return self._writer.take_dropped() if self._writer is not None else 0
+
+
 def adopt_servers() -> None:
     """Let the servers' loggers write into the one stream, whatever they have been given since."""
     for name in SERVER_LOGGERS + ACCESS_LOGGERS:
@@ -64,6 +128,16 @@ def adopt_servers() -> None:
         logger.setLevel(logging.NOTSET)
         logger.propagate = name in SERVER_LOGGERS
         logger.disabled = not logger.propagate
+
+
+_handler: LineHandler | None = None  # of the last `configure`, which has a thread
+
+
+def _handler_for(stream: TextIO) -> LineHandler:
+    global _handler
+    if _handler is None or _handler.stream is not stream:
+        _handler = LineHandler(stream)
+    return _handler
 
 
 def _drop_exception_info(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
@@ -79,3 +153,13 @@ def _one_line(event: EventDict, **_: object) -> str:
         return json.dumps(event, default=str, allow_nan=False)
     except ValueError:  # NaN or infinity
         return json.dumps({name: str(value) for name, value in event.items()})
+
+
+def _lost_line(lines: int) -> str:
+    return _line("log_lines_dropped", "warning", logger=__name__, lines=lines)
+
+
+def _line(event: str, level: str, **fields: object) -> str:
+    """A line made without `logging`."""
+    timestamp = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    return _one_line({"event": event, **fields, "level": level, "timestamp": timestamp})

@@ -135,6 +135,10 @@ ADMISSION_REFUSALS = _counter(
     "kronos_admission_refusals",
     "Requests refused because too many, or too large ones, were in progress.",
 )
+LOG_LINES_DROPPED = _counter(
+    "kronos_log_lines_dropped",
+    "Log lines lost because the reader of the log stalled or could not be written to.",
+)
 WORKERS = _gauge("kronos_workers", "Processes that serve.")
 RESIDENT_MEMORY = _gauge(
     "kronos_process_resident_memory_bytes",

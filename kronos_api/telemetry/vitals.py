@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 import psutil
 
-from kronos_api.telemetry import metrics
+from kronos_api.telemetry import logging, metrics
 
 PAUSE: Final = 1.0
 PROCESS_EVERY: Final = 5
@@ -61,6 +61,13 @@ def note_load(load: Load) -> None:
     metrics.QUEUE_DEPTH.set(load.queue_depth)
     metrics.ACTIVE_SERIES.set(load.active)
     metrics.KV_CACHE_BYTES.set(load.kv_cache_bytes)
+    note_log()
+
+
+def note_log() -> None:
+    """Count the log lines that this process lost."""
+    if dropped := logging.take_dropped():
+        metrics.LOG_LINES_DROPPED.inc(dropped)
 
 
 def note_process() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
+import structlog
 
 from kronos_api.errors import StartupError
 from kronos_api.ratelimit import host
@@ -225,6 +227,28 @@ async def test_a_window_that_has_ended_makes_room(
     monkeypatch.setattr(time, "time", lambda: 86_400.0 + 3600)
     assert sum(await calls(store, 101, "one more")) == 100
     assert evictions() == before
+    await store.close()
+
+
+@pytest.mark.parametrize("mishap", ["file", "folder", "emptied", "cut"])
+async def test_a_file_that_is_lost_in_service_is_made_again_and_logged(
+    tmp_path: Path, mishap: str
+) -> None:
+    store = HostStore(tmp_path / "counts")
+    store.path.parent.mkdir()
+    assert sum(await calls(store, 10)) == 10
+    match mishap:
+        case "file":
+            store.path.unlink()
+        case "folder":
+            shutil.rmtree(store.path.parent)
+        case "emptied":
+            os.truncate(store.path, 0)
+        case "cut":
+            os.truncate(store.path, 7)
+    with structlog.testing.capture_logs() as lines:
+        assert sum(await calls(store, 120)) == 100
+    assert [line["event"] for line in lines] == ["rate_limit_file_restored"]
     await store.close()
 
 

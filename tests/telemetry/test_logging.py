@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import warnings
@@ -12,7 +13,7 @@ import structlog
 from gunicorn.config import Config
 
 from kronos_api.server.worker import Logger
-from kronos_api.telemetry.logging import SERVER_LOGGERS, configure
+from kronos_api.telemetry.logging import SERVER_LOGGERS, LineHandler, configure
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
@@ -115,3 +116,20 @@ def test_gunicorns_logger_writes_into_the_stream_whatever_it_was_given(
     told.setup(config)
     told.error("once")
     assert [line["event"] for line in lines(capsys)] == ["once"]
+
+
+def test_a_line_that_cannot_be_formatted_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    configure()
+    logging.getLogger("theirs").info("%d candles", "many")
+    (line,) = lines(capsys)
+    assert (line["event"], line["level"]) == ("log_line_not_formatted", "error")
+    assert (line["logger"], line["message"]) == ("theirs", "'%d candles'")
+    assert "TypeError" in line["reason"]
+
+
+def test_a_stream_that_is_closed_is_no_error(capfd: pytest.CaptureFixture[str]) -> None:
+    stream = io.StringIO()
+    handler = LineHandler(stream)
+    stream.close()
+    handler.handle(logging.makeLogRecord({"msg": "late"}))
+    assert capfd.readouterr() == ("", "")
