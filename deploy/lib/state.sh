@@ -46,14 +46,20 @@ trace() { printf '%s:deploying-from' "$repository"; }
 # recover: `interrupted` is the image that ran before a deployment that was killed, if one was.
 # The tag that it may have lent is given back; its replicas are sorted out as all others are.
 recover() {
+	local tag
 	interrupted=$(id_of "$(trace)")
 	[ -z "$interrupted" ] ||
 		warn "the latest deployment did not end; before it ran $(describe "$interrupted")"
 	[ -z "$dry_run" ] || return 0
-	# A build that was killed may have left the name of its result.
-	if [ -n "$(id_of "$repository:new")" ]; then
-		docker image rm --no-prune "$repository:new" >/dev/null || true
-	fi
+	# Builds that were killed may have left the names of their results.
+	for tag in $(docker image ls --format '{{.Tag}}' "$repository"); do
+		case $tag in
+		new) ;;
+		dry-run-*) ! kill -0 "${tag#dry-run-}" 2>/dev/null || continue ;;
+		*) continue ;;
+		esac
+		docker image rm --no-prune "$repository:$tag" >/dev/null || true
+	done
 	[ -z "$interrupted" ] || docker tag "$interrupted" "$reference"
 }
 

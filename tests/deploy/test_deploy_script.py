@@ -116,7 +116,8 @@ info*) echo /nonexistent ;;
     exec python3 "$@"
     ;;
 "run "*) echo "judged" ;;
-"ps "* | "volume ls"*) ;;
+"image ls"*) printf '%s\n' ${TAGS:-} ;;
+"ps "* | "volume ls"* | "image rm"*) ;;
 *) exit 1 ;;
 esac
 """
@@ -218,6 +219,14 @@ def test_lock_is_out_of_reach_of_other_users(engine: dict[str, str], tmp_path: P
     assert "another deployment of project tested is in progress" in outcome.stderr
     (line,) = (state / "tested.history").read_text().splitlines()
     assert "failed       exit 3" in line
+
+
+def test_names_that_killed_builds_left_are_removed(engine: dict[str, str]) -> None:
+    alive = f"dry-run-{os.getpid()}"
+    deploy("--rollback", **engine, TAGS=f"new current 0.1.0-abc dry-run-{2**30} {alive}")
+    calls = Path(engine["CALLS"]).read_text().splitlines()
+    removed = {call.rpartition(":")[2] for call in calls if call.startswith("image rm ")}
+    assert removed == {"new", f"dry-run-{2**30}"}
 
 
 def test_state_folder_is_no_link(engine: dict[str, str], tmp_path: Path) -> None:
