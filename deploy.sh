@@ -12,12 +12,15 @@
 #   --image IMAGE     deploy this image, pulled if it is not here, instead of building one
 #   --push REGISTRY   push the image that was built to REGISTRY before it is deployed
 #   --rollback        deploy the image that ran before the latest deployment
-#   --dry-run         make all checks, and say what would be done
+#   --dry-run         make all checks, and say what would be done; nothing is left of it but what
+#                     the builder keeps, which the deployment then uses
+#   --status          show replicas, images, versions, health and the latest deployments
 #
 # The environment and .env are read as compose reads them, COMPOSE_PROJECT_NAME, COMPOSE_FILE and
 # COMPOSE_PROFILES included; dev has its own file, and COMPOSE_DEV_PROJECT_NAME (kronos-dev).
 # DEPLOY_TIMEOUT (300) is how many seconds a new replica has to become healthy. NO_COLOR keeps the
-# output plain, as it is wherever it is not a terminal.
+# output plain, as it is wherever it is not a terminal. The lock and the history are in
+# ~/.local/state/kronos-deploy (XDG_STATE_HOME), which belongs to the user who deploys.
 #
 # Exit status:
 #   0  deployed, or nothing was to be done
@@ -25,7 +28,7 @@
 #   3  a check before the deployment failed; nothing was changed
 #   4  building, pulling or pushing failed; nothing was changed
 #   5  a new replica failed; what ran before is running
-#   6  another deployment of this project is under way; nothing was changed
+#   6  another deployment of this project is in progress; nothing was changed
 #   7  what ran before did not come back after a failure, or the gateway does not run: look after it
 #   129, 130, 141, 143  interrupted; what ran before is running
 set -euo pipefail
@@ -35,12 +38,18 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 . deploy/lib/talk.sh
 # shellcheck source=deploy/lib/checks.sh
 . deploy/lib/checks.sh
+# shellcheck source=deploy/lib/state.sh
+. deploy/lib/state.sh
 # shellcheck source=deploy/lib/images.sh
 . deploy/lib/images.sh
 # shellcheck source=deploy/lib/replicas.sh
 . deploy/lib/replicas.sh
 # shellcheck source=deploy/lib/rollout.sh
 . deploy/lib/rollout.sh
+# shellcheck source=deploy/lib/gateway.sh
+. deploy/lib/gateway.sh
+# shellcheck source=deploy/lib/status.sh
+. deploy/lib/status.sh
 
 service=kronos-api
 mode=prod
@@ -49,6 +58,8 @@ image=
 registry=
 rollback=
 dry_run=
+show=
+target=
 
 misused() { die 2 "$1; see ./deploy.sh --help"; }
 
@@ -63,6 +74,7 @@ parse() {
 			;;
 		--rollback) rollback=yes ;;
 		--dry-run) dry_run=yes ;;
+		--status) show=yes ;;
 		-h | --help)
 			sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' deploy.sh
 			exit 0
@@ -76,20 +88,28 @@ parse() {
 	fi
 	[ -z "$rollback" ] || [ -z "$image" ] || misused "--rollback and --image are two ways to name an image"
 	[ -z "$registry" ] || [ -z "$rollback$image" ] || misused "--push pushes what is built here"
-	[ "$mode" = prod ] || [ -z "$rollback$image$registry$replicas" ] ||
+	[ "$mode" = prod ] || [ -z "$rollback$image$registry$replicas$show" ] ||
 		misused "dev takes no option but --dry-run"
+	[ -z "$show" ] || [ -z "$rollback$image$registry$replicas$dry_run" ] ||
+		misused "--status goes with no other option"
 	[[ ${DEPLOY_TIMEOUT:=300} =~ ^[1-9][0-9]{0,4}$ ]] ||
 		misused "DEPLOY_TIMEOUT is a number of seconds, not '$DEPLOY_TIMEOUT'"
 }
 
 prod() {
+	if [ -n "$show" ]; then say() { :; }; fi
 	check_engine
 	check_settings_of_compose
+	if [ -n "$show" ]; then
+		show_status
+		return
+	fi
 	check_room
-	lock
+	[ -n "$dry_run" ] || lock
+	recover
 	choose_replicas
 	choose_image
-	check_gateway
+	check_gateway 3
 	check_service
 	if [ -n "$dry_run" ]; then
 		plan

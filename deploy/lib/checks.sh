@@ -63,7 +63,7 @@ check_engine() {
 	at_least "${version#v}" "$COMPOSE_NEEDED" ||
 		die 3 "docker compose $version is too old: $COMPOSE_NEEDED or newer is needed"
 	say "docker compose $version"
-	[ -n "$rollback$image" ] || docker buildx version >/dev/null 2>&1 ||
+	[ -n "$rollback$image$show" ] || docker buildx version >/dev/null 2>&1 ||
 		die 3 "docker has no buildx plugin, which it needs to build an image"
 }
 
@@ -101,34 +101,24 @@ check_room() {
 	fi
 }
 
-# One deployment of a project at a time. The lock is the kernel's: it is gone when we are.
-lock() {
-	local file="${TMPDIR:-/tmp}/kronos-deploy-$project.lock"
-	command -v flock >/dev/null || die 3 "there is no flock command here (util-linux)"
-	# Another user's file is opened as it is: creating one there is what the kernel would refuse.
-	[ -e "$file" ] || (umask 022 && : >"$file") || die 3 "cannot make $file"
-	exec 9<"$file" || die 3 "cannot read $file"
-	flock --nonblock 9 || die 6 "another deployment of project $project is under way"
+# container_of SERVICE: `arguments` of `docker run` for a container as compose would make it of
+# SERVICE, but on no network and with those volumes alone that exist: a check makes neither. The
+# image to deploy, which has Python, reads what compose makes of the files and settings.
+container_of() {
+	local code volumes
+	code=$(cat deploy/lib/run_arguments.py)
+	mapfile -t volumes < <(docker volume ls --quiet)
+	mapfile -d '' arguments < <(KRONOS_IMAGE=$target compose config --format json |
+		docker run --rm --interactive --network none --entrypoint python "$target" -c "$code" "$1" \
+			"${volumes[@]+"${volumes[@]}"}")
+	[ "${#arguments[@]}" -gt 0 ] || die 3 "image $named cannot run Python to read the settings"
 }
 
-# The gateway's configuration, certificate and key, as nginx itself judges them.
-check_gateway() {
-	local output
-	[[ $services == *" nginx "* ]] || return 0
-	output=$(compose run --rm --no-deps -T nginx nginx -t </dev/null 2>&1) ||
-		die 3 "nginx does not accept its configuration:$(quoted "$output")"
-	say "configuration and certificate of the gateway"
-}
-
-# The settings and the checkpoint, as the image itself judges them.
+# check_service: the settings and the checkpoint, as the image to deploy itself judges them
 check_service() {
-	local output
-	if [ -z "$target" ]; then
-		say "(settings and checkpoint are checked with the image, once it is built)"
-		return
-	fi
-	output=$(KRONOS_IMAGE=$target compose run --rm --no-deps -T "$service" kronos-api check \
-		</dev/null 2>&1) ||
+	local output arguments
+	container_of "$service"
+	output=$(docker run --rm "${arguments[@]}" kronos-api check </dev/null 2>&1) ||
 		die 3 "the service would not start with these settings:$(quoted "$output")"
 	say "settings and checkpoint: ${output##*$'\n'}"
 }

@@ -69,7 +69,7 @@ show() {
 # at once, by its state or because Docker has started it again. One that is unhealthy may have been
 # given less time by its health check than by DEPLOY_TIMEOUT, and become healthy yet.
 become_healthy() {
-	local health restarts deadline=$((SECONDS + DEPLOY_TIMEOUT))
+	local health restarts began=$SECONDS told=$SECONDS deadline=$((SECONDS + DEPLOY_TIMEOUT))
 	while true; do
 		health=$(health_of "$1")
 		restarts=$(about "$1" '{{.RestartCount}}') || restarts=0
@@ -83,6 +83,10 @@ become_healthy() {
 			problem="did not become healthy within $DEPLOY_TIMEOUT s"
 			[ "$health" != unhealthy ] || problem="is unhealthy after $DEPLOY_TIMEOUT s"
 			return 1
+		fi
+		if [ $((SECONDS - told)) -ge 15 ]; then
+			told=$SECONDS
+			say "$(name_of "$1") is $health after $((told - began)) of $DEPLOY_TIMEOUT s"
 		fi
 		sleep 0.5
 	done

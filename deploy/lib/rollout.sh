@@ -7,7 +7,7 @@ phase=before
 kept=() old=() new=() retired=() leftovers=()
 declare -A was=()
 wanted_hash=
-before=
+before= ran= interrupted=
 
 # How many replicas shall run: what was asked for, else the setting, else as many as the oldest one
 # was told, else as many as there are. A deployment that was killed leaves old ones that have ended
@@ -29,13 +29,12 @@ told() {
 	about "${1%%$'\n'*}" "$format" | sed -n 's/^KRONOS_REPLICAS=//p' || true
 }
 
-# sort_out: which replicas stay and which go; those that do not run are leftovers. `before` is the
-# image that ran, if that was another.
+# sort_out: which replicas stay and which go; those that do not run are leftovers. `ran` is the image
+# that ran before, `before` the same if it is not the one to deploy.
 sort_out() {
-	local id health its_image
+	local id health its_image ended=
 	for id in $(ids); do
 		its_image=$(about "$id" '{{.Image}}') || continue
-		[ "$its_image" = "$target" ] || before=$its_image
 		health=$(health_of "$id")
 		if [ "$health" = starting ] && up_to_date "$id"; then
 			say "$(name_of "$id") is starting"
@@ -45,28 +44,32 @@ sort_out() {
 		was[$id]=$health
 		case $health in
 		healthy | starting | unhealthy | unchecked)
+			[ -n "$ran" ] && [ "$its_image" = "$target" ] || ran=$its_image
 			if [ "$health" = healthy ] && up_to_date "$id" && [ "${#kept[@]}" -lt "$replicas" ]; then
 				kept+=("$id")
 			else
 				old+=("$id")
 			fi
 			;;
-		*) leftovers+=("$id") ;;
+		*) leftovers+=("$id") && ended=$its_image ;;
 		esac
 	done
 	missing=$((replicas - ${#kept[@]}))
+	# What a deployment that was killed had begun to run is not what ran before.
+	ran=${interrupted:-${ran:-$ended}}
+	[ "$ran" = "$target" ] || before=$ran
 }
 
 # settled: whether nothing is left to do
-settled() { [ "$missing" -eq 0 ] && [ "${#old[@]}" -eq 0 ]; }
+settled() { [ "$((missing + ${#old[@]} + ${#leftovers[@]}))" -eq 0 ]; }
 
 plan() {
-	[ -n "$target" ] || target=none
 	sort_out
 	if settled; then
 		say "nothing to do: $replicas healthy replicas run this image with these settings"
 	else
-		say "would start $missing and stop ${#old[@]}, for $replicas replicas of $named"
+		say "would start $missing, stop ${#old[@]} and remove ${#leftovers[@]} that do not run," \
+			"for $replicas replicas of $named"
 	fi
 }
 
@@ -74,7 +77,8 @@ plan() {
 start_beside() {
 	local other output others=()
 	for other in $services; do
-		case $other in "$service" | nginx) ;; *) others+=("$other") ;; esac
+		# The smoke test of compose is for a start by compose: each new replica gets its own.
+		case $other in "$service" | nginx | smoke) ;; *) others+=("$other") ;; esac
 	done
 	[ "${#others[@]}" -gt 0 ] || return 0
 	output=$(compose up --detach --no-deps --wait "${others[@]}" 2>&1) ||
@@ -83,18 +87,21 @@ start_beside() {
 }
 
 roll_out() {
-	local id running
+	local id running started=0
 	sort_out
 	if settled; then
-		docker tag "$target" "$reference"
+		point_tags
 		say "nothing to do: $replicas healthy replicas run this image with these settings"
 		return
 	fi
-	say "$replicas replicas of $named: ${#kept[@]} up to date, $missing to start, ${#old[@]} to stop"
 	phase=rolling
+	leave_trace
+	say "$replicas replicas of $named: ${#kept[@]} up to date, $missing to start, ${#old[@]} to stop," \
+		"${#leftovers[@]} that do not run to remove"
 	make_new
 	running=$((${#kept[@]} + ${#old[@]}))
 	for id in ${new[@]+"${new[@]}"}; do
+		started=$((started + 1))
 		start_new "$id"
 		running=$((running + 1))
 		while [ "$running" -gt "$replicas" ] && [ "${#old[@]}" -gt 0 ]; do retire_one; done
@@ -104,9 +111,9 @@ roll_out() {
 		become_healthy "$id" || fail "$id"
 	done
 	phase=rolled
-	point_tags
 	if [ "${#retired[@]}" -gt 0 ]; then docker rm --force "${retired[@]}" >/dev/null; fi
-	say "$replicas replicas of $named are running"
+	point_tags
+	say "$replicas replicas of $(describe "$target") are running, after $SECONDS s"
 }
 
 # make_new: make what is missing, without starting it
@@ -131,7 +138,7 @@ make_new() {
 }
 
 start_new() {
-	say "$(name_of "$1") starts"
+	say "$(name_of "$1") starts ($started of $missing)"
 	hide "$1"
 	docker start "$1" >/dev/null || { problem="could not be started" && fail "$1"; }
 	become_healthy "$1" || fail "$1"
@@ -155,19 +162,22 @@ fail() {
 	exit 5
 }
 
-# point_tags: `:current` is what runs, `:previous` what ran before, if that was another
+# point_tags: `:current` is what runs, `:previous` what ran before, if that was another. It is last:
+# a deployment that was killed before it leaves its trace, and the next one does it.
 point_tags() {
 	if [ -n "$before" ]; then docker tag "$before" "$repository:previous"; fi
 	docker tag "$target" "$reference"
+	remove_trace
 }
 
 # finish: on every way out; an unfinished roll-out is undone
 finish() {
 	local status=$?
-	# Nor does it end us that nobody reads any more what we say.
+	# A reader of our output that has gone does not end us either.
 	trap '' HUP INT PIPE TERM
 	set +e
 	untag
+	remove_built
 	if [ "$phase" = rolling ]; then
 		if [ "$status" -lt 128 ]; then status=5; fi
 		restore || status=7
@@ -177,6 +187,7 @@ finish() {
 		*) complain "interrupted after all replicas were replaced; run it again for the rest" ;;
 		esac
 	fi
+	[ -z "${recording:-}" ] || record "$status"
 	exit "$status"
 }
 
@@ -211,65 +222,7 @@ restore() {
 			docker rm --force "$id" >/dev/null
 		fi
 	done
-	warn "rolled back: $((${#kept[@]} + ${#old[@]} + ${#retired[@]})) replicas run as before; $reference was not changed"
-}
-
-# start_gateway: nginx runs, with the files that are there now
-start_gateway() {
-	local id earlier output
-	[[ $services == *" nginx "* ]] || return 0
-	earlier=$(compose ps --quiet nginx)
-	output=$(compose up --detach --no-deps --wait nginx 2>&1) ||
-		die 7 "the service is well, its gateway is not (docker compose logs nginx):$(quoted "$output")"
-	id=$(compose ps --quiet nginx)
-	if [ "$id" != "$earlier" ]; then
-		has_read "$id" "$(digest_of_files "$id")"
-	elif [ -n "$(replaced_mounts "$id")" ]; then
-		# A file that was replaced instead of written to is another file: only a start mounts it.
-		warn "the gateway's configuration was replaced: it starts anew, and refuses calls for a moment"
-		docker restart "$id" >/dev/null
-		become_healthy "$id" || die 7 "the service runs, but its gateway $problem"
-		has_read "$id" "$(digest_of_files "$id")"
-	else
-		reload "$id"
-	fi
-	say "the gateway is healthy"
-}
-
-# digest_of_files ID: of what nginx reads: certificates may be copied with their old times
-digest_of_files() {
-	docker exec "$1" sh -c 'find -L /etc/nginx -type f -exec sha256sum {} + | sort | sha256sum'
-}
-
-# has_read ID DIGEST: write down in the container which files its nginx has read
-has_read() {
-	docker exec "$1" sh -c 'printf "%s\n" "$1" >/tmp/has-read' sh "$2" ||
-		warn "the gateway will read its configuration anew at the next deployment"
-}
-
-# reload ID: nginx reads its files anew if they have changed. If not, it is left alone: it would
-# close the connections that callers keep, and those that use one in that instant lose a request.
-reload() {
-	local digest
-	digest=$(digest_of_files "$1") || digest=unknown
-	[ "$(docker exec "$1" cat /tmp/has-read 2>/dev/null)" != "$digest" ] || return 0
-	if docker exec "$1" nginx -s reload 2>/dev/null; then
-		has_read "$1" "$digest"
-		say "the gateway reads its configuration and certificate anew"
-	else
-		warn "nginx could not be told to read its configuration anew"
-	fi
-}
-
-# replaced_mounts ID: files that are other ones here than those the container has mounted
-replaced_mounts() {
-	local source target_path
-	local format='{{range .Mounts}}{{if eq .Type "bind"}}{{.Source}}{{"\t"}}{{println .Destination}}'
-	format+='{{end}}{{end}}'
-	while IFS=$'\t' read -r source target_path; do
-		if [ -f "$source" ] &&
-			! docker exec "$1" cat "$target_path" 2>/dev/null | cmp -s - "$source"; then
-			printf '%s\n' "$target_path"
-		fi
-	done < <(about "$1" "$format")
+	[ -n "$interrupted" ] || remove_trace
+	warn "rolled back: $((${#kept[@]} + ${#old[@]} + ${#retired[@]})) replicas run as before," \
+		"of $(describe "${ran:-$target}"); $reference was not changed"
 }

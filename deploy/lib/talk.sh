@@ -6,13 +6,13 @@ if [ -t 1 ] && [ -t 2 ] && [ -z "${NO_COLOR:-}" ] && [ "${TERM:-dumb}" != dumb ]
 	red=$'\e[31m' yellow=$'\e[33m' green=$'\e[32m' plain=$'\e[0m'
 fi
 
-say() { printf '%sdeploy%s  %s\n' "$green" "$plain" "$*"; }
+say() { printf '%sdeploy  %(%H:%M:%S)T%s  %s\n' "$green" -1 "$plain" "$*"; }
 warn() { printf '%sdeploy  %s%s\n' "$yellow" "$*" "$plain" >&2; }
 complain() { printf '%sdeploy  %s%s\n' "$red" "$*" "$plain" >&2; }
 
-# die STATUS MESSAGE
+# die STATUS MESSAGE...
 die() {
-	complain "$2"
+	complain "${@:2}"
 	exit "$1"
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import re
 import shutil
@@ -38,6 +40,8 @@ def run(script: Path, *arguments: str, **variables: str) -> subprocess.Completed
         (["--rollback", "--image", "x"], "two ways to name an image"),
         (["--rollback", "--push", "registry.example"], "pushes what is built here"),
         (["dev", "--replicas", "2"], "dev takes no option but --dry-run"),
+        (["dev", "--status"], "dev takes no option but --dry-run"),
+        (["--status", "--dry-run"], "--status goes with no other option"),
     ],
 )
 def test_arguments_that_make_no_sense(arguments: list[str], told: str) -> None:
@@ -65,7 +69,7 @@ def test_help_tells_options_and_every_exit_status() -> None:
     used = set(re.findall(r"\b(?:die|exit|status=)\s?([1-9]\d*)\b", text))
     told = {
         status
-        for line in re.findall(r"^  ([\d, ]+)  ", outcome.stdout, re.M)
+        for line in re.findall(r"^  (\d[\d, ]*)  ", outcome.stdout, re.M)
         for status in line.split(", ")
     }
     assert used - {"1"} <= told
@@ -91,24 +95,72 @@ def test_an_engine_that_does_not_answer(mode: str) -> None:
     assert "the Docker engine does not answer: " in outcome.stderr
 
 
-DOCKER = """#!/bin/sh
+# It knows the image kronos-api:current alone, and writes down what it was asked to do.
+DOCKER = r"""#!/bin/bash
+echo "${*//$'\n'/ }" >>"$CALLS"
 case "$*" in
 version*) echo 28.0.0 ;;
 "compose version"*) echo 2.40.0 ;;
 "buildx version") exit "${NO_BUILDX:-0}" ;;
-"compose config"*) echo "$COMPOSE_PROJECT_NAME of $COMPOSE_FILE" ;;
+"compose --project-directory . --project-name value"*)
+    name=$(sed 's/.*{\([A-Z_]*\)-}.*/\1/')
+    echo "=${!name}"
+    ;;
+"compose config --services") printf '%s\n' kronos-api redis nginx ;;
+"compose config --format json") cat "$MODEL" ;;
+"compose config --hash"*) echo "kronos-api 0123" ;;
+"compose config --quiet") echo "$COMPOSE_PROJECT_NAME of $COMPOSE_FILE" ;;
+"compose config") echo "name: tested" ;;
+info*) echo /nonexistent ;;
+"image inspect"*"{{.Id}} kronos-api:current" | "image inspect"*"{{.Id}} nginx:1.27-alpine")
+    echo "sha256:$(printf '%064d' 7)"
+    ;;
+"run "*"--entrypoint python"*)
+    while [ "$1" != -c ]; do shift; done
+    exec python3 "$@"
+    ;;
+"run "*) echo "judged" ;;
+"image ls"*) printf '%s\n' ${TAGS:-} ;;
+"ps "* | "volume ls"* | "image rm"*) ;;
 *) exit 1 ;;
 esac
 """
+
+MODEL = {
+    "services": {
+        "kronos-api": {
+            "image": "kronos-api:current",
+            "environment": {"KRONOS_APP_NAME": "a $$ sign", "KRONOS_DEVICE": None},
+            "volumes": [
+                {"type": "volume", "source": "models", "target": "/models", "read_only": True}
+            ],
+        },
+        "nginx": {
+            "image": "nginx:1.27-alpine",
+            "user": "101:101",
+            "volumes": [{"type": "bind", "source": "/tls", "target": "/etc/nginx/tls"}],
+        },
+    },
+    "volumes": {"models": {"name": "tested_models"}},
+}
 
 
 @pytest.fixture
 def engine(tmp_path: Path) -> dict[str, str]:
     """A docker command that answers what is asked before anything is done."""
-    docker = tmp_path / "docker"
+    (tmp_path / "bin").mkdir()
+    docker = tmp_path / "bin" / "docker"
     docker.write_text(DOCKER)
     docker.chmod(0o755)
-    return {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    (tmp_path / "model.json").write_text(json.dumps(MODEL))
+    return {
+        "PATH": f"{docker.parent}:{os.environ['PATH']}",
+        "CALLS": str(tmp_path / "calls"),
+        "MODEL": str(tmp_path / "model.json"),
+        "TMPDIR": str(tmp_path),
+        "XDG_STATE_HOME": str(tmp_path / "state"),
+        "KRONOS_TLS_DIR": str(tmp_path / "tls"),
+    }
 
 
 def test_development_keeps_away_from_production(engine: dict[str, str]) -> None:
@@ -149,3 +201,89 @@ def test_names_in_env_that_are_no_setting_are_reported(
             ("KRONOS_ZZZZZZZZZZZZ", ""),
         )
     ]
+
+
+def test_dry_run_judges_settings_and_creates_nothing(
+    engine: dict[str, str], tmp_path: Path
+) -> None:
+    before = {path.name for path in tmp_path.iterdir()} | {"calls"}
+    outcome = deploy("--dry-run", "--image", "kronos-api:current", **engine)
+    assert outcome.returncode == 0, outcome.stderr
+    assert "settings and checkpoint: judged" in outcome.stdout
+    assert "would start 1" in outcome.stdout
+    assert {path.name for path in tmp_path.iterdir()} == before
+    calls = (tmp_path / "calls").read_text().splitlines()
+    reading = (
+        r"(info|version|ps|(image )?inspect|volume ls|buildx version|compose.* (config|version))"
+    )
+    runs = [call for call in calls if not re.match(rf"{reading}\b", call)]
+    # Of no compose project, so that no network and no volume is made; and gone at the end.
+    assert len(runs) == 5
+    assert all(re.match(r"run --rm .*--network[= ]none ", call) for call in runs)
+    (checked,) = (call for call in runs if call.endswith("kronos-api check"))
+    assert "--env=KRONOS_APP_NAME=a $ sign " in checked
+    assert "KRONOS_DEVICE" not in checked
+    assert "tested_models" not in checked  # there is no such volume yet
+
+
+def test_dry_run_does_not_take_an_image_that_is_not_here_for_good(engine: dict[str, str]) -> None:
+    outcome = deploy("--dry-run", "--image", "other:1", **engine)
+    assert outcome.returncode == 3
+    assert "there is no image other:1 here, and a dry run pulls nothing" in outcome.stderr
+
+
+def test_lock_is_out_of_reach_of_other_users(engine: dict[str, str], tmp_path: Path) -> None:
+    with (tmp_path / "kronos-deploy-tested.lock").open("w") as predictable:
+        fcntl.flock(predictable, fcntl.LOCK_EX)
+        outcome = deploy("--rollback", **engine)
+    assert (outcome.returncode, outcome.stderr) == (
+        3,
+        "deploy  there is no image kronos-api:previous to go back to\n",
+    )
+    state = tmp_path / "state" / "kronos-deploy"
+    assert state.stat().st_mode & 0o777 == 0o700
+    with (state / "tested.lock").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        outcome = deploy("--rollback", **engine)
+    assert outcome.returncode == 6
+    assert "another deployment of project tested is in progress" in outcome.stderr
+    (line,) = (state / "tested.history").read_text().splitlines()
+    assert "failed       exit 3" in line
+
+
+def test_names_that_killed_builds_left_are_removed(engine: dict[str, str]) -> None:
+    alive = f"dry-run-{os.getpid()}"
+    deploy("--rollback", **engine, TAGS=f"new current 0.1.0-abc dry-run-{2**30} {alive}")
+    calls = Path(engine["CALLS"]).read_text().splitlines()
+    removed = {call.rpartition(":")[2] for call in calls if call.startswith("image rm ")}
+    assert removed == {"new", f"dry-run-{2**30}"}
+
+
+def test_state_folder_is_no_link(engine: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "state" / "kronos-deploy").symlink_to(tmp_path / "elsewhere")
+    outcome = deploy("--rollback", **engine)
+    assert outcome.returncode == 3
+    assert "must be a folder that belongs to this user" in outcome.stderr
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_links_that_the_gateway_cannot_follow_are_named(
+    engine: dict[str, str], tmp_path: Path
+) -> None:
+    """As certbot lays them out: `live` has links to `archive`, and only `live` is mounted."""
+    for folder in ("archive", "tls"):
+        (tmp_path / folder).mkdir()
+    for name in ("fullchain.pem", "privkey.pem"):
+        (tmp_path / "archive" / name).write_text("")
+        (tmp_path / "tls" / name).symlink_to(f"../archive/{name}")
+    outcome = deploy("--dry-run", "--image", "kronos-api:current", **engine)
+    assert outcome.returncode == 3
+    assert f"{tmp_path}/tls/fullchain.pem is a link to {tmp_path}/archive/" in outcome.stderr
+    for name in ("fullchain.pem", "privkey.pem"):
+        (tmp_path / "tls" / name).unlink()
+        (tmp_path / "tls" / f"{name}.1").write_text("")
+        (tmp_path / "tls" / name).symlink_to(f"{name}.1")
+    outcome = deploy("--dry-run", "--image", "kronos-api:current", **engine)
+    assert outcome.returncode == 0, outcome.stderr

@@ -106,7 +106,9 @@ def stranger(stack: Stack) -> Iterator[Caller]:
 
 
 @pytest.fixture(scope="session")
-def deployment(images: Images, certificate: Path) -> Iterator[Deployment]:
+def deployment(
+    images: Images, certificate: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Deployment]:
     """Two replicas of the image `a` behind a gateway, as a first run of deploy.sh leaves them."""
     repository = f"kronos-rollout-{os.getpid()}"
     https, http = free_ports(2)
@@ -123,7 +125,7 @@ def deployment(images: Images, certificate: Path) -> Iterator[Deployment]:
     stack = Stack(f"{repository}:current", settings, profiles=("gateway",))
     # The gateway by its address: on a busy machine DNS may not answer in its time.
     stack.env["KRONOS_TRUSTED_PROXIES"] = stack.env["KRONOS_SUBNET"]
-    found = Deployment(stack, repository, https)
+    found = Deployment(stack, repository, https, tmp_path_factory.mktemp("state"))
     docker("tag", images.production, f"{repository}:a")
     found.image("b", "LABEL generation=b")
     try:

@@ -11,10 +11,11 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPException, HTTPSConnection
+from pathlib import Path
 from typing import Any, Final
 
 from tests.integration.stack import ROOT, Stack, docker, inspect, until
@@ -116,6 +117,8 @@ class Deployment:
     stack: Stack
     repository: str
     port: int
+    state: Path
+    """Where deploy.sh keeps its lock and history."""
 
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         """deploy.sh, under way."""
@@ -123,7 +126,11 @@ class Deployment:
             # Who was started in the background ignores SIGINT, and so would what it starts.
             ["env", "--default-signal=INT", ROOT / "deploy.sh", *arguments],
             env=self.stack.env
-            | {"COMPOSE_ENV_FILES": os.devnull, "DEPLOY_TIMEOUT": "240"}
+            | {
+                "COMPOSE_ENV_FILES": os.devnull,
+                "DEPLOY_TIMEOUT": "240",
+                "XDG_STATE_HOME": str(self.state),
+            }
             | variables,
             text=True,
             stdin=subprocess.DEVNULL,
@@ -173,6 +180,27 @@ class Deployment:
         docker("kill", "--signal", "TERM", one)
         until(lambda: not inspect(one)["State"]["Running"], 120, "the replica ends")
         assert inspect(one)["State"]["ExitCode"] == 0
+
+
+def kill_when(
+    process: subprocess.Popen[str],
+    told: str,
+    count: int = 1,
+    *,
+    also: Callable[[], bool] = lambda: True,
+) -> None:
+    """SIGKILL for deploy.sh when it says so for the `count`th time, and `also()` holds.
+
+    Returns when what it had started has ended, too, and so let go of the lock.
+    """
+    with process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            count -= told in line
+            if count == 0:
+                until(also, 60, "the moment to kill it")
+                process.kill()
+    assert process.returncode == -signal.SIGKILL
 
 
 def interrupt_when(process: subprocess.Popen[str], told: str) -> Outcome:

@@ -58,3 +58,16 @@ def test_the_gateway_allows_what_the_service_does() -> None:
     assert len(grace) == 2
     assert grace[0] > settings.stop_timeout
     assert grace[1] > waits
+
+
+def test_first_deployment_of_the_documentation_has_known_settings() -> None:
+    walk = read("docs/DEPLOYMENT.md").partition("## First deployment")[2]
+    settings = re.findall(r"^ *([A-Z_]+)=", walk.split("```")[1], re.MULTILINE)
+    compose = read("docker-compose.yml")
+    known = {variable(name) for name in Settings.model_fields} | {"COMPOSE_PROFILES"}
+    assert len(settings) == 5
+    for name in settings:
+        assert name in known or f"${{{name}:-" in compose
+    # The caller of the example is the one on the whitelist.
+    assert "KRONOS_CONTAINER_WHITELIST=web" in walk
+    assert walk.count("--name web ") == 3

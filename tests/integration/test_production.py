@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.stack import BODY, SERVICE, Caller, Stack, caller, docker, inspect
+from tests.integration.stack import BODY, SERVICE, Caller, Stack, caller, docker, inspect, until
 
 pytestmark = pytest.mark.docker
 
@@ -30,6 +30,19 @@ def test_a_sibling_gets_a_forecast_by_the_name_of_the_service(sibling: Caller) -
     assert answer.status == 200, answer
     assert len(answer.body["prediction"]) == 24
     assert int(answer.headers["x-ratelimit-limit"]) == 100
+
+
+def test_smoke_test_runs_beside_the_service_at_each_start(stack: Stack) -> None:
+    def ended() -> bool:
+        (smoke,) = stack.containers("smoke")
+        return bool(inspect(smoke)["State"]["Status"] == "exited")
+
+    for _ in range(2):
+        stack.compose("up", "-d")
+        stack.compose("wait", "smoke")  # fails with the exit status of the test
+        until(ended, 60, "the smoke test ends")
+        assert "smoke 6 of 6 passed" in stack.compose("logs", "smoke")
+    stack.compose("wait", "smoke")  # also when it has ended
 
 
 def test_a_stranger_is_refused(stranger: Caller) -> None:

@@ -76,7 +76,7 @@ def test_published_ports_lead_to_the_gateway(stack: Stack) -> None:
     redirect = plain.getresponse()
     assert (redirect.status, redirect.headers["Location"]) == (
         308,
-        f"https://kronos.example{SINGLE}?a=b",
+        f"https://kronos.example:{https}{SINGLE}?a=b",
     )
     plain.close()
 

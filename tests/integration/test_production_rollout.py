@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import ssl
+from pathlib import Path
 
 import pytest
 
-from tests.integration.rolling import Deployment, interrupt_when, load
-from tests.integration.stack import docker
+from kronos_api import __version__
+from tests.integration.conftest import COMMIT
+from tests.integration.rolling import Deployment, interrupt_when, kill_when, load
+from tests.integration.stack import ROOT, docker, run, until
 
 pytestmark = pytest.mark.docker
 
@@ -91,6 +96,8 @@ def test_a_bad_image_is_rolled_back(
     assert outcome.status == 5, outcome.said
     assert reason in outcome.said
     assert "rolled back: 2 replicas" in outcome.said
+    (running,) = deployment.images()
+    assert f"({running[7:19]}); " in outcome.said
     if name == "ends":
         assert "cannot go on" in outcome.said
     assert not calls.failures, (calls.made, calls.failures)
@@ -153,19 +160,43 @@ def test_one_at_a_time_and_an_interrupted_one_goes_back(deployment: Deployment) 
     assert set(deployment.replicas()) == before
 
 
-def test_a_killed_deployment_leaves_no_replica_too_many(deployment: Deployment) -> None:
-    """Though the next one finds old ones that have ended beside new ones that run."""
-    other = deployment.named(deployment.other())
-    with deployment.start("--image", other, KRONOS_REPLICAS="") as killed:
-        assert killed.stdout is not None
-        # Until what it had started has ended, too, and let go of the lock.
-        for line in killed.stdout:
-            if "finishes" in line:
-                killed.kill()
-    assert len(deployment.stack.containers()) > 2
+@pytest.mark.parametrize(
+    ("told", "count"),
+    [
+        ("to start", 1),  # while compose makes the new ones, and `:current` is lent
+        ("finishes", 1),  # an old one that has ended is beside new ones that run
+        ("finishes", 2),  # all run already, and the tags are those of before
+    ],
+)
+def test_next_deployment_tidies_up_after_one_that_was_killed(
+    deployment: Deployment, told: str, count: int
+) -> None:
+    image, before = deployment.other(), deployment.tags()["current"]
+    other = deployment.named(image)
+    kill_when(
+        deployment.start("--image", other, KRONOS_REPLICAS=""),
+        told,
+        count,
+        also=lambda: told != "to start" or deployment.tags()["current"] != before,
+    )
+    assert "run ./deploy.sh again" in deployment.deploy("--status").said
     outcome = deployment.deploy("--image", other, KRONOS_REPLICAS="")
     assert outcome.status == 0, outcome.said
-    assert deployment.images() == {deployment.tags()["current"]}
+    tags = deployment.tags()
+    assert deployment.images() == {tags[image]}
+    assert (tags["current"], tags["previous"]) == (tags[image], before)
+    assert "deploying-from" not in tags
+    assert len(deployment.replicas()) == len(deployment.stack.containers()) == 2
+
+
+def test_rollback_of_a_killed_deployment_goes_back_to_what_ran(deployment: Deployment) -> None:
+    tags = deployment.tags()
+    other = deployment.named(deployment.other())
+    kill_when(deployment.start("--image", other), "finishes")
+    outcome = deployment.deploy("--rollback")
+    assert outcome.status == 0, outcome.said
+    assert deployment.images() == {tags["current"]}
+    assert deployment.tags() == tags
     assert len(deployment.replicas()) == len(deployment.stack.containers()) == 2
 
 
@@ -183,6 +214,9 @@ def test_what_was_pushed_can_be_deployed_from_there(deployment: Deployment, regi
     (pushed,) = re.findall(r"pushed (\S+)", outcome.said)
     assert pushed.startswith(f"{registry}/{deployment.repository}:")
     running = deployment.images()
+    # The same content once more, whether the tree is clean or dirty.
+    outcome = deployment.deploy()
+    assert (outcome.status, "nothing to do" in outcome.said) == (0, True), outcome.said
     docker("image", "rm", pushed)
     outcome = deployment.deploy("--image", pushed)
     assert (outcome.status, "nothing to do" in outcome.said) == (0, True), outcome.said
@@ -201,6 +235,7 @@ def test_the_image_before_can_be_had_back(deployment: Deployment) -> None:
     assert not calls.failures, (calls.made, calls.failures)
     after = deployment.tags()
     assert deployment.images() == {before["previous"]}
+    assert f"({before['previous'][7:19]}) are running" in outcome.said
     assert (after["current"], after["previous"]) == (before["previous"], before["current"])
 
 
@@ -211,6 +246,76 @@ def test_a_dry_run_changes_nothing(deployment: Deployment) -> None:
     assert outcome.status == 0, outcome.said
     assert "would start 3 and stop 2" in outcome.said
     assert (set(deployment.replicas()), deployment.tags()) == (before, tags)
+
+
+def test_dry_run_of_a_first_deployment_creates_nothing(deployment: Deployment) -> None:
+    def there() -> list[str]:
+        listed = [docker("ps", "--all", "--quiet"), docker("image", "ls", "--all", "--quiet")]
+        return [*listed, docker("network", "ls", "--quiet"), docker("volume", "ls", "--quiet")]
+
+    before = there()
+    first = {
+        "COMPOSE_PROJECT_NAME": f"{deployment.stack.project}-first",
+        "KRONOS_NETWORK": f"{deployment.stack.project}-first",
+        "XDG_STATE_HOME": str(deployment.state / "first"),
+    }
+    outcome = deployment.deploy("--dry-run", **first)
+    assert outcome.status == 0, outcome.said
+    assert "settings and checkpoint: " in outcome.said
+    assert "would start 2" in outcome.said
+    outcome = deployment.deploy("--dry-run", **first, KRONOS_MODEL_PATH="/models/gone")
+    assert outcome.status == 3, outcome.said
+    assert "/models/gone" in outcome.said
+    assert there() == before
+    assert not (deployment.state / "first").exists()
+
+
+def test_replaced_certificates_are_read_or_the_deployment_fails(deployment: Deployment) -> None:
+    """A mount stays with the folder it was made of, whatever has its name later."""
+    folder = Path(deployment.stack.env["KRONOS_TLS_DIR"])
+    current, original = deployment.named("current"), folder.with_name("original")
+
+    def served() -> str:
+        return ssl.get_server_certificate(("127.0.0.1", deployment.port), timeout=30)
+
+    before = served()
+    folder.rename(original)
+    run(ROOT / "deploy" / "nginx" / "self-signed", folder)
+    try:
+        outcome = deployment.deploy("--image", current)
+        assert outcome.status == 0, outcome.said
+        assert served() == (folder / "fullchain.pem").read_text() != before
+        # Written to in place: no restart is needed, and no caller notices.
+        for name in ("fullchain.pem", "privkey.pem"):
+            (folder / name).chmod(0o644)
+            shutil.copyfile(original / name, folder / name)
+        outcome = deployment.deploy("--image", current)
+        assert "has read its configuration and certificate again" in outcome.said
+        until(lambda: served() == before, 30, "the old certificate is served again")
+        # A key of another certificate.
+        run("openssl", "genpkey", "-algorithm", "RSA", "-out", folder / "privkey.pem")
+        outcome = deployment.deploy("--image", current)
+        assert outcome.status == 3, outcome.said
+        assert "key values mismatch" in outcome.said
+        assert served() == before
+    finally:
+        shutil.rmtree(folder)
+        original.rename(folder)
+    assert deployment.deploy("--image", current).status == 0
+    assert served() == before
+
+
+def test_status_shows_what_runs_and_what_was_done(deployment: Deployment) -> None:
+    outcome = deployment.deploy("--status")
+    assert outcome.status == 0, outcome.said
+    for known in deployment.replicas().values():
+        (line,) = (each for each in outcome.said.splitlines() if known["Name"][1:] in each)
+        assert "healthy" in line
+        assert f"{__version__} " in line
+        assert COMMIT in line
+        assert known["Image"][7:19] in line
+    assert "redis:7-alpine" in outcome.said
+    assert "deployed" in outcome.said.partition("HISTORY")[2]
 
 
 def test_bad_settings_are_told_before_anything_changes(deployment: Deployment) -> None:
