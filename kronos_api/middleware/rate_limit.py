@@ -14,6 +14,8 @@ from kronos_api.ratelimit.limiter import Limiter
 from kronos_api.ratelimit.visit import STATE, Visit
 
 PREFIX: Final = "/v1/predict/"
+REFUSED: Final = 503
+"""Status of a request that the service had no room for: nothing was computed."""
 
 
 class RateLimit:
@@ -21,7 +23,8 @@ class RateLimit:
 
     The path decides, not the route: what will be routed there later, or not at all, counts as
     well. Where the application is mounted does not matter. What more the items of a batch cost is
-    charged when they are known, through `scope["state"]`.
+    charged when they are known, through `scope["state"]`. A request that is refused with 503 (no
+    model yet, queue full, draining) costs nothing: the gateway or the caller tries it again.
     """
 
     def __init__(self, app: ASGIApp, *, limiter: Limiter | None, by_items: bool = True) -> None:
@@ -44,6 +47,8 @@ class RateLimit:
 
         async def send_counted(message: Message) -> None:
             if message["type"] == "http.response.start":
+                if message["status"] == REFUSED:
+                    await visit.give_back()
                 MutableHeaders(scope=message).update(visit.headers())
             await send(message)
 
