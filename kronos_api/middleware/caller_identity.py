@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kronos_api.errors import CallerUnknown, ContainerNotAllowed, KronosError
 from kronos_api.middleware.envelope import render
-from kronos_api.security.identity import OTHER, Caller, Connection, Identity
+from kronos_api.security.identity import OTHER, Caller, Connection, Identity, Settled
 from kronos_api.security.resolver import ResolverOut
 from kronos_api.security.whitelist import Address, parse_address
 from kronos_api.telemetry import metrics
@@ -31,9 +31,10 @@ log = structlog.stdlib.get_logger("kronos_api.security")
 class CallerIdentity:
     """Settle who calls and put it into `scope["state"]["caller"]`; refuse whom nobody named.
 
-    Who calls is told by the address of the connection's peer alone, and settled once for all
-    requests of a connection. If that address is one of `proxies`, the proxy's last word on whom
-    it speaks for is taken instead, anew for each request: its connections serve many callers.
+    Who calls is told by the address of the connection's peer alone. An entry that is an address or
+    a block settles it for all requests of a connection; one that is a name is looked up for each
+    request, from answers of DNS that are two seconds old at most. If the peer is one of `proxies`,
+    the last address that it wrote into `X-Forwarded-For` is looked up instead, for each request.
     Nothing else that a request says is looked at. Paths in `exempt` are open to everyone.
 
     Without `allowed` everybody passes, and is told apart by address.
@@ -73,23 +74,37 @@ class CallerIdentity:
         connection: Connection | None = scope.get("state", {}).get("connection")
         if connection is None:  # a server of another kind: each request is taken for itself
             connection = Connection(scope["client"][0] if scope.get("client") else None)
-        if connection.caller is not None:
-            return connection.caller
         peer = parse_address(connection.peer)
         if peer is None:
             raise self._refuse(scope, connection.peer, "the peer has no address")
-        # A proxy stays one, whatever DNS says later: else who asks through it would pass as it.
-        settled = connection.is_proxy
         try:
-            address, caller = await self._named(scope, connection, peer)
-            if caller is None:  # who has just come is missing in answers from before
-                if not settled:
-                    connection.is_proxy = None
-                address, caller = await self._named(scope, connection, peer, anew=True)
+            if connection.caller is not None:
+                if await self._still(self.allowed, connection.caller, peer, connection):
+                    return connection.caller.caller
+                connection.caller = None
+            return await self._identify(scope, connection, peer)
         except ResolverOut as error:
             metrics.SECURITY_EVENTS.labels("unknown", OTHER).inc()
             log.error("caller unknown", peer=str(peer), reason=str(error), **_asked(scope))
             raise CallerUnknown("Who calls could not be told: DNS did not answer.") from None
+
+    async def _still(
+        self, among: Identity | None, settled: Settled, peer: Address, connection: Connection
+    ) -> bool:
+        return among is None or await among.holds(settled, peer, connection.opened)
+
+    async def _identify(self, scope: Scope, connection: Connection, peer: Address) -> Caller:
+        """The caller, whom nothing that holds has named yet; raises `ResolverOut`."""
+        # A peer that was a proxy is no caller of its own later: those behind it would pass as it.
+        proxy = connection.proxy
+        if proxy is not None and not await self._still(self.proxies, proxy, peer, connection):
+            raise self._refuse(scope, str(peer), "the peer is no trusted proxy any more")
+        known = connection.is_proxy
+        address, caller = await self._named(scope, connection, peer)
+        if caller is None:  # a peer that has just started is missing in older answers
+            if not known:
+                connection.is_proxy = connection.proxy = None
+            address, caller = await self._named(scope, connection, peer, anew=True)
         if caller is None:
             raise self._refuse(scope, str(address), "no entry of the whitelist names the caller")
         if self.allowed is not None:
@@ -98,7 +113,11 @@ class CallerIdentity:
                 "caller allowed", peer=str(address), entry=caller.label, container=caller.container
             )
         if not connection.is_proxy:
-            connection.caller = caller
+            connection.caller = (
+                Settled(caller)
+                if self.allowed is None
+                else self.allowed.settled(caller, peer, connection.opened)
+            )
         return caller
 
     async def _named(
@@ -106,7 +125,10 @@ class CallerIdentity:
     ) -> tuple[Address, Caller | None]:
         """Who calls, from where; None if no entry of the whitelist names the caller."""
         if connection.is_proxy is None:
-            connection.is_proxy = await self.proxies.settle(peer, anew=anew) is not None
+            proxy = await self.proxies.settle(peer, anew=anew)
+            connection.is_proxy = proxy is not None
+            if proxy is not None:
+                connection.proxy = self.proxies.settled(proxy, peer, connection.opened)
         address = self._forwarded(scope) if connection.is_proxy else peer
         if address is None:
             if not anew:  # its address may have been that of a proxy until now

@@ -15,6 +15,8 @@ from kronos_api.ratelimit.others import OtherLimiter
 from kronos_api.ratelimit.visit import STATE, Visit, quota_headers
 
 PREFIX: Final = "/v1/predict/"
+REFUSED: Final = 503
+"""Status of a request that the service had no room for: nothing was computed."""
 
 
 class RateLimit:
@@ -22,7 +24,8 @@ class RateLimit:
 
     The path decides, not the route: what will be routed there later, or not at all, counts as
     well. Where the application is mounted does not matter. What more the items of a batch cost is
-    charged when they are known, through `scope["state"]`.
+    charged when they are known, through `scope["state"]`. A request that is refused with 503 (no
+    model yet, queue full, draining) costs nothing: the gateway or the caller tries it again.
 
     Other routes are granted or refused by `others`, which decorates them; here their answers get
     the same headers.
@@ -59,6 +62,8 @@ class RateLimit:
 
         async def send_counted(message: Message) -> None:
             if message["type"] == "http.response.start":
+                if message["status"] == REFUSED:
+                    await visit.give_back()
                 MutableHeaders(scope=message).update(visit.headers())
             await send(message)
 

@@ -105,7 +105,7 @@ class HostStore:
             offset, end, total = self._slot(digest, quota.end(window), now, taken)
             taken.add(offset)
             alone = tally.since if tally.window == window else 0  # which the file does not know of
-            slots.append((tally, window, digest, alone, offset, end, total + alone))
+            slots.append((tally, window, digest, alone, offset, end, max(0, total + alone)))
         allowed = all(total + cost <= tally.quota.amount for tally, *_, total in slots)
         granted = cost if allowed else 0
         readings = []

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -42,7 +42,7 @@ class Verdict:
     """Whether a call is granted, and how its tightest quota stands after it.
 
     reset: when that quota's window ends, in seconds since the epoch. wait: seconds until the
-    call might be granted.
+    call might be granted. windows: the number of each quota's window that was charged.
     """
 
     allowed: bool
@@ -50,6 +50,7 @@ class Verdict:
     remaining: int
     reset: int
     wait: float
+    windows: tuple[int, ...] = ()
 
 
 class Limiter:
@@ -107,6 +108,17 @@ class Limiter:
             for tally in tallies:
                 tally.asking -= 1
 
+    async def give_back(self, caller: str, route: str, cost: int, granted: Verdict) -> Verdict:
+        """Take back what `granted` granted, in those windows that have not ended; how quotas stand.
+
+        While the store is out it is told later, as it is of grants.
+        """
+        tallies = self._known(caller, self.quotas.of(route))
+        for tally, window in zip(tallies, granted.windows, strict=True):
+            if tally.window == window:
+                tally.give_back(cost)
+        return await self.take(caller, route, 0)
+
     def _decide(self, tallies: Sequence[Tally], cost: int) -> Verdict:
         """By what this worker knows alone."""
         now = time.time()
@@ -124,7 +136,8 @@ class Limiter:
                 tally.grant(cost)
         left = [max(0, one - cost if allowed else one) for one in room]
         ends = [tally.quota.end(tally.window) - now for tally in tallies]
-        return _verdict(tallies, allowed, left, ends, cost)
+        windows = tuple(tally.window for tally in tallies)
+        return replace(_verdict(tallies, allowed, left, ends, cost), windows=windows)
 
     def _known(self, caller: str, quotas: Sequence[Quota]) -> list[Tally]:
         now = time.time()
@@ -185,7 +198,8 @@ def _heard(
         max(0, tally.quota.amount - reading.total)
         for tally, reading in zip(tallies, readings, strict=True)
     ]
-    return _verdict(tallies, allowed, left, [reading.left for reading in readings], cost)
+    verdict = _verdict(tallies, allowed, left, [reading.left for reading in readings], cost)
+    return replace(verdict, windows=tuple(reading.window for reading in readings))
 
 
 def _verdict(

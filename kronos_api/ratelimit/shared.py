@@ -1,9 +1,10 @@
 """One count for all workers and replicas, in Redis.
 
-Each worker's grants of a window stand in a field of their own, and the sum of the fields counts.
-With every call a worker says what it has granted in the window, and the field is never less. So a
-Redis that was away, or has lost what it held, learns what was granted meanwhile; a call whose
-answer got lost is not counted twice.
+Each worker's grants of a window stand in a field of their own, and what it gave back of them in
+another: the grants less what was given back count. With every call a worker says what it has
+granted and given back in the window, and neither field is ever less. So a Redis that was away, or
+has lost what it held, learns what happened meanwhile; a call whose answer got lost is not counted
+twice, and one that arrives late undoes nothing.
 """
 
 from __future__ import annotations
@@ -26,41 +27,52 @@ CONNECTIONS: Final = 16
 
 SCRIPT: Final = """\
 -- KEYS: one for each quota. ARGV: cost, worker; for each quota its amount, its window in
--- milliseconds, and the window that the worker speaks of with what it has granted in it.
+-- milliseconds, and the window that the worker speaks of with what it has granted in it and given
+-- back. A field's name is that of its worker, with a minus for what was given back.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local cost, worker = tonumber(ARGV[1]), ARGV[2]
 local allowed, readings = 1, {}
 for i, key in ipairs(KEYS) do
-  local amount, span = tonumber(ARGV[4 * i - 1]), tonumber(ARGV[4 * i])
-  local window, mine = tonumber(ARGV[4 * i + 1]), tonumber(ARGV[4 * i + 2])
+  local amount, span = tonumber(ARGV[5 * i - 2]), tonumber(ARGV[5 * i - 1])
+  local window = tonumber(ARGV[5 * i])
+  local mine, back = tonumber(ARGV[5 * i + 1]), tonumber(ARGV[5 * i + 2])
   local current = math.floor(now / span)
-  local total, granted = 0, 0
+  local others, granted, returned = 0, 0, 0
   if redis.call('HGET', key, 'window') ~= string.format('%d', current) then
     redis.call('DEL', key)
   else
     local fields = redis.call('HGETALL', key)
     for f = 1, #fields, 2 do
-      if fields[f] == worker then
-        granted = tonumber(fields[f + 1])
-      elseif fields[f] ~= 'window' then
-        total = total + fields[f + 1]
+      local name, value = fields[f], tonumber(fields[f + 1])
+      if name == worker then
+        granted = value
+      elseif name == '-' .. worker then
+        returned = value
+      elseif string.sub(name, 1, 1) == '-' then
+        others = others - value
+      elseif name ~= 'window' then
+        others = others + value
       end
     end
   end
-  if window == current and mine > granted then granted = mine end
-  if total + granted + cost > amount then allowed = 0 end
-  readings[i] = {current, total, granted, (current + 1) * span}
+  if window == current then
+    granted, returned = math.max(granted, mine), math.max(returned, back)
+  end
+  if others + granted - returned + cost > amount then allowed = 0 end
+  readings[i] = {current, others, granted, returned, (current + 1) * span}
 end
 local answer = {allowed}
 for i, key in ipairs(KEYS) do
-  local current, total, granted, till = unpack(readings[i])
+  local current, others, granted, returned, till = unpack(readings[i])
   if allowed == 1 then granted = granted + cost end
   if granted > 0 then
     redis.call('HSET', key, 'window', string.format('%d', current), worker, granted)
+    if returned > 0 then redis.call('HSET', key, '-' .. worker, returned) end
     redis.call('PEXPIREAT', key, till)
   end
-  answer[3 * i - 1], answer[3 * i], answer[3 * i + 1] = current, total + granted, till - now
+  answer[3 * i - 1], answer[3 * i] = current, others + granted - returned
+  answer[3 * i + 1] = till - now
 end
 return answer
 """
@@ -95,7 +107,8 @@ class RedisStore:
         arguments: list[str | int] = [cost, self._worker]
         for tally in tallies:
             quota = tally.quota
-            arguments += [quota.amount, quota.seconds * 1000, tally.window, tally.mine]
+            arguments += [quota.amount, quota.seconds * 1000]
+            arguments += [tally.window, tally.mine, tally.returned]
         try:
             answer: Any = await self._script(keys=keys, args=arguments)
         except (RedisError, OSError, UnicodeError) as error:

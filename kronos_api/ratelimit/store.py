@@ -26,14 +26,16 @@ class Reading:
 class Tally:
     """What this worker knows of one caller's current window under one quota.
 
-    mine: forecasts that this worker granted. heard: those of all workers, when the store was
-    last heard of. since: those that this worker granted alone after that. asking: calls under
-    way, which will note here what they are told.
+    mine: forecasts that this worker granted. returned: those of them that it gave back. heard:
+    those of all workers that count, when the store was last heard of. since: those that this worker
+    granted alone after that, less those that it gave back. asking: calls under way, which will note
+    here what they are told.
     """
 
     quota: Quota
     window: int = -1
     mine: int = 0
+    returned: int = 0
     heard: int = 0
     since: int = 0
     asking: int = 0
@@ -41,12 +43,17 @@ class Tally:
     def turn(self, window: int) -> None:
         """Forget what belongs to another window."""
         if window != self.window:
-            self.window, self.mine, self.heard, self.since = window, 0, 0, 0
+            self.window, self.mine, self.returned, self.heard, self.since = window, 0, 0, 0, 0
 
     def grant(self, cost: int) -> None:
         """Count what is granted alone."""
         self.mine += cost
         self.since += cost
+
+    def give_back(self, cost: int) -> None:
+        """Count no longer what was granted in this window; the next call tells the store."""
+        self.returned += cost
+        self.since -= cost
 
     def hear(self, reading: Reading, granted: int) -> None:
         """Note what the store told, which has granted so many."""
@@ -74,7 +81,8 @@ class Store(Protocol):
         """Grant `cost` forecasts under all quotas of `tallies`, or under none.
 
         Whether they are granted, and each window after that. What this worker granted alone in
-        them is counted in any case. Atomic over all workers; raises `StoreOut`.
+        them, and what it gave back, is counted in any case. Atomic over all workers; raises
+        `StoreOut`.
         """
         ...
 

@@ -26,11 +26,14 @@ class Visit:
         self.route = route
         self.by_items = by_items
         self.verdict: Verdict | None = None
+        self._charged: list[tuple[int, Verdict]] = []
 
     async def charge(self, cost: int) -> None:
-        """Grant `cost` forecasts or raise `RateLimited`; nothing granted is ever given back."""
+        """Grant `cost` forecasts or raise `RateLimited`."""
         self.verdict = await self.limiter.take(self.caller, self.route, cost)
-        if not self.verdict.allowed:
+        if self.verdict.allowed:
+            self._charged.append((cost, self.verdict))
+        else:
             metrics.RATE_LIMIT_HITS.labels(self.label).inc()
             raise RateLimited(
                 f"The caller's limit of {self.verdict.limit} forecasts is used up."
@@ -38,6 +41,12 @@ class Visit:
                 else f"The caller's limit leaves no room for a batch of {cost + 1} series.",
                 retry_after=self.verdict.wait,
             )
+
+    async def give_back(self) -> None:
+        """Take back all that was charged: the request was refused before any work."""
+        while self._charged:
+            cost, granted = self._charged.pop()
+            self.verdict = await self.limiter.give_back(self.caller, self.route, cost, granted)
 
     def headers(self) -> dict[str, str]:
         """How the caller's quota stands."""

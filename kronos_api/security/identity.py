@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import math
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from typing import Final
 
-from kronos_api.security.resolver import FRESH_SECONDS, CannotTell, Resolver, ResolverOut
+from kronos_api.security.resolver import (
+    FRESH_SECONDS,
+    REUSE_SECONDS,
+    CannotTell,
+    Resolver,
+    ResolverOut,
+)
 from kronos_api.security.surroundings import Interface, Surroundings
 from kronos_api.security.whitelist import Address, Whitelist
 
@@ -34,13 +41,29 @@ class Caller:
 
 
 @dataclass(slots=True, eq=False)
+class Settled:
+    """Who a connection's peer was found to be.
+
+    `confirmed`: whether DNS has named it by an answer that is younger than the connection.
+    """
+
+    caller: Caller
+    confirmed: bool = False
+
+
+@dataclass(slots=True, eq=False)
 class Connection:
-    """What is known of one TCP connection. A connection cannot change its peer, so who calls is
-    settled once and holds for all its requests."""
+    """What is known of one TCP connection, which was opened at `opened` by the monotonic clock.
+
+    `is_proxy`: whether the peer was a trusted proxy when it first called, None before that;
+    `proxy` is what it was found to be. `caller`: the same for a peer that calls for itself.
+    """
 
     peer: str | None
+    opened: float = field(default_factory=time.monotonic)
     is_proxy: bool | None = None
-    caller: Caller | None = None
+    proxy: Settled | None = None
+    caller: Settled | None = None
 
 
 class Identity:
@@ -81,6 +104,73 @@ class Identity:
         self.unanswered = False
         return caller
 
+    def settled(self, caller: Caller, address: Address, opened: float) -> Settled:
+        """What a connection from `address`, opened at `opened`, is settled as."""
+        if self.surroundings is None or caller.label not in self.whitelist.names:
+            return Settled(caller)
+        resolver = self.surroundings.resolver
+        if caller.label == caller.container:
+            asked = resolver.names.asked(address)
+        else:
+            asked = resolver.addresses.asked((caller.label, address.version))
+        return Settled(caller, confirmed=asked >= opened)
+
+    async def holds(self, settled: Settled, address: Address, opened: float) -> bool:
+        """Whether a connection from `address`, opened at `opened`, still comes from `settled`.
+
+        An entry that names the address by itself holds for as long as the connection. One that is
+        a name is looked up for each request, from answers of the last `REUSE_SECONDS`: the address
+        may belong to another container by now. While DNS is out, a confirmed caller holds, for an
+        outage is no proof of a change; for others `ResolverOut` is raised.
+        """
+        caller = settled.caller
+        if caller.label not in self.whitelist.names:
+            return True
+        assert self.surroundings is not None
+        beside = self.surroundings.next_to(address)
+        if beside is None:
+            return False
+        try:
+            held = await self._still(settled, address, beside, self.surroundings, opened)
+        except ResolverOut as error:
+            if await _nobody([error], beside, self.surroundings.resolver):
+                return False
+            self.unanswered = True
+            if not settled.confirmed:
+                raise
+            return True
+        self.unanswered = False
+        settled.confirmed = held
+        return held
+
+    async def _still(
+        self,
+        settled: Settled,
+        address: Address,
+        beside: Interface,
+        surroundings: Surroundings,
+        since: float,
+    ) -> bool:
+        """Whether what named the caller at `address` does so by answers asked for since `since`."""
+        resolver = surroundings.resolver
+        caller = settled.caller
+        # A confirmed caller goes on in an outage, and is not to wait for it at each request.
+        failures = REUSE_SECONDS if settled.confirmed else FRESH_SECONDS
+        by_service = caller.label != caller.container
+        if by_service:
+            asked = (caller.label, address.version)
+            if address not in await resolver.addresses(asked, since, failures=failures):
+                return False
+        if caller.container is None:
+            return True
+        try:
+            name = await self._container(address, beside, surroundings, since, failures=failures)
+        except ResolverOut:
+            if by_service:  # whose own answer suffices
+                return True
+            raise
+        return name == caller.container
+
     async def _by_name(
         self, address: Address, beside: Interface, surroundings: Surroundings, anew: bool
     ) -> Caller | None:
@@ -110,11 +200,18 @@ class Identity:
         return None
 
     async def _container(
-        self, address: Address, beside: Interface, surroundings: Surroundings, since: float
+        self,
+        address: Address,
+        beside: Interface,
+        surroundings: Surroundings,
+        since: float,
+        *,
+        failures: float = FRESH_SECONDS,
     ) -> str | None:
         """The name of the container at `address`, whose PTR must be `<name>.<network>`."""
         full_names, networks = await asyncio.gather(
-            surroundings.resolver.names(address, since), surroundings.networks(beside)
+            surroundings.resolver.names(address, since, failures=failures),
+            surroundings.networks(beside, failures=failures),
         )
         found = [
             full.removesuffix(f".{network}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import socket
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
@@ -22,6 +23,7 @@ import dns.resolver
 import dns.reversename
 
 from kronos_api.errors import StartupError
+from kronos_api.security.deadline import within
 from kronos_api.security.whitelist import Address, parse_address
 
 REUSE_SECONDS: Final = 2.0
@@ -29,8 +31,8 @@ REUSE_SECONDS: Final = 2.0
 FRESH_SECONDS: Final = 0.1
 """The same for a failure, and where somebody is to be refused: callers that are refused have
 nothing asked for more often."""
-LATE: Final = 0.02
-"""Whoever wakes up by so many seconds later than asked for has stood still."""
+LIFETIME: Final = 60.0
+"""Seconds after which dnspython gives up by the clock; our own deadlines are far below it."""
 
 Key = TypeVar("Key", bound=Hashable)
 Answer = TypeVar("Answer")
@@ -57,15 +59,17 @@ class Shared(Generic[Key, Answer]):
         self._now = now
         self._asked: OrderedDict[Key, tuple[float, asyncio.Future[Answer]]] = OrderedDict()
 
-    async def __call__(self, key: Key, since: float = -math.inf) -> Answer:
+    async def __call__(
+        self, key: Key, since: float = -math.inf, *, failures: float = FRESH_SECONDS
+    ) -> Answer:
         """The answer for `key`, asked for at `since` or later.
 
-        What asking raises is raised, for `FRESH_SECONDS`.
+        What asking raises is raised to all who ask within `failures` seconds.
         """
         now = self._now()
         if key in self._asked:
             asked, answer = self._asked[key]
-            if asked < (max(since, now - FRESH_SECONDS) if _failed(answer) else since):
+            if asked < (max(since, now - failures) if _failed(answer) else since):
                 del self._asked[key]
         while self._asked and now - next(iter(self._asked.values()))[0] >= REUSE_SECONDS:
             self._asked.popitem(last=False)
@@ -74,16 +78,52 @@ class Shared(Generic[Key, Answer]):
             asking.add_done_callback(_failed)  # which nobody may be there to see
             self._asked[key] = now, asking
         answer = self._asked[key][1]
-        await asyncio.wait([answer])  # and whoever stops waiting leaves the answer to the others
+        if not answer.done():
+            await asyncio.wait([answer])  # one that stops waiting leaves the answer to the others
         return answer.result()
+
+    def asked(self, key: Key) -> float:
+        """When the last answer for `key` was asked for; long ago if there is none."""
+        return self._asked[key][0] if key in self._asked else -math.inf
 
 
 def _failed(answer: asyncio.Future[Any]) -> bool:
     return answer.done() and (answer.cancelled() or answer.exception() is not None)
 
 
+class _Backend:
+    """dnspython's asyncio backend, whose datagram sockets wait `patience` seconds for an answer.
+
+    dnspython's own timeout goes by the clock, and drops an answer that arrived while this process
+    stood still.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self._inner: Any = dns.asyncbackend.get_backend("asyncio")
+        self._patience = patience
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def make_socket(self, *args: Any, **options: Any) -> Any:
+        made = await self._inner.make_socket(*args, **options)
+        if made.type == socket.SOCK_DGRAM:
+            receive = made.recvfrom
+
+            async def received(size: int, timeout: float | None) -> Any:
+                try:
+                    return await within(self._patience, receive(size, None))
+                except TimeoutError:
+                    raise dns.exception.Timeout(timeout=timeout) from None  # type: ignore[no-untyped-call]
+
+            made.recvfrom = received
+        return made
+
+
 class Resolver:
     """Asks `servers`, or those of /etc/resolv.conf, and waits `timeout` seconds at most.
+
+    Only time in which this process runs counts: a nameserver is not blamed for our own stalls.
 
     `names` gives what the PTR records of an address say, without the last dot; `addresses` those
     of a name in IP version 4 or 6. Both are empty where there are none, and raise `ResolverOut`.
@@ -108,12 +148,12 @@ class Resolver:
             ]
         # A lost datagram is sent once more within the time there is.
         self._client.timeout = timeout / 2
-        self._client.lifetime = timeout
+        self._client.lifetime = LIFETIME
         self._client.cache = None
         self._client.search = []
         self._timeout = timeout
         self.now = now
-        self._backend = dns.asyncbackend.get_backend("asyncio")
+        self._backend: Any = _Backend(timeout / 2)
         self.names = Shared(self._names, now=now)
         self.addresses = Shared(self._addresses, now=now)
 
@@ -137,21 +177,13 @@ class Resolver:
         return frozenset(address for address in parsed if address is not None)
 
     async def _resolve(self, question: dns.name.Name, kind: str) -> dns.resolver.Answer:
-        async with asyncio.timeout(self._timeout):
-            return await self._client.resolve(
-                question, kind, search=False, raise_on_no_answer=False, backend=self._backend
-            )
+        return await self._client.resolve(
+            question, kind, search=False, raise_on_no_answer=False, backend=self._backend
+        )
 
     async def _ask(self, question: dns.name.Name, kind: str) -> dns.resolver.Answer | tuple[()]:
-        late = time.monotonic() + self._timeout + LATE
         try:
-            try:
-                return await self._resolve(question, kind)
-            except (TimeoutError, dns.exception.Timeout):
-                # Who was late must not blame DNS: it may have stood still as well.
-                if time.monotonic() <= late:
-                    raise
-                return await self._resolve(question, kind)
+            return await within(self._timeout, self._resolve(question, kind))
         except dns.resolver.NXDOMAIN:
             return ()
         except dns.resolver.NoNameservers as error:

@@ -10,7 +10,7 @@ from typing import Final
 
 import psutil
 
-from kronos_api.security.resolver import Resolver
+from kronos_api.security.resolver import FRESH_SECONDS, Resolver
 from kronos_api.security.whitelist import Address
 
 Interface = IPv4Interface | IPv6Interface
@@ -72,11 +72,13 @@ class Surroundings:
         """This host's own address in the subnet of `address`; None if it has none there."""
         return next((one for one in self.interfaces() if address in one.network), None)
 
-    async def networks(self, beside: Interface) -> tuple[str, ...]:
-        """Names that the network of `beside` may have; raises `ResolverOut`."""
+    async def networks(
+        self, beside: Interface, *, failures: float = FRESH_SECONDS
+    ) -> tuple[str, ...]:
+        """Names that the network of `beside` may have; raises `ResolverOut`, for `failures` s."""
         if self._given:
             return self._given
-        own = await self.resolver.names(beside.ip)
+        own = await self.resolver.names(beside.ip, failures=failures)
         found = []
         for name in sorted(own):
             parts = name.split(".")

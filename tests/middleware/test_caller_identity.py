@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from kronos_api.app import create_app
 from kronos_api.config import Settings
 from kronos_api.middleware.caller_identity import CallerIdentity
+from kronos_api.security import resolver
 from kronos_api.security.identity import Caller, Connection, Identity
 from kronos_api.security.resolver import FRESH_SECONDS
 from kronos_api.security.whitelist import Whitelist
@@ -229,6 +230,12 @@ def dns(monkeypatch: pytest.MonkeyPatch) -> Iterator[Nameserver]:
         yield server
 
 
+@pytest.fixture
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No answer of DNS is used for a second request."""
+    monkeypatch.setattr(resolver, "REUSE_SECONDS", 0.0)
+
+
 def named(dns: Nameserver, **settings: Any) -> dict[str, Any]:
     host, port = dns.address
     defaults = {"container_whitelist": "web", "dns_servers": f"{host}:{port}"}
@@ -254,31 +261,74 @@ async def test_who_has_just_come_is_not_refused_by_an_answer_from_before(dns: Na
 
 
 async def test_what_dns_forgets_or_knew_makes_nobody_another(dns: Nameserver) -> None:
-    """A proxy whose name is lost is none of its callers; who has its address now is no proxy."""
+    """A proxy whose name is lost is none of its callers; the next at its address is no proxy."""
     dns.container("shop-nginx-1", "10.0.0.80", "nginx")
     settings = named(dns, trusted_proxies="nginx", container_whitelist="10.0.0.0/24")
     app = create_app(patient(**settings), predictor=predictor_of())
-    stranger = {"X-Forwarded-For": STRANGER}
+    ours, strangers = ({"X-Forwarded-For": one} for one in ("10.0.0.7", STRANGER))
     async with client_of(From(app, "10.0.0.80", Connection("10.0.0.80"))) as kept:
-        assert (await kept.get("/", headers=stranger)).status_code == 403
+        assert (await kept.get("/", headers=ours)).status_code == 200
+        assert (await kept.get("/", headers=strangers)).status_code == 403
         dns.remove("10.0.0.80")
         async with client_of(From(app, "10.0.0.80", Connection("10.0.0.80"))) as other:
             await asyncio.sleep(2 * FRESH_SECONDS)
             assert (await other.get("/")).status_code == 200
-        assert (await kept.get("/", headers=stranger)).status_code == 403
-        assert (await kept.get("/", headers={"X-Forwarded-For": "10.0.0.7"})).status_code == 200
+        for headers in (strangers, ours, {}):
+            assert (await kept.get("/", headers=headers)).status_code == 403
 
 
-async def test_who_calls_is_settled_once_per_connection(dns: Nameserver) -> None:
-    connection = Connection("10.0.0.1")
+@pytest.mark.usefixtures("forgetful")
+async def test_an_address_that_changes_hands_is_worth_nothing_on_a_kept_connection(
+    dns: Nameserver,
+) -> None:
     before = events("allowed", "web")
-    async with calling("10.0.0.1", connection, **named(dns)) as client:
-        assert (await client.get("/")).status_code == 200
+    async with calling("10.0.0.1", Connection("10.0.0.1"), **named(dns)) as client:
+        for _ in range(3):
+            assert (await client.get("/")).status_code == 200
+        assert events("allowed", "web") == before + 1  # once for each connection
+        dns.remove("10.0.0.1")
+        dns.container("stranger", "10.0.0.1")
+        assert (await client.get("/")).status_code == 403
+
+
+@pytest.mark.usefixtures("forgetful")
+async def test_the_same_behind_a_proxy_and_for_the_proxy(dns: Nameserver) -> None:
+    dns.container("nginx", "10.0.0.80")
+    settings = named(dns, trusted_proxies="nginx", container_whitelist="web,10.0.0.7")
+    web, listed = ({"X-Forwarded-For": one} for one in ("10.0.0.1", "10.0.0.7"))
+    async with calling("10.0.0.80", Connection("10.0.0.80"), **settings) as client:
+        assert (await client.get("/", headers=web)).status_code == 200
+        dns.remove("10.0.0.1")
+        assert (await client.get("/", headers=web)).status_code == 403
+        assert (await client.get("/", headers=listed)).status_code == 200
+        dns.remove("10.0.0.80")
+        dns.container("stranger", "10.0.0.80")
+        assert (await client.get("/", headers=listed)).status_code == 403
+
+
+@pytest.mark.usefixtures("forgetful")
+async def test_while_dns_is_out_settled_connections_go_on(dns: Nameserver) -> None:
+    kept = Connection("10.0.0.1")
+    app = create_app(Settings(**named(dns)), predictor=predictor_of())  # with 250 ms for DNS
+    async with client_of(From(app, "10.0.0.1", kept)) as client:
+        while kept.caller is None or not kept.caller.confirmed:  # or a machine too slow for DNS
+            await client.get("/")
         dns.mood = "silent"
         for _ in range(3):
             assert (await client.get("/")).status_code == 200
-    assert connection.caller == Caller("web", "web", "web")
-    assert events("allowed", "web") == before + 1
+        async with client_of(From(app, "10.0.0.1", Connection("10.0.0.1"))) as other:
+            assert (await other.get("/")).status_code == 503
+        dns.mood = "truthful"
+        dns.remove("10.0.0.1")
+        assert (await client.get("/")).status_code == 403
+
+
+async def test_a_listed_address_settles_the_connection(dns: Nameserver) -> None:
+    settings = named(dns, container_whitelist="web,10.0.0.1")
+    async with calling("10.0.0.1", Connection("10.0.0.1"), **settings) as client:
+        for _ in range(3):
+            assert (await client.get("/")).status_code == 200
+    assert not dns.asked
 
 
 async def test_a_peer_counts_for_the_connection_whatever_the_server_says(dns: Nameserver) -> None:

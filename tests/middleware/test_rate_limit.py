@@ -20,6 +20,7 @@ from kronos_api.middleware.rate_limit import PREFIX, RateLimit
 from kronos_api.ratelimit.host import HostStore
 from kronos_api.ratelimit.limiter import Limiter
 from kronos_api.ratelimit.quotas import Quotas
+from kronos_api.ratelimit.visit import charge_items
 from kronos_api.schemas.responses import ErrorResponse, Health
 from kronos_api.telemetry.metrics import REGISTRY
 from tests.middleware.test_caller_identity import routes
@@ -197,6 +198,28 @@ async def test_the_items_of_a_batch_count() -> None:
         last = await client.post(BATCH, json=batch(3))
         assert (last.status_code, quota(last)[1]) == (200, "0")
     assert hits() == before + 1
+
+
+@pytest.mark.parametrize(("status", "left"), [(200, "7"), (400, "7"), (503, "10"), (504, "7")])
+async def test_a_forecast_that_is_refused_with_503_costs_nothing(
+    tmp_path: Path, status: int, left: str
+) -> None:
+    """The gateway tries it at another replica, which charges for it as well."""
+
+    async def app(scope: Scope, _receive: Receive, send: Send) -> None:
+        await charge_items(scope, 3)
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body"})
+
+    limiter = Limiter(Quotas(10, {}), HostStore(tmp_path))
+    await limiter.start()
+    limited = RateLimit(app, limiter=limiter)
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(limited), base_url="http://service"
+    ) as client:
+        for _ in range(3 if status == 503 else 1):
+            assert quota(await client.post(SINGLE))[:2] == ("10", left)
+    await limiter.stop()
 
 
 async def test_a_batch_that_could_never_pass_is_bad_input() -> None:

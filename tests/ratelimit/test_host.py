@@ -22,7 +22,7 @@ from kronos_api.errors import StartupError
 from kronos_api.ratelimit import host
 from kronos_api.ratelimit.host import BUCKET_BYTES, BUCKETS, HostStore, default_folder
 from kronos_api.ratelimit.limiter import Limiter
-from kronos_api.ratelimit.quotas import Quota, Quotas
+from kronos_api.ratelimit.quotas import Quota, Quotas, parse_routes
 from kronos_api.ratelimit.store import StoreOut, Tally
 from kronos_api.telemetry.metrics import REGISTRY
 from tests.processes import ROOT
@@ -99,6 +99,35 @@ async def test_a_new_window_begins_anew(tmp_path: Path, monkeypatch: pytest.Monk
         passed = sum(await calls(store, 3, "web", quota))
         assert passed == (0 if now == 119 else 2)
     await store.close()
+
+
+async def test_what_is_given_back_can_be_granted_again(tmp_path: Path) -> None:
+    """By any worker, in the window in which it was granted."""
+    quotas = Quotas(10**6, parse_routes("single=3/day"))
+    first, second = (Limiter(quotas, HostStore(tmp_path)) for _ in range(2))
+    for limiter in (first, second):
+        await limiter.start()
+    granted = [await first.take("web", "single") for _ in range(3)]
+    assert not (await second.take("web", "single")).allowed
+    assert (await first.give_back("web", "single", 1, granted[0])).remaining == 1
+    assert (await second.take("web", "single")).allowed
+    assert not (await first.take("web", "single")).allowed
+    for limiter in (first, second):
+        await limiter.stop()
+
+
+async def test_what_was_granted_in_a_window_that_has_ended_is_not_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limiter = Limiter(Quotas(3, {}), HostStore(tmp_path))
+    await limiter.start()
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    granted = await limiter.take("web", "single", 2)
+    now += 60
+    assert (await limiter.take("web", "single", 2)).remaining == 1
+    assert (await limiter.give_back("web", "single", 2, granted)).remaining == 1
+    await limiter.stop()
 
 
 @pytest.mark.process

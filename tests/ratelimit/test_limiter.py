@@ -105,6 +105,18 @@ async def test_alone_a_worker_grants_its_share() -> None:
     assert (verdict.allowed, verdict.limit, verdict.remaining) == (False, 100, 0)
 
 
+async def test_alone_a_worker_gives_back_to_its_share_and_tells_the_store_later() -> None:
+    store = Memory()
+    store.out = True
+    async with started(store, workers=4) as limiter:
+        granted = await limiter.take("web", "single", 25)
+        assert not (await limiter.take("web", "single")).allowed
+        assert (await limiter.give_back("web", "single", 25, granted)).remaining == 25
+        assert await passed(limiter, 26) == 25
+        tally = limiter._known("web", limiter.quotas.of("single"))[1]
+        assert (tally.mine, tally.returned) == (50, 25)
+
+
 async def test_a_share_is_never_nothing() -> None:
     store = Memory()
     store.out = True

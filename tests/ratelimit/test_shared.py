@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from kronos_api.errors import StartupError
 from kronos_api.ratelimit import limiter as module
 from kronos_api.ratelimit.build import build_limiter
 from kronos_api.ratelimit.limiter import Limiter
-from kronos_api.ratelimit.quotas import Quota
+from kronos_api.ratelimit.quotas import Quota, Quotas, parse_routes
 from kronos_api.ratelimit.shared import RedisStore
 from kronos_api.ratelimit.store import StoreOut, Tally
 from tests.processes import Redis, free_port, needs_redis, redis_server
@@ -87,6 +88,47 @@ async def test_a_redis_that_forgot_is_told(redis: Redis) -> None:
 
 
 @pytest.mark.process
+@needs_redis
+async def test_what_is_given_back_can_be_granted_again(redis: Redis) -> None:
+    quotas = Quotas(10**6, parse_routes("single=30/day"))
+    limiters = [Limiter(quotas, RedisStore(redis.url)) for _ in range(3)]
+
+    async def half(limiter: Limiter) -> int:
+        """Of what is granted, every second forecast is refused later."""
+        kept = 0
+        for number in range(30):
+            granted = await limiter.take("web", "single")
+            if granted.allowed and number % 2:
+                await limiter.give_back("web", "single", 1, granted)
+            kept += granted.allowed and not number % 2
+        return kept
+
+    try:
+        for limiter in limiters:
+            await limiter.start()
+        kept = sum(await asyncio.gather(*(half(one) for one in limiters for _ in range(4))))
+        left = [await limiters[0].take("web", "single") for _ in range(40)]
+        assert kept + sum(one.allowed for one in left) == 30
+        assert not any(limiter.alone for limiter in limiters)
+    finally:
+        for limiter in limiters:
+            await limiter.stop()
+
+
+@needs_redis
+async def test_a_call_that_arrives_late_undoes_nothing_that_was_given_back(redis: Redis) -> None:
+    async with stores(redis.url) as (store,):
+        tally = Tally(DAY)
+        _, (reading,) = await store.count("web", [tally], 3)
+        tally.hear(reading, 3)
+        late = replace(tally)
+        tally.give_back(2)
+        _, (reading,) = await store.count("web", [tally], 0)
+        assert reading.total == 1
+        _, (reading,) = await store.count("web", [late], 1)
+        assert reading.total == 2
+
+
 @needs_redis
 async def test_windows_end(redis: Redis) -> None:
     second = Quota("all", 3, 1)

@@ -239,14 +239,26 @@ def test_exempt_paths_are_open_to_strangers(town: Town) -> None:
 
 
 def test_an_address_that_changes_hands_is_worth_nothing(town: Town) -> None:
-    """A container is removed; a stranger takes its address, well before any time to live."""
+    """A container is removed; a stranger takes its address, well before any time to live.
+
+    It connects at once, while the answer that named the container is still in use.
+    """
     assert town.status("web1") == 200
     run(f"ip -n {town.at['web1'].name} link set eth0 down")
     town.dns.remove(f"{PREFIX}.11")
+    removed = time.monotonic()
     run(f"ip -n {town.at['stranger'].name} addr add {PREFIX}.11/24 dev eth0")
     run(f"ip -n {town.at['service'].name} neigh flush all")
     try:
-        time.sleep(2.0)
+        kept = town.at["stranger"].connect(SERVICE, PORT, source=f"{PREFIX}.11")
+        allowed = 0
+        while (status := kept.status()) == 200:
+            allowed += 1
+            assert time.monotonic() - removed < 30, "the kept connection is still allowed"
+            time.sleep(0.05)
+        assert status == 403, allowed
+        kept.close()
+        time.sleep(max(0.0, removed + 2.0 - time.monotonic()))
         assert town.status("stranger", source=f"{PREFIX}.11") == 403
     finally:
         run(f"ip -n {town.at['stranger'].name} addr del {PREFIX}.11/24 dev eth0")

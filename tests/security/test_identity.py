@@ -15,9 +15,8 @@ import pytest
 from dns.resolver import BaseResolver, NoResolverConfiguration
 
 from kronos_api.errors import StartupError
-from kronos_api.security import resolver as module
 from kronos_api.security.build import build_identities
-from kronos_api.security.identity import Caller, Identity
+from kronos_api.security.identity import Caller, Identity, Settled
 from kronos_api.security.resolver import (
     FRESH_SECONDS,
     REUSE_SECONDS,
@@ -28,10 +27,9 @@ from kronos_api.security.resolver import (
 from kronos_api.security.surroundings import Surroundings, own_interfaces
 from kronos_api.security.whitelist import Whitelist
 from tests.security.dns import Nameserver, answering
-from tests.web import until
 
 OWN = (ip_interface("10.9.0.2/24"), ip_interface("fd00:9::2/64"))
-TIMEOUT = 1.0
+TIMEOUT = 0.25
 SOON = TIMEOUT + 10
 """Seconds in which a busy machine, too, has given up."""
 ONES = "ffff" + ":ffff" * 7
@@ -146,9 +144,8 @@ async def test_networks_can_be_named(dns: Nameserver, clock: Clock) -> None:
 
 @pytest.mark.parametrize("mood", ["servfail", "silent"])
 async def test_a_nameserver_that_is_out_is_no_refusal(
-    dns: Nameserver, clock: Clock, mood: Any, monkeypatch: pytest.MonkeyPatch
+    dns: Nameserver, clock: Clock, mood: Any
 ) -> None:
-    monkeypatch.setattr(module, "LATE", SOON)  # nothing is asked again for our own slowness
     dns.container("web", "10.9.0.10")
     dns.mood = mood
     who = identity(dns, clock, "web,localhost")
@@ -211,15 +208,24 @@ async def test_strangers_have_nothing_asked_for_more_often(dns: Nameserver, cloc
     assert all(dns.asked[name] > number for name, number in before.items())
 
 
-async def test_a_machine_that_stands_still_does_not_blame_the_nameserver(dns: Nameserver) -> None:
+async def test_a_stalled_event_loop_is_not_blamed_on_the_nameserver(dns: Nameserver) -> None:
+    """Each turn of the loop outlasts the deadline: answers wait in the socket meanwhile."""
     dns.container("web", "10.9.0.10")
-    dns.mood = "silent"
-    resolver = Resolver((dns.address,), timeout=2)
-    asking = asyncio.create_task(resolver.names(ip_address("10.9.0.10")))
-    await until(lambda: bool(dns.asked))
-    time.sleep(2.1)
-    dns.mood = "truthful"
-    assert await asking == {"web.inner"}
+    loop = asyncio.get_running_loop()
+    resolver = Resolver((dns.address,), timeout=0.01)
+    stalling = True
+
+    def stall() -> None:
+        time.sleep(0.02)
+        if stalling:
+            loop.call_soon(stall)
+
+    stall()
+    try:
+        for _ in range(3):
+            assert await resolver._names(ip_address("10.9.0.10")) == {"web.inner"}
+    finally:
+        stalling = False
 
 
 async def test_an_answer_is_reused_for_two_seconds_at_most(dns: Nameserver, clock: Clock) -> None:
@@ -351,3 +357,111 @@ async def test_nobody_is_refused_by_an_answer_from_before(dns: Nameserver, clock
     for number in range(20, 40):
         assert await settle(who, f"10.9.0.{number}", anew=True) is None
     assert dns.asked["web"] == 2
+
+
+WEB = Caller("web", "shop-web-1", "shop-web-1")
+
+
+async def holds(who: Identity, settled: Settled) -> bool:
+    return await who.holds(settled, ip_address("10.9.0.10"), opened=1000.0)
+
+
+@pytest.mark.parametrize("entries", ["web", "shop-web-1"])
+async def test_a_named_caller_is_looked_up_for_each_request(
+    dns: Nameserver, clock: Clock, entries: str
+) -> None:
+    dns.container("shop-web-1", "10.9.0.10", "web")
+    who = identity(dns, clock, entries)
+    caller = await settle(who, "10.9.0.10")
+    assert caller is not None
+    settled = Settled(caller)
+    assert await holds(who, settled)
+    asked = dns.asked.copy()
+    clock.seconds += REUSE_SECONDS - 0.01
+    assert await holds(who, settled)
+    assert dns.asked == asked  # of an answer from before
+    dns.remove("10.9.0.10")
+    dns.container("stranger", "10.9.0.10")
+    clock.seconds += 0.01
+    assert not await holds(who, settled)
+
+
+async def test_another_container_of_the_service_at_the_address_is_another_caller(
+    dns: Nameserver, clock: Clock
+) -> None:
+    dns.container("shop-web-1", "10.9.0.10", "web")
+    who = identity(dns, clock, "web")
+    assert await holds(who, Settled(WEB))
+    dns.remove("10.9.0.10")
+    dns.container("shop-web-2", "10.9.0.10", "web")
+    clock.seconds += REUSE_SECONDS
+    assert not await holds(who, Settled(WEB))
+
+
+async def test_an_answer_from_before_the_connection_confirms_nothing(
+    dns: Nameserver, clock: Clock
+) -> None:
+    """A stranger on the freed address connects while DNS' last answer still names its owner."""
+    dns.container("shop-web-1", "10.9.0.10", "web")
+    who = identity(dns, clock, "web")
+    clock.seconds -= 1
+    assert await settle(who, "10.9.0.10") == WEB
+    assert who.settled(WEB, ip_address("10.9.0.10"), opened=999.0).confirmed
+    assert not who.settled(WEB, ip_address("10.9.0.10"), opened=1000.0).confirmed
+    dns.remove("10.9.0.10")
+    dns.container("stranger", "10.9.0.10")
+    clock.seconds += 1
+    assert not await holds(who, Settled(WEB))
+
+
+@pytest.mark.parametrize("mood", ["servfail", "silent"])
+async def test_an_outage_ends_connections_that_dns_never_confirmed(
+    dns: Nameserver, clock: Clock, mood: Any
+) -> None:
+    dns.container("shop-web-1", "10.9.0.10", "web")
+    who = identity(dns, clock, "web")
+    confirmed, unconfirmed = Settled(WEB), Settled(WEB)
+    assert await holds(who, confirmed)
+    dns.mood = mood
+    clock.seconds += REUSE_SECONDS
+    with pytest.raises(ResolverOut):
+        await holds(who, unconfirmed)
+    assert await holds(who, confirmed)
+    assert who.unanswered
+    asked = dns.asked["web"]
+    clock.seconds += REUSE_SECONDS - 0.01
+    assert await holds(who, confirmed)
+    assert dns.asked["web"] == asked  # and does not wait for DNS at each request
+    dns.remove("10.9.0.10")
+    dns.mood = "truthful"
+    clock.seconds += REUSE_SECONDS
+    assert not await holds(who, confirmed)
+    assert not who.unanswered
+
+
+async def test_a_name_that_docker_cannot_tell_any_more_is_a_change(
+    dns: Nameserver, clock: Clock
+) -> None:
+    """On an internal network Docker says SERVFAIL of names that no container has."""
+    dns.container("shop-web-1", "10.9.0.10", "web")
+    who = identity(dns, clock, "web")
+    settled = Settled(WEB)
+    assert await holds(who, settled)
+    dns.moods["web"] = "servfail"
+    clock.seconds += REUSE_SECONDS
+    assert not await holds(who, settled)
+
+
+async def test_the_answer_that_named_a_caller_suffices(dns: Nameserver, clock: Clock) -> None:
+    dns.container("shop-web-1", "10.9.0.10", "web")
+    dns.moods["gone"] = "silent"
+    dns.moods[ip_address("10.9.0.10").reverse_pointer] = "servfail"
+    who = identity(dns, clock, "gone,web")
+    assert await holds(who, Settled(WEB))
+    assert "gone" not in dns.asked
+
+
+async def test_an_address_on_the_whitelist_needs_no_look_up(dns: Nameserver, clock: Clock) -> None:
+    who = identity(dns, clock, "web,10.9.0.10")
+    assert await holds(who, Settled(Caller("10.9.0.10", "10.9.0.10")))
+    assert not dns.asked
