@@ -12,7 +12,7 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 
-from kronos_api import __version__
+from kronos_api.build import this_build
 from kronos_api.config import Settings
 from kronos_api.errors import (
     InternalError,
@@ -54,6 +54,7 @@ def create_app(
     share this machine and the callers' limit.
     """
     logging.configure(settings.log_level)
+    build = this_build()
     service = Service(settings, predictor, workers)
     predictor, limiter = service.predictor, service.limiter
     reader = _reader(settings, limiter)
@@ -67,11 +68,11 @@ def create_app(
         timeout=settings.dns_timeout,
         networks=settings.networks,
     )
-    probes = [health.router(predictor, limiter, allowed), metrics.router(predictor)]
-    routers = [forecasts, *probes, models.router(predictor, settings.app_name)]
+    probes = [health.router(predictor, build, limiter, allowed), metrics.router(predictor)]
+    routers = [forecasts, *probes, models.router(predictor, settings.app_name, build)]
     app = FastAPI(
         title=settings.app_name,
-        version=__version__,
+        version=build.version,
         description=DESCRIPTION,
         redirect_slashes=False,
         middleware=[  # outermost first

@@ -11,6 +11,7 @@ from typing import Final, Literal
 import psutil
 from fastapi import APIRouter, Response
 
+from kronos_api.build import Build
 from kronos_api.predictor import AsyncPredictor
 from kronos_api.ratelimit.limiter import Limiter
 from kronos_api.schemas.responses import (
@@ -34,7 +35,10 @@ FULL_PERCENT: Final = 90.0
 
 
 def router(
-    predictor: AsyncPredictor, limiter: Limiter | None = None, allowed: Identity | None = None
+    predictor: AsyncPredictor,
+    build: Build,
+    limiter: Limiter | None = None,
+    allowed: Identity | None = None,
 ) -> APIRouter:
     """`/v1/healthz`, `/health`, `/v1/readyz` and `/v1/healthz/detailed`."""
     routes = APIRouter(tags=["health"])
@@ -80,6 +84,8 @@ def router(
         well = all(check.status in ("ok", "off") for _, check in checks)
         return Health(
             status="healthy" if well else "degraded",
+            version=build.version,
+            commit=build.commit,
             timestamp=datetime.now(UTC).isoformat(timespec="milliseconds"),
             uptime_seconds=round(time.monotonic() - started, 3),
             checks=checks,

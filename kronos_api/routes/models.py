@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
+from kronos_api.build import Build
 from kronos_api.engine.checkpoint import Part
 from kronos_api.errors import ModelNotReady
 from kronos_api.predictor import AsyncPredictor
@@ -15,7 +16,7 @@ from kronos_api.schemas.responses import (
 )
 
 
-def router(predictor: AsyncPredictor, app_name: str) -> APIRouter:
+def router(predictor: AsyncPredictor, app_name: str, build: Build) -> APIRouter:
     """`/v1/models` and `/`."""
     routes = APIRouter(tags=["about"])
 
@@ -37,8 +38,8 @@ def router(predictor: AsyncPredictor, app_name: str) -> APIRouter:
 
     @routes.get("/", responses=GUARDED)
     async def root() -> Welcome:
-        """The service's name."""
-        return Welcome(message=app_name)
+        """The service's name, and which build of it answers."""
+        return Welcome(message=app_name, version=build.version, commit=build.commit)
 
     return routes
 
