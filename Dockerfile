@@ -77,11 +77,14 @@ ENV KRONOS_LIMIT_CONCURRENCY=100 \
     KRONOS_LIMIT_MAX_REQUESTS_JITTER=5000
 CMD ["kronos-api", "serve", "--plain"]
 
-ARG VERSION=unknown
+# VERSION is that of pyproject.toml; scripts/build and compose give the others.
+ARG VERSION=0.1.0
 ARG GIT_COMMIT=unknown
 ARG BUILD_DATE=unknown
+ENV KRONOS_BUILD_COMMIT=${GIT_COMMIT}
 LABEL org.opencontainers.image.title="Kronos API" \
       org.opencontainers.image.description="A forecast service for candlestick series" \
+      org.opencontainers.image.vendor="The Kronos API authors" \
       org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${GIT_COMMIT}" \

@@ -12,7 +12,7 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 
-from kronos_api import __version__
+from kronos_api.build import this_build
 from kronos_api.config import Settings
 from kronos_api.errors import (
     InternalError,
@@ -58,6 +58,7 @@ def create_app(
     share this machine and the callers' limit.
     """
     logging.configure(settings.log_level)
+    build = this_build()
     service = Service(settings, predictor, workers)
     predictor, limiter = service.predictor, service.limiter
     reader = _reader(settings, limiter)
@@ -77,18 +78,18 @@ def create_app(
         enabled=settings.rate_limit_enabled,
     )
     probes = [
-        health.router(predictor, others.limited, limiter, allowed),
+        health.router(predictor, build, others.limited, limiter, allowed),
         metrics.router(predictor),
     ]
     routers = [
         forecasts,
         *probes,
-        models.router(predictor, settings.app_name, others.limited),
+        models.router(predictor, settings.app_name, build, others.limited),
         documentation.router(settings.app_name, others.limited),
     ]
     app = FastAPI(
         title=settings.app_name,
-        version=__version__,
+        version=build.version,
         description=DESCRIPTION,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,

@@ -15,6 +15,8 @@ logging.configure(_settings.log_level)
 multiprocess.prepare(_settings.metrics_dir)
 
 # Only now, for it imports the metrics, which look where they are to be kept.
-from kronos_api.launch import gunicorn_options  # noqa: E402
+from kronos_api.launch import announce, gunicorn_options, workers  # noqa: E402
+
+announce(_settings, workers(_settings))
 
 globals().update(gunicorn_options(_settings))

@@ -7,11 +7,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
+
+from kronos_api.build import this_build
 from kronos_api.config import Settings
 from kronos_api.engine.cores import usable_cores
 from kronos_api.server.options import options
 from kronos_api.server.protocol import Deadlines
+from kronos_api.service import threads
 from kronos_api.telemetry import multiprocess
+
+log = structlog.stdlib.get_logger(__name__)
 
 CORES_A_WORKER: Final = 4
 """So many threads of arithmetic still speed each other up."""
@@ -27,6 +33,28 @@ def workers(settings: Settings) -> int:
     if settings.device.startswith("cuda") or (settings.device == "auto" and GPU.exists()):
         return 1
     return max(1, usable_cores() // CORES_A_WORKER)
+
+
+def announce(settings: Settings, workers: int) -> None:
+    """Log which build starts, with which limits."""
+    build = this_build()
+    limited, guarded = settings.rate_limit_enabled, settings.security_enabled
+    log.info(
+        "service_starting",
+        version=build.version,
+        commit=build.commit,
+        workers=workers,
+        threads_per_worker=threads(settings, workers),
+        device=settings.device,
+        whitelist_entries=len(settings.whitelist) if guarded else None,
+        rate_limit_per_minute=settings.rate_limit_per_minute if limited else None,
+        rate_limit_store="redis" if settings.redis_url else "host",
+        max_queue=settings.max_queue,
+        max_requests_in_progress=settings.concurrency,
+        max_request_size_mb=settings.max_request_size_mb,
+        body_memory_mb=settings.body_memory_mb,
+        kv_cache_mb=settings.kv_cache_mb,
+    )
 
 
 def uvicorn_options(settings: Settings) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import sys
 from kronos_api.app import create_app
 from kronos_api.config import load_settings
 from kronos_api.errors import StartupError
-from kronos_api.launch import workers
+from kronos_api.launch import announce, workers
 from kronos_api.telemetry.logging import configure
 
 # Gunicorn imports this in each of its workers; for any other server this process is the only one.
@@ -17,6 +17,8 @@ configure()
 try:
     _settings = load_settings()
     app = create_app(_settings, workers=workers(_settings) if _together else 1)
+    if not _together:
+        announce(_settings, workers=1)
 except StartupError as error:
     if _together:
         raise  # the worker tells it

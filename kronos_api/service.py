@@ -14,6 +14,7 @@ from typing import Any, Final
 import structlog
 
 from kronos_api.batching.worker import Engine
+from kronos_api.build import this_build
 from kronos_api.config import Settings
 from kronos_api.engine.build import build_engine
 from kronos_api.engine.checkpoint import Source, inspect, locate
@@ -38,6 +39,11 @@ def rehearse() -> None:
     Done once before processes are forked, it is done for all of them. No thread is started.
     """
     inspect(locate(None, "model", timeout=0), locate(None, "tokenizer", timeout=0))
+
+
+def threads(settings: Settings, workers: int) -> int:
+    """Threads of arithmetic of one of `workers` processes."""
+    return settings.torch_threads or max(1, usable_cores() // workers)
 
 
 class Checkpoints:
@@ -68,7 +74,7 @@ class Checkpoints:
             dtype=settings.dtype,
             max_context=settings.max_context,
             window_policy=settings.window_policy,
-            torch_threads=settings.torch_threads or max(1, usable_cores() // self.workers),
+            torch_threads=threads(settings, self.workers),
         )
 
 
@@ -115,6 +121,8 @@ class Service:
             await self.limiter.start()
         await self.predictor.start()
         metrics.begin()
+        build = this_build()
+        metrics.BUILD_INFO.labels(build.version, build.commit).set(1)
         for watch in (self._tell_when_ready(), vitals.watch(self.predictor)):
             self._watches.append(asyncio.create_task(watch))
 

@@ -10,13 +10,13 @@ import sys
 import tempfile
 import threading
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import uvicorn
 
+from kronos_api import __version__
 from kronos_api.app import create_app
 from kronos_api.config import Settings
 from kronos_api.engine import checkpoint
@@ -26,8 +26,6 @@ from kronos_api.schemas.responses import ErrorResponse, PredictResponse
 from kronos_api.telemetry.metrics import REGISTRY
 from tests.fakes import FAKE_INFO, SleepyEngine
 from tests.web import SINGLE, body, listening, predictor_of, serving, until
-
-ROOT = Path(__file__).parent.parent
 
 
 def document() -> dict[str, Any]:
@@ -160,6 +158,17 @@ async def test_a_device_that_is_not_what_it_should_be_is_told(
     async with listening(create_app(Settings(), predictor=predictor)):
         await until(lambda: predictor.state == "ready")
         await until(lambda: "no GPU after all" in capsys.readouterr().out)
+
+
+async def test_the_build_is_in_the_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KRONOS_BUILD_COMMIT", "abc")
+    app = create_app(Settings(), predictor=predictor_of())
+    async with (
+        listening(app) as (host, port),
+        httpx.AsyncClient(base_url=f"http://{host}:{port}") as client,
+    ):
+        text = (await client.get("/metrics")).text
+    assert f'kronos_build_info{{commit="abc",version="{__version__}"}} 1.0' in text
 
 
 async def test_a_model_that_fails_to_load_is_told_where_the_server_goes_on(

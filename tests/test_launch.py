@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from gunicorn.config import Config
 
-from kronos_api import launch
+from kronos_api import __version__, launch
 from kronos_api.config import Settings
-from kronos_api.launch import gunicorn_options, uvicorn_options, workers
+from kronos_api.launch import announce, gunicorn_options, uvicorn_options, workers
 from kronos_api.server.worker import Worker
+from kronos_api.telemetry import logging
 
 
 @pytest.mark.parametrize(
@@ -52,6 +54,35 @@ def test_gunicorn_takes_all_options_and_has_the_values_that_operators_know() -> 
     assert config.control_socket_disable
     assert not config.preload_app
     assert config.address == [("0.0.0.0", 8000)]
+
+
+def test_the_start_is_logged_with_build_and_limits(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KRONOS_BUILD_COMMIT", "abc")
+    logging.configure()
+    settings = Settings(torch_threads=3, container_whitelist="localhost,web", max_queue=70)
+    announce(settings, workers=2)
+    announce(Settings(security_enabled=False, rate_limit_enabled=False), workers=1)
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    expected = {
+        "event": "service_starting",
+        "version": __version__,
+        "commit": "abc",
+        "workers": 2,
+        "threads_per_worker": 3,
+        "device": "auto",
+        "whitelist_entries": 2,
+        "rate_limit_per_minute": 100,
+        "rate_limit_store": "host",
+        "max_queue": 70,
+        "max_requests_in_progress": 1000,
+        "max_request_size_mb": 10,
+        "body_memory_mb": 256,
+        "kv_cache_mb": 1024,
+    }
+    assert first | expected == first
+    assert second["whitelist_entries"] is second["rate_limit_per_minute"] is None
 
 
 def test_an_address_of_the_sixth_version_is_one_for_gunicorn() -> None:

@@ -67,7 +67,7 @@ def _serve_together(settings: Settings, listener: socket.socket) -> None:
         log.warning("GUNICORN_CMD_ARGS is not read here; use GUNICORN_WORKERS and its like")
 
     from kronos_api.app import create_app
-    from kronos_api.launch import gunicorn_options, workers
+    from kronos_api.launch import announce, gunicorn_options, workers
     from kronos_api.server.arbiter import Application
     from kronos_api.service import rehearse
 
@@ -75,6 +75,7 @@ def _serve_together(settings: Settings, listener: socket.socket) -> None:
         # Made here even if only workers serve it: what is wrong with it is told once.
         create_app(settings)
         rehearse()
+    announce(settings, workers(settings))
     Application(
         lambda: create_app(settings, workers=workers(settings)),
         gunicorn_options(settings),
@@ -87,11 +88,12 @@ def _serve_alone(settings: Settings, listener: socket.socket) -> None:
     import uvicorn
 
     from kronos_api.app import create_app
-    from kronos_api.launch import uvicorn_options
+    from kronos_api.launch import announce, uvicorn_options
     from kronos_api.server.server import Server
 
     with one_line_errors():
         app = create_app(settings)
+    announce(settings, workers=1)
     config = uvicorn.Config(
         app,
         limit_max_requests=settings.limit_max_requests,

@@ -34,6 +34,7 @@ OTHERS: Final = frozenset(
         "PROMETHEUS_RETENTION",
         "PROMETHEUS_RETENTION_SIZE",
         "PROMETHEUS_VERSION",
+        "KRONOS_BUILD_COMMIT",
         "KRONOS_IMAGE",
         "KRONOS_CPU_LIMIT",
         "KRONOS_MEMORY_LIMIT",

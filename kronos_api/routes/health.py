@@ -11,6 +11,7 @@ from typing import Final, Literal
 import psutil
 from fastapi import APIRouter, Request, Response
 
+from kronos_api.build import Build
 from kronos_api.predictor import AsyncPredictor
 from kronos_api.ratelimit.limiter import Limiter
 from kronos_api.ratelimit.others import Limited
@@ -36,6 +37,7 @@ FULL_PERCENT: Final = 90.0
 
 def router(
     predictor: AsyncPredictor,
+    build: Build,
     limited: Limited,
     limiter: Limiter | None = None,
     allowed: Identity | None = None,
@@ -86,6 +88,8 @@ def router(
         well = all(check.status in ("ok", "off") for _, check in checks)
         return Health(
             status="healthy" if well else "degraded",
+            version=build.version,
+            commit=build.commit,
             timestamp=datetime.now(UTC).isoformat(timespec="milliseconds"),
             uptime_seconds=round(time.monotonic() - started, 3),
             checks=checks,

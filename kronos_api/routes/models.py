@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
+from kronos_api.build import Build
 from kronos_api.engine.checkpoint import Part
 from kronos_api.errors import ModelNotReady
 from kronos_api.predictor import AsyncPredictor
@@ -16,7 +17,7 @@ from kronos_api.schemas.responses import (
 )
 
 
-def router(predictor: AsyncPredictor, app_name: str, limited: Limited) -> APIRouter:
+def router(predictor: AsyncPredictor, app_name: str, build: Build, limited: Limited) -> APIRouter:
     """`/v1/models` and `/`."""
     routes = APIRouter(tags=["about"])
 
@@ -41,9 +42,9 @@ def router(predictor: AsyncPredictor, app_name: str, limited: Limited) -> APIRou
     @routes.get("/", responses=LIMITED)
     @limited
     async def root(request: Request) -> Welcome:
-        """The service's name."""
+        """The service's name, and which build of it answers."""
         del request
-        return Welcome(message=app_name)
+        return Welcome(message=app_name, version=build.version, commit=build.commit)
 
     return routes
 

@@ -198,6 +198,9 @@ class Health(Answer):
     """Health in detail."""
 
     status: Literal["healthy", "degraded"]
+    version: str
+    commit: str
+    """That the service was built from; "unknown" outside images and git checkouts."""
     timestamp: str
     uptime_seconds: float
     checks: Checks
@@ -227,6 +230,9 @@ class ModelDescription(Answer):
 
 
 class Welcome(Answer):
-    """The service's name."""
+    """The service's name, and which build of it answers."""
 
     message: str
+    version: str
+    commit: str
+    """That the service was built from; "unknown" outside images and git checkouts."""

@@ -131,6 +131,13 @@ MODEL_INFO = _gauge(
     "demo",
     over_workers="livemax",
 )
+BUILD_INFO = _gauge(
+    "kronos_build_info",
+    "1 for the build that runs.",
+    "version",
+    "commit",
+    over_workers="livemax",
+)
 ADMISSION_REFUSALS = _counter(
     "kronos_admission_refusals",
     "Requests refused because too many, or too large ones, were in progress.",

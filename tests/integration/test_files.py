@@ -35,6 +35,12 @@ def test_the_images_have_the_pinned_pytorch() -> None:
     assert compose == pinned.partition("+")[0]
 
 
+def test_an_image_that_is_built_without_arguments_has_the_version_of_the_package() -> None:
+    version = only(r'^version = "(.*)"$', read("pyproject.toml"))
+    for name in IMAGES:
+        assert only(r"^ARG VERSION=(\S+)$", read(name)) == version
+
+
 def test_compose_passes_every_setting_on() -> None:
     settings = {variable(name) for name in Settings.model_fields}
     # Callers and health checks know address and port; bounds of the plain server are another's.

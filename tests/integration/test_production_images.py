@@ -73,6 +73,8 @@ def test_images_are_small_and_say_what_they_are(
         labels = config["Labels"]
         assert labels["org.opencontainers.image.version"] == __version__
         assert labels["org.opencontainers.image.revision"] == COMMIT
+        assert labels["org.opencontainers.image.vendor"] == "The Kronos API authors"
+        assert f"KRONOS_BUILD_COMMIT={COMMIT}" in config["Env"]
         assert datetime.fromisoformat(labels["org.opencontainers.image.created"]).tzinfo
         assert (config["User"], config["WorkingDir"]) == ("10001:10001", "/app")
         assert config["StopSignal"] == "SIGTERM"

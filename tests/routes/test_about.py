@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from kronos_api import __version__
 from tests.fakes import FAKE_INFO
 from tests.web import serving
 
@@ -24,10 +25,14 @@ async def test_models() -> None:
     assert (answer["dtype"], answer["device"], answer["demo"]) == ("float32", "cpu", False)
 
 
-async def test_the_root_tells_the_name() -> None:
+async def test_the_build_that_answers_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KRONOS_BUILD_COMMIT", "abc")
+    build = {"version": __version__, "commit": "abc"}
     async with serving(app_name="Ours") as client:
         response = await client.get("/")
-    assert response.json() == {"message": "Ours"}
+        health = (await client.get("/v1/healthz/detailed")).json()
+    assert response.json() == {"message": "Ours"} | build
+    assert health | build == health
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/v1/metrics"])

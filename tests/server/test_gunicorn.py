@@ -17,7 +17,7 @@ import pytest
 
 from kronos_api.engine.checkpoint import BUNDLED
 from kronos_api.server.server import NOT_STARTED
-from tests.processes import Service, services, start_service
+from tests.processes import Service, free_port, services, start_service
 from tests.server.callers import calling
 
 pytestmark = pytest.mark.process
@@ -72,32 +72,94 @@ def test_what_cannot_start_ends_at_once(
     told = [
         line
         for line in service.log.read_text("utf-8").splitlines()
-        if "/nowhere" in line or "cuda:77" in line
+        if '"error"' in line and ("/nowhere" in line or "cuda:77" in line)
     ]
     assert len(told) == 1
     assert len(service.lines("Waiting for application startup.")) == 1  # and no second try
     in_order(service)
 
 
+CHECK_HANGS = """
+import sys, time
+from kronos_api.engine import checkpoint
+inner = checkpoint.locate
+def locate(source, *more, **options):
+    if source is not None:
+        time.sleep(1000)  # a file system that is gone
+    return inner(source, *more, **options)
+checkpoint.locate = locate
+from kronos_api.cli import main
+main()
+"""
+LOAD_HANGS = """
+import torch
+from kronos_api.engine import build
+def build_engine(*sources, **options):
+    while True:  # within PyTorch, which aborts a process that is finalised meanwhile
+        torch.ones(500, 500) @ torch.ones(500, 500)
+build.build_engine = build_engine
+from kronos_api.cli import main
+main()
+"""
+
+
 @pytest.mark.parametrize("plain", [False, True])
-def test_a_start_that_hangs_ends(tmp_path: Path, plain: bool) -> None:
-    """In its time by itself, and when it is told to; so with a file system that is gone."""
-    for part in ("model", "tokenizer"):
-        (tmp_path / part).mkdir()
-        os.mkfifo(tmp_path / part / "config.json")
-    command = [sys.executable, "-m", "kronos_api", "serve", *["--plain"] * plain]
-    for seconds, status in (("1", NOT_STARTED), ("300", 0)):
-        hangs = {"MODEL_PATH": str(tmp_path), "STARTUP_TIMEOUT": seconds}
-        service = start_service(tmp_path, 1, command, **hangs)
-        try:
-            service.wait_for("Waiting for application startup.")
-            if not status:
-                service.process.terminate()
-            assert service.process.wait(60) == status
-        finally:
-            service.process.kill()
+@pytest.mark.parametrize("script", [CHECK_HANGS, LOAD_HANGS], ids=["check", "load"])
+def test_a_start_that_hangs_ends_in_its_time(tmp_path: Path, script: str, plain: bool) -> None:
+    command = [sys.executable, "-c", script, "serve", *["--plain"] * plain]
+    hangs = {"MODEL_PATH": str(BUNDLED), "STARTUP_TIMEOUT": "3"}
+    service = start_service(tmp_path, 1, command, **hangs)
+    try:
+        assert service.process.wait(120) == NOT_STARTED
+    finally:
+        service.process.kill()
+    told = [line for line in service.log.read_text("utf-8").splitlines() if "STARTUP_TIME" in line]
+    assert len(told) == 1
+    in_order(service)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_start_that_hangs_ends_when_it_is_told_to(tmp_path: Path, plain: bool) -> None:
+    command = [sys.executable, "-c", CHECK_HANGS, "serve", *["--plain"] * plain]
+    service = start_service(tmp_path, 1, command, MODEL_PATH=str(BUNDLED))
+    try:
+        service.wait_for("Waiting for application startup.")
+        service.process.terminate()
+        assert service.process.wait(60) == 0
+    finally:
+        service.process.kill()
     assert service.lines("stopped before it served")
     in_order(service)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_of_two_starts_on_one_port_one_serves_and_the_other_ends(
+    tmp_path: Path, plain: bool
+) -> None:
+    command = [sys.executable, "-m", "kronos_api", "serve", *["--plain"] * plain]
+    port = str(free_port())
+    pair = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        pair.append(start_service(tmp_path / name, 1, command, PORT=port))
+    try:
+        deadline = time.monotonic() + 120
+        while all(service.process.poll() is None for service in pair):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        (loser,) = (service for service in pair if service.process.poll() is not None)
+        (winner,) = (service for service in pair if service is not loser)
+        # 1 if the winner listened already, so that the port could not be bound.
+        assert loser.process.returncode in (1, NOT_STARTED)
+        text = loser.log.read_text("utf-8")
+        assert text.count(f"cannot listen on 127.0.0.1 port {port}: address already in use") == 1
+        assert "Traceback" not in text
+        winner.wait_for("model ready")
+        winner.process.terminate()
+        assert winner.process.wait(120) == 0
+    finally:
+        for service in pair:
+            service.process.kill()
 
 
 def test_workers_are_replaced_and_no_request_is_lost(tmp_path: Path) -> None:

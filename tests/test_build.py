@@ -1,0 +1,59 @@
+"""Which build runs: the image says it, else git, else nothing does."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kronos_api import __version__, build
+from kronos_api.build import Build, commit_of, this_build
+
+
+@pytest.fixture(autouse=True)
+def _asked_again() -> None:
+    commit_of.cache_clear()
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A git checkout of one commit."""
+    (tmp_path / "file").write_text("one", "utf-8")
+    identity = ("-c", "user.name=a", "-c", "user.email=a@example.com")
+    for command in (("init", "-q"), ("add", "file"), (*identity, "commit", "-q", "-m", "one")):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    return tmp_path
+
+
+def head(tree: Path) -> str:
+    command = ["git", "-C", str(tree), "rev-parse", "--short=12", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_an_image_says_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KRONOS_BUILD_COMMIT", "abc")
+    assert this_build() == Build(__version__, "abc")
+
+
+def test_a_checkout_is_asked(monkeypatch: pytest.MonkeyPatch, checkout: Path) -> None:
+    monkeypatch.setattr(build, "SOURCE", checkout)
+    assert this_build().commit == head(checkout)
+    commit_of.cache_clear()
+    (checkout / "file").write_text("two", "utf-8")
+    assert this_build().commit == f"{head(checkout)}-dirty"
+
+
+def test_a_folder_within_another_checkout_has_no_commit(checkout: Path) -> None:
+    (checkout / "site-packages").mkdir()
+    assert commit_of(checkout / "site-packages") == "unknown"
+
+
+def test_without_git_nothing_fails(monkeypatch: pytest.MonkeyPatch, checkout: Path) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert commit_of(checkout) == "unknown"
+
+
+def test_a_checkout_that_git_refuses_has_no_commit(tmp_path: Path) -> None:
+    (tmp_path / ".git").write_text("gitdir: /nowhere\n", "utf-8")
+    assert commit_of(tmp_path) == "unknown"
