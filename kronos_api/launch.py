@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from kronos_api.config import Settings
 from kronos_api.engine.cores import usable_cores
+from kronos_api.server.deadlines import Deadlines
 from kronos_api.server.options import options
-from kronos_api.server.protocol import Deadlines
 from kronos_api.telemetry import multiprocess
 
 CORES_A_WORKER: Final = 4
@@ -37,7 +37,11 @@ def uvicorn_options(settings: Settings) -> dict[str, Any]:
         answer=settings.answer_timeout,
         idle=settings.keepalive,
     )
-    return options(deadlines, shutdown_timeout=settings.shutdown_timeout)
+    return options(
+        deadlines,
+        shutdown_timeout=settings.shutdown_timeout,
+        max_body=settings.max_request_bytes,
+    )
 
 
 def gunicorn_options(settings: Settings) -> dict[str, Any]:
