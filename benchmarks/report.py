@@ -7,6 +7,7 @@ import json
 import os
 import platform
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -19,6 +20,15 @@ def parser(name: str, doc: str | None) -> argparse.ArgumentParser:
     made.add_argument("--threads", type=int, default=torch.get_num_threads())
     made.add_argument("--json", help="write the figures to this file")
     return made
+
+
+def processor() -> str:
+    """The name of the processor and how many cores there are."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
+            if line.startswith("model name"):
+                return f"{line.partition(':')[2].strip()}, {os.cpu_count()} cores"
+    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
 def print_row(cells: Sequence[object], widths: Sequence[int]) -> None:

@@ -12,8 +12,8 @@ import structlog
 from kronos_api.build import this_build
 from kronos_api.config import Settings
 from kronos_api.engine.cores import usable_cores
+from kronos_api.server.deadlines import Deadlines
 from kronos_api.server.options import options
-from kronos_api.server.protocol import Deadlines
 from kronos_api.service import threads
 from kronos_api.telemetry import multiprocess
 
@@ -65,7 +65,11 @@ def uvicorn_options(settings: Settings) -> dict[str, Any]:
         answer=settings.answer_timeout,
         idle=settings.keepalive,
     )
-    return options(deadlines, shutdown_timeout=settings.shutdown_timeout)
+    return options(
+        deadlines,
+        shutdown_timeout=settings.shutdown_timeout,
+        max_body=settings.max_request_bytes,
+    )
 
 
 def gunicorn_options(settings: Settings) -> dict[str, Any]:

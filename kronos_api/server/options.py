@@ -6,16 +6,19 @@ import math
 from functools import partial
 from typing import Any
 
-from kronos_api.server.protocol import Deadlines, Protocol
+from kronos_api.server.deadlines import Deadlines
+from kronos_api.server.http_protocol import Protocol
 
 
-def options(deadlines: Deadlines, *, shutdown_timeout: float) -> dict[str, Any]:
-    """Options of `uvicorn.Config`.
+def options(
+    deadlines: Deadlines, *, shutdown_timeout: float, max_body: float = math.inf
+) -> dict[str, Any]:
+    """Options of `uvicorn.Config`. A chunked body may have `max_body` bytes.
 
     The server's own idea of proxies is off: it would let a request say where it comes from.
     """
     return {
-        "http": partial(Protocol, deadlines=deadlines),
+        "http": partial(Protocol, deadlines=deadlines, max_body=max_body),
         "ws": "none",
         "proxy_headers": False,
         "server_header": False,

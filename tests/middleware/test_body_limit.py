@@ -10,8 +10,8 @@ import pytest
 
 from kronos_api.app import create_app
 from kronos_api.config import Settings
+from kronos_api.server.deadlines import Deadlines
 from kronos_api.server.options import options
-from kronos_api.server.protocol import Deadlines
 from kronos_api.telemetry.metrics import REGISTRY
 from tests.fakes import SleepyEngine, stuck
 from tests.web import SINGLE, body, encode, listening, predictor_of, serving, until

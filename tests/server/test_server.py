@@ -19,9 +19,9 @@ from kronos_api.app import create_app
 from kronos_api.config import Settings
 from kronos_api.errors import StartupError
 from kronos_api.predictor import AsyncPredictor
+from kronos_api.server.deadlines import Deadlines
 from kronos_api.server.options import options
 from kronos_api.server.page import Condition, Order, Page
-from kronos_api.server.protocol import Deadlines
 from kronos_api.server.server import NOT_STARTED, Server
 from kronos_api.service import Service
 from tests.fakes import SleepyEngine

@@ -1,21 +1,19 @@
-"""HTTP on one connection: uvicorn's protocol, with deadlines for callers that are slow.
+"""HTTP on one connection: uvicorn's protocol, with deadlines and bounded work for each client.
 
-Whoever opens a connection and says nothing, dribbles a head or a body, does not take its answer,
-or keeps a connection that it does not use, is let go in time. A request that came in whole and
-waits for its forecast is under none of these deadlines. What the server itself refuses has the
-shape that all refusals have.
+A client that sends nothing, sends a head or a body slowly, does not take its answer, or keeps a
+connection that it does not use, is disconnected in time. None of these deadlines applies to a
+complete request that waits for its forecast. What a client sends is parsed in bounded pieces,
+so no client holds up the event loop. What the server itself refuses is answered with the error
+envelope.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-import re
 import sys
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any
 
 import h11
 import structlog
@@ -24,127 +22,98 @@ from starlette.types import Scope
 from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol, RequestResponseCycle
 
-from kronos_api.errors import HeadTooLarge, KronosError, MalformedRequest, RequestTimeout
+from kronos_api.errors import (
+    HeadTooLarge,
+    KronosError,
+    MalformedRequest,
+    RequestTimeout,
+    RequestTooLarge,
+)
+from kronos_api.middleware.callers import caller_label
 from kronos_api.middleware.envelope import render
 from kronos_api.middleware.request_id import HEADER
 from kronos_api.security.identity import Connection
+from kronos_api.server.deadlines import Deadlines, Timer, Wait
+from kronos_api.server.half_closed import HalfClosed
+from kronos_api.server.lingering import Lingering
+from kronos_api.server.parser import EVENTS_PER_TURN, MAX_HEAD, Parser, Refused
 from kronos_api.telemetry import metrics
 
-MAX_HEAD: Final = 16 * 1024
-"""Request line and headers of one request, in bytes."""
-
-Wait = Literal["head", "body", "answer", "idle"]
-
 log = structlog.stdlib.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Deadlines:
-    """How many seconds a caller has."""
-
-    head: float
-    """For a request's line and headers, from the connection or from their first byte."""
-    body: float
-    """For a request's body, from the end of its head."""
-    answer: float
-    """For taking what is written to a connection that is full, or that is being closed."""
-    idle: float
-    """For the next request on a connection that is kept open."""
-
-
-LINGER: Final = 2.0
-"""Seconds for which a caller that was refused may go on sending."""
-_ABSOLUTE = re.compile(rb"(?i)https?://[^/?]*(.*)")
-"""The form of a target that callers use with a proxy, and servers must take as well."""
-
-
-class Reader(h11.Connection):
-    """Refuses, too, what this service has no use for: large heads and two lengths for one body."""
-
-    def next_event(self) -> Any:
-        """As h11's; raises `h11.RemoteProtocolError`."""
-        event = super().next_event()
-        if isinstance(event, h11.Request):
-            size = len(event.target) + sum(len(name) + len(value) for name, value in event.headers)
-            if size > MAX_HEAD:
-                raise h11.RemoteProtocolError("the head is too large", error_status_hint=431)
-            names = {name for name, _ in event.headers}
-            if {b"content-length", b"transfer-encoding"} <= names:
-                raise h11.RemoteProtocolError("two lengths for one body")
-            if absolute := _ABSOLUTE.match(event.target):
-                path = absolute[1]
-                event = h11.Request(
-                    method=event.method,
-                    headers=list(event.headers),
-                    target=path if path.startswith(b"/") else b"/" + path,
-                    http_version=event.http_version,
-                )
-        return event
-
-
-class Lingering:
-    """A transport that takes what is still on its way, and drops it, before it closes.
-
-    Closed while bytes come in, the kernel resets the connection, and with it what was answered
-    last. `sending`: whether the caller has more to send, as far as is known.
-    """
-
-    def __init__(self, transport: asyncio.Transport, sending: Callable[[], bool]) -> None:
-        self._transport = transport
-        self._sending = sending
-        self.lingers = False
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def resume_reading(self) -> None:
-        """Read on; what comes then is not of the request in whose context this is called."""
-        contextvars.Context().run(self._transport.resume_reading)
-
-    def is_closing(self) -> bool:
-        """Whether nothing more may be written."""
-        return self.lingers or self._transport.is_closing()
-
-    def close(self) -> None:
-        """Close, at once or within `LINGER` seconds; may be called again."""
-        if self.is_closing():
-            return
-        if not self._sending():
-            self._transport.close()
-            return
-        self.lingers = True
-        try:
-            self._transport.write_eof()
-        except OSError:  # nobody is there any more, which a transport that does not read misses
-            self._transport.abort()
-            return
-        self.resume_reading()
-        loop = asyncio.get_running_loop()
-        loop.call_later(LINGER, self._transport.close, context=contextvars.Context())
 
 
 class Protocol(H11Protocol):
     """One connection. `scope["state"]["connection"]` is the same for all of its requests."""
 
-    def __init__(self, *args: Any, deadlines: Deadlines, **options: Any) -> None:
+    def __init__(self, *args: Any, deadlines: Deadlines, max_body: float, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.conn = Reader(h11.SERVER, MAX_HEAD)
+        self.conn: Parser = Parser(max_body)
         self.deadlines = deadlines
         self._wait: tuple[Wait, object] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._answer_timer: asyncio.TimerHandle | None = None
+        self._timer = Timer(self.loop)
+        self._answer_timer = Timer(self.loop)
         self._leaving = False
+        self._half_closed: HalfClosed | None = None
+        self._parsing: asyncio.Handle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(Lingering(transport, self._caller_sends))  # type: ignore[arg-type]
+        lingering = Lingering(transport, self._caller_sends, self._wants_more)
+        super().connection_made(lingering)  # type: ignore[arg-type]
         peer = Connection(self.client[0] if self.client else None)
         self.app_state = {**self.app_state, "connection": peer}
         self._await_caller("head")
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
+            self.transport.drop()  # type: ignore[attr-defined]
             return
         super().data_received(data)
+        self._has_parsed()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client sends nothing more; whether it may still get an answer.
+
+        May be called again, after reading was paused.
+        """
+        theirs = self.conn.their_state
+        if self.transport.is_closing() or theirs not in (h11.DONE, h11.MUST_CLOSE):
+            return False
+        if self._half_closed is None:
+            self._half_closed = HalfClosed(self.loop, self.transport, self._may_probe)
+            self._say_last()
+        return True
+
+    def handle_events(self) -> None:
+        """Parse a bounded part of what has come, and the rest in later turns of the loop."""
+        self.conn.events_left = EVENTS_PER_TURN
+        super().handle_events()
+        if not self.conn.wants_body:  # until the application asks for it
+            self.flow.pause_reading()
+        elif not self.conn.events_left:
+            self._parse_soon()
+
+    def _wants_more(self) -> None:
+        """The application reads the body, or has answered without it."""
+        if not self.conn.wants_body and not self.transport.is_closing():
+            self.conn.wants_body = True
+            self._parse_soon()
+
+    def _parse_soon(self) -> None:
+        """Go on parsing in the next turn of the loop; nothing is read until then."""
+        if self._parsing is None:
+            self.transport.hold(True)  # type: ignore[attr-defined]
+            self._parsing = self.loop.call_soon(self._parse_on, context=contextvars.Context())
+
+    def _parse_on(self) -> None:
+        self._parsing = None
+        if self.transport.is_closing():
+            return
+        self.handle_events()
+        if self._parsing is None:
+            self.transport.hold(False)  # type: ignore[attr-defined]
+        self._has_parsed()
+
+    def _has_parsed(self) -> None:
         self._say_last()
         # The end of a body that was answered before it came does not begin a head.
         cycle: RequestResponseCycle | None = self.cycle
@@ -167,7 +136,11 @@ class Protocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
-        self._stop_answer_timer()
+        self._answer_timer.stop()
+        if self._half_closed is not None:
+            self._half_closed.stop()
+        if self._parsing is not None:
+            self._parsing.cancel()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -176,7 +149,7 @@ class Protocol(H11Protocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._stop_answer_timer()
+        self._answer_timer.stop()
         if self.transport.is_closing():
             self._close()
 
@@ -187,7 +160,9 @@ class Protocol(H11Protocol):
         """Refuse what is no HTTP; called while h11's error is handled."""
         cause = sys.exception()
         hint = cause.error_status_hint if isinstance(cause, h11.RemoteProtocolError) else 400
-        if hint == 431:
+        if isinstance(cause, Refused):
+            self._refuse(cause.error)
+        elif hint == 431:
             self._refuse(HeadTooLarge(f"Request line and headers exceed {MAX_HEAD} bytes."))
         else:
             self._refuse(MalformedRequest(msg))
@@ -197,18 +172,26 @@ class Protocol(H11Protocol):
         return self.conn.their_state in (h11.SEND_BODY, h11.ERROR)
 
     def _say_last(self) -> None:
-        """If the server leaves: add to the answer that is due that no other follows."""
+        """Add to the answer that is due that no other follows, if that is so."""
         cycle: RequestResponseCycle | None = self.cycle
-        if not self._leaving or cycle is None or cycle.response_started:
+        last = self._leaving or self._half_closed is not None
+        if not last or cycle is None or cycle.response_started:
             return
         # What has been sent behind this request is still answered.
         if not self.conn.trailing_data[0] and CLOSE_HEADER not in cycle.default_headers:
             cycle.default_headers = [*cycle.default_headers, CLOSE_HEADER]
 
+    def _may_probe(self) -> bool:
+        """Whether an interim response may be sent."""
+        cycle: RequestResponseCycle = self.cycle
+        return not cycle.response_started and cycle.scope["http_version"] != "1.0"
+
     def _await_caller(self, between: Wait) -> None:
         """Set the deadline for what the caller must do next; `between` requests, for this."""
         theirs = self.conn.their_state
-        if self.transport.is_closing():
+        parsed = self._parsing is None and self.conn.wants_body
+        ended = self._half_closed is not None and parsed and theirs in (h11.IDLE, h11.SEND_BODY)
+        if self.transport.is_closing() or ended:
             self._close()
         elif theirs is h11.SEND_BODY:
             self._wait_for("body", self.cycle)
@@ -223,13 +206,11 @@ class Protocol(H11Protocol):
             return
         self._stop_waiting()
         self._wait = wait, of
-        self._timer = self._later(getattr(self.deadlines, wait), self._too_slow, wait)
+        self._timer.start(getattr(self.deadlines, wait), self._too_slow, wait)
 
     def _stop_waiting(self) -> None:
         self._wait = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer.stop()
 
     def _too_slow(self, wait: Wait) -> None:
         self._stop_waiting()
@@ -256,6 +237,8 @@ class Protocol(H11Protocol):
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is not None and cycle.response_complete:
             cycle = None
+        if isinstance(error, RequestTooLarge) and cycle is not None:
+            metrics.SIZE_REJECTIONS.labels(caller_label(dict(cycle.scope))).inc()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             scope: Scope = dict(cycle.scope) if cycle else {"state": {}}
             request_id = scope["state"].setdefault("request_id", uuid.uuid4().hex)
@@ -272,21 +255,11 @@ class Protocol(H11Protocol):
         """Close, whether or not the caller takes what was written last."""
         self._stop_waiting()
         self.transport.close()
-        if self.transport.get_write_buffer_size() and self._answer_timer is None:
+        if self.transport.get_write_buffer_size() and not self._answer_timer.runs:
             self._start_answer_timer()
 
     def _start_answer_timer(self) -> None:
-        self._stop_answer_timer()
-        self._answer_timer = self._later(self.deadlines.answer, self._not_taken)
-
-    def _stop_answer_timer(self) -> None:
-        if self._answer_timer is not None:
-            self._answer_timer.cancel()
-            self._answer_timer = None
-
-    def _later(self, seconds: float, call: Callable[..., None], *args: Any) -> asyncio.TimerHandle:
-        """A timer that knows nothing of the request in whose context it was set."""
-        return self.loop.call_later(seconds, call, *args, context=contextvars.Context())
+        self._answer_timer.start(self.deadlines.answer, self._not_taken)
 
     def _not_taken(self) -> None:
         self._count("answer")

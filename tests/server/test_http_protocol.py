@@ -20,8 +20,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kronos_api.app import create_app
 from kronos_api.config import Settings
+from kronos_api.server import half_closed
+from kronos_api.server.deadlines import Deadlines
+from kronos_api.server.http_protocol import Protocol
+from kronos_api.server.lingering import LINGER
 from kronos_api.server.options import options
-from kronos_api.server.protocol import LINGER, MAX_HEAD, Deadlines
+from kronos_api.server.parser import EVENTS_PER_TURN, FREE_CHUNKS, MAX_HEAD, BoundedBuffer
 from kronos_api.telemetry.metrics import REGISTRY
 from tests import web
 from tests.fakes import SleepyEngine
@@ -42,7 +46,8 @@ def listening(
     app: ASGIApp, deadlines: Deadlines = PATIENT
 ) -> AbstractAsyncContextManager[tuple[str, int]]:
     """The address at which a server with these deadlines serves `app`."""
-    return web.listening(app, **options(deadlines, shutdown_timeout=5))
+    limit = Settings().max_request_bytes
+    return web.listening(app, **options(deadlines, shutdown_timeout=5, max_body=limit))
 
 
 @asynccontextmanager
@@ -406,6 +411,143 @@ async def test_what_is_no_http_is_refused_in_our_shape(sent: bytes, status: int,
         await caller.send(sent)
         answered, content = await caller.answer()
     assert (answered, content["error"]["code"]) == (status, code)
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "code"),
+    [
+        (b" \r\n" * 2000, 400, "MALFORMED_REQUEST"),
+        (b"1\r\n \r\n" * 2000, 400, "MALFORMED_REQUEST"),
+        (b"f" * 16 + b"\r\n", 413, "REQUEST_TOO_LARGE"),
+    ],
+)
+async def test_bad_chunks_are_refused_at_once(sent: bytes, status: int, code: str) -> None:
+    async with service() as address, calling(address) as caller:
+        await caller.send((POST + CHUNKED).encode() + sent)
+        answered, content = await caller.answer()
+    assert (answered, content["error"]["code"]) == (status, code)
+
+
+async def test_tiny_chunks_are_parsed_in_many_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns: list[int] = []
+    handle_events = Protocol.handle_events
+
+    def counted(self: Protocol) -> None:
+        handle_events(self)
+        turns.append(EVENTS_PER_TURN - self.conn.events_left)
+
+    monkeypatch.setattr(Protocol, "handle_events", counted)
+    content = encode(body())
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in content)
+    assert EVENTS_PER_TURN * 2 < len(content) < FREE_CHUNKS
+    async with service() as address, calling(address) as caller:
+        await caller.send((POST + CHUNKED).encode() + chunks + b"0\r\n\r\n")
+        assert b"prediction" in await caller.one_answer()
+        assert sum(turns) == len(content) + 2
+        await caller.send("GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        await caller.one_answer()
+
+
+async def test_body_of_an_unlisted_client_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[int] = []
+    extract = BoundedBuffer.maybe_extract_next_line
+
+    def counted(self: BoundedBuffer) -> bytearray | None:
+        parsed.append(1)
+        return extract(self)
+
+    monkeypatch.setattr(BoundedBuffer, "maybe_extract_next_line", counted)
+    app = create_app(Settings(container_whitelist="192.0.2.1"), predictor=predictor_of())
+    async with listening(app) as address, calling(address) as caller:
+        await caller.send((POST + CHUNKED).encode() + b"1\r\n \r\n" * 40_000)
+        status, _ = await caller.answer()
+    assert status == 403
+    assert parsed == []
+
+
+async def test_chunked_body_is_read_to_its_end_after_an_early_answer() -> None:
+    async with service() as address, calling(address) as caller:
+        for _ in range(2):
+            await caller.send("POST /health HTTP/1.1\r\nHost: x\r\n" + CHUNKED)
+            await caller.send("1\r\n \r\n" * 200 + "0\r\n\r\n")
+            await caller.one_answer(405)
+
+
+async def test_empty_line_after_a_body_is_ignored() -> None:
+    content = encode(body())
+    async with service() as address, calling(address) as caller:
+        for _ in range(2):
+            await caller.send((HEAD % len(content)).encode() + content + b"\r\n")
+            await caller.one_answer()
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+async def test_half_closed_client_gets_its_answer(chunked: bool) -> None:
+    content = encode(body())
+    async with service(SleepyEngine(seconds=0.3)) as address, calling(address) as caller:
+        one = (HEAD % len(content)).encode() + content
+        if chunked:
+            pieces = (content[:99], content[99:])
+            framed = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
+            one = (POST + CHUNKED).encode() + framed + b"0\r\n\r\n"
+        await caller.send(one + one)
+        caller.writer.write_eof()
+        first = await caller.one_answer()
+        second = await caller.rest()
+    assert b"prediction" in first
+    assert second.startswith(b"HTTP/1.1 200")
+    assert b"connection: close" in second.lower()
+
+
+async def test_half_closed_client_with_long_forecast_is_probed_and_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(half_closed, "PROBE_AFTER", 0.1)
+    content = encode(body())
+    async with service(SleepyEngine(seconds=1)) as address, calling(address) as caller:
+        await caller.send((HEAD % len(content)).encode() + content)
+        caller.writer.write_eof()
+        interim, _, final = (await caller.rest()).partition(b"\r\n\r\n")
+    assert interim == b"HTTP/1.1 100 Continue"
+    assert final.startswith(b"HTTP/1.1 200")
+
+
+async def test_half_closed_http_1_0_client_gets_no_interim_response(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(half_closed, "PROBE_AFTER", 0.1)
+    content = encode(body())
+    async with service(SleepyEngine(seconds=0.5)) as address, calling(address) as caller:
+        head = (HEAD % len(content)).replace("HTTP/1.1", "HTTP/1.0")
+        await caller.send(head.encode() + content)
+        caller.writer.write_eof()
+        assert (await caller.rest()).startswith(b"HTTP/1.1 200")
+
+
+async def test_closed_client_ends_its_forecast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(half_closed, "PROBE_AFTER", 0.1)
+    labels = {"route": SINGLE, "status": "499"}
+    content = encode(body())
+    engine = SleepyEngine(seconds=600, steps=6000)
+    async with service(engine) as address:
+        before = REGISTRY.get_sample_value("kronos_requests_total", labels) or 0
+        async with calling(address) as caller:
+            await caller.send((HEAD % len(content)).encode() + content)
+            await until(lambda: bool(engine.runs))
+        await until(
+            lambda: REGISTRY.get_sample_value("kronos_requests_total", labels) == before + 1
+        )
+
+
+@pytest.mark.parametrize("sent", ["", "GET /health HT", HEAD % 10, POST + CHUNKED + "5\r\nab"])
+@pytest.mark.parametrize("behind", [True, False])
+async def test_client_that_stops_within_a_request_is_disconnected(sent: str, behind: bool) -> None:
+    async with service() as address, calling(address) as caller:
+        await caller.send(("GET /health HTTP/1.1\r\nHost: x\r\n\r\n" if behind else "") + sent)
+        caller.writer.write_eof()
+        if behind:
+            await caller.one_answer()
+        await caller.closed()
 
 
 async def test_a_cut_chunk_ends_the_request_it_is_in() -> None:
