@@ -5,6 +5,7 @@ Everything here is plain work without waiting: the caller decides in which threa
 
 from __future__ import annotations
 
+import codecs
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,9 +13,10 @@ from typing import Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from kronos_api.errors import KronosError
+from kronos_api.errors import KronosError, MalformedJson
 from kronos_api.features import Floats
 from kronos_api.schemas.candles import read_candles
+from kronos_api.schemas.duplicates import find_duplicate
 from kronos_api.schemas.faults import told
 from kronos_api.schemas.requests import (
     MAX_SEED,
@@ -41,6 +43,7 @@ MOST_VALUES: Final = 32_768
 They are counted before, so that no body takes long to refuse."""
 LONGEST_ITEM: Final = 2**21
 """Bytes that an item of a batch may take: over three times what a series fills."""
+_UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 Wire = TypeVar("Wire", bound=BaseModel)
 Result = TypeVar("Result")
@@ -101,13 +104,13 @@ class Reader:
 
     def single(self, body: bytes) -> list[Series]:
         """The one series of a body of `/v1/predict/single`; raises `KronosError`."""
-        series = self._series(_parse(PredictRequest, body), None)
+        series = self._series(_parse(PredictRequest, _text(body)), None)
         self._check_work([series])
         return [series]
 
     def batch(self, body: bytes) -> list[Series]:
         """The series of a body of `/v1/predict/batch`, in order; raises `KronosError`."""
-        most = self.limits.batch_items
+        most, body = self.limits.batch_items, _text(body)
         parts = split_items(body, longest=LONGEST_ITEM, most=most)
         # A body that cannot be split is hardly ever right; as a whole it tells what is wrong.
         whole = _parse(BatchRequest, body).items if parts is None else ()
@@ -189,13 +192,26 @@ def numbered(error: Refusal, item: int | None) -> Refusal:
     return Refusal([replace(breach, item=item) for breach in error.breaches])
 
 
+def _text(body: bytes) -> bytes:
+    """`body` without a byte order mark; raises `MalformedJson` if it looks like UTF-16 or -32."""
+    if body.startswith(_UTF16) or b"\0" in body[:4]:
+        breach = Breach("body", "UTF-8, with or without a byte order mark; it looks like UTF-16")
+        raise MalformedJson(f"{breach}.", details=[breach.detail()])
+    return body.removeprefix(codecs.BOM_UTF8)
+
+
 def _parse(model: type[Wire], body: bytes, item: int | None = None) -> Wire:
     if body.count(b",") >= MOST_VALUES:
         raise numbered(refusal("body", f"of at most {MOST_VALUES} values"), item)
     try:
-        return model.model_validate_json(body)
+        parsed = model.model_validate_json(body)
     except ValidationError as error:
         refused: KronosError = told(error, item)
+    else:
+        duplicate = find_duplicate(parsed, body)
+        if duplicate is None:
+            return parsed
+        refused = numbered(Refusal([duplicate]), item)
     # Raised out here, so that the input does not hang on it.
     raise refused
 

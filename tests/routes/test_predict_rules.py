@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 from collections.abc import AsyncIterator
 from typing import Any
@@ -310,10 +311,12 @@ async def test_the_work_of_one_request_is_bounded(client: httpx.AsyncClient) -> 
         b"{",
         b"not json",
         b"\xff\xfe",
+        encode(body()).decode().encode("utf-16"),
+        encode(body()).decode().encode("utf-16-be"),
         b'{"series_id": "\xff"}',
         b'{"series_id": "\\ud800"}',
         b"{} {}",
-        b"\xef\xbb\xbf{}",
+        b"\xef\xbb\xbf\xef\xbb\xbf{}",
         b"'single'",
         b"[" * 300 + b"]" * 300,
         b'{"a":' * 5000 + b"1" + b"}" * 5000,
@@ -354,11 +357,48 @@ async def test_what_is_not_finite_is_told_once(client: httpx.AsyncClient) -> Non
         assert error["message"] == "candles.open[1] must be finite in float32."
 
 
-async def test_a_form_is_refused_whatever_the_content_type_says(client: httpx.AsyncClient) -> None:
-    response = await client.post(SINGLE, data={"horizon": "2"})
-    assert response.json()["error"]["code"] == "MALFORMED_JSON"
-    typed = {"Content-Type": "text/plain"}
-    assert (await client.post(SINGLE, content=encode(body()), headers=typed)).status_code == 200
+async def test_a_byte_order_mark_is_taken(client: httpx.AsyncClient) -> None:
+    mark = codecs.BOM_UTF8
+    assert (await client.post(SINGLE, content=mark + encode(body()))).status_code == 200
+    items = encode({"items": [body()]})
+    assert (await client.post(BATCH, content=mark + items)).status_code == 200
+
+
+async def test_utf_16_is_called_by_its_name(client: httpx.AsyncClient) -> None:
+    response = await client.post(SINGLE, content=encode(body()).decode().encode("utf-16"))
+    assert "must be UTF-8" in response.json()["error"]["message"]
+
+
+TWO_OPENS = encode(with_candle(2, open=123456)).replace(b"123456", b'1, "open": 2')
+DOUBLE = encode(body(2)).replace(b'"horizon": 2', b'"horizon": 2, "horizon": 3')
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "field", "index", "item"),
+    [
+        (SINGLE, DOUBLE, "horizon", None, None),
+        (SINGLE, DOUBLE.replace(b'"horizon": 3', b'"h\\u006frizon": 3'), "horizon", None, None),
+        (SINGLE, DOUBLE.replace(b'"horizon": 3', b'"horizon" : 3'), "horizon", None, None),
+        (BATCH, b'{"items": [%s, %s]}' % (encode(body(2)), DOUBLE), "horizon", None, 1),
+        (BATCH, b'{"\\u0069tems": [%s, %s]}' % (encode(body(2)), DOUBLE), "horizon", None, 1),
+        (BATCH, b'{"items": [], "items": [%s]}' % encode(body(2)), "items", None, None),
+        (SINGLE, TWO_OPENS, "candles.open", 2, None),
+    ],
+)
+async def test_a_key_that_stands_twice_is_refused(
+    client: httpx.AsyncClient,
+    path: str,
+    content: bytes,
+    field: str,
+    index: int | None,
+    item: int | None,
+) -> None:
+    response = await client.post(path, content=content)
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (400, "INVALID_INPUT"), response.text
+    (detail,) = error["details"]
+    assert (detail["field"], detail["index"], detail.get("item")) == (field, index, item)
+    assert "twice in one object" in error["message"]
 
 
 @pytest.mark.parametrize(
