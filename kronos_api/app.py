@@ -35,6 +35,7 @@ from kronos_api.routes import health, metrics, models, predict
 from kronos_api.schemas.reading import Defaults, Limits, Reader
 from kronos_api.schemas.requests import BatchRequest, PredictRequest
 from kronos_api.security.build import build_identities
+from kronos_api.security.peers import Peers
 from kronos_api.service import Service
 from kronos_api.telemetry import logging
 
@@ -75,7 +76,7 @@ def create_app(
         description=DESCRIPTION,
         redirect_slashes=False,
         middleware=[  # outermost first
-            Middleware(Lifespan, service=service),
+            Middleware(Lifespan, service=service, peers=Peers(allowed, proxies)),
             Middleware(RequestId),
             Middleware(AccessLog, paths=_paths(*routers)),
             Middleware(
