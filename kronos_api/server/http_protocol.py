@@ -69,8 +69,8 @@ class Protocol(H11Protocol):
         self._parsing: asyncio.Handle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        lingering = Lingering(transport, self._caller_sends, self._wants_more)
-        super().connection_made(lingering)  # type: ignore[arg-type]
+        self._link = Lingering(transport, self._caller_sends, self._wants_more)
+        super().connection_made(self._link)  # type: ignore[arg-type]
         peer = self.client[0] if self.client else None
         self.app_state = {**self.app_state, "connection": Connection(peer)}
         if peer is not None:
@@ -95,7 +95,7 @@ class Protocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
-            self.transport.drop()  # type: ignore[attr-defined]
+            self._link.drop()
             return
         super().data_received(data)
         self._has_parsed()
@@ -109,7 +109,7 @@ class Protocol(H11Protocol):
         if self.transport.is_closing() or theirs not in (h11.DONE, h11.MUST_CLOSE):
             return False
         if self._half_closed is None:
-            self._half_closed = HalfClosed(self.loop, self.transport, self._may_probe)
+            self._half_closed = HalfClosed(self.loop, self._link, self._answers)
             self._say_last()
         return True
 
@@ -131,7 +131,7 @@ class Protocol(H11Protocol):
     def _parse_soon(self) -> None:
         """Go on parsing in the next turn of the loop; nothing is read until then."""
         if self._parsing is None:
-            self.transport.hold(True)  # type: ignore[attr-defined]
+            self._link.hold(True)
             self._parsing = self.loop.call_soon(self._parse_on, context=contextvars.Context())
 
     def _parse_on(self) -> None:
@@ -140,7 +140,7 @@ class Protocol(H11Protocol):
             return
         self.handle_events()
         if self._parsing is None:
-            self.transport.hold(False)  # type: ignore[attr-defined]
+            self._link.hold(False)
         self._has_parsed()
 
     def _has_parsed(self) -> None:
@@ -213,10 +213,10 @@ class Protocol(H11Protocol):
         if not self.conn.trailing_data[0] and CLOSE_HEADER not in cycle.default_headers:
             cycle.default_headers = [*cycle.default_headers, CLOSE_HEADER]
 
-    def _may_probe(self) -> bool:
-        """Whether an interim response may be sent."""
+    def _answers(self) -> bool:
+        """Whether the answer to the request in progress has begun."""
         cycle: RequestResponseCycle = self.cycle
-        return not cycle.response_started and cycle.scope["http_version"] != "1.0"
+        return bool(cycle.response_started)
 
     def _await_caller(self, between: Wait) -> None:
         """Set the deadline for what the caller must do next; `between` requests, for this."""
