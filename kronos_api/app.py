@@ -38,6 +38,7 @@ from kronos_api.routes import documentation, health, metrics, models, predict
 from kronos_api.schemas.document import complete
 from kronos_api.schemas.reading import Defaults, Limits, Reader
 from kronos_api.security.build import build_identities
+from kronos_api.security.peers import Peers
 from kronos_api.service import Service
 from kronos_api.telemetry import logging
 from kronos_api.telemetry import metrics as telemetry
@@ -95,7 +96,7 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
         openapi_url=None,  # ours are in `routes.documentation`, with the rate limit
         middleware=[  # outermost first
-            Middleware(Lifespan, service=service),
+            Middleware(Lifespan, service=service, peers=Peers(allowed, proxies)),
             Middleware(RequestId),
             Middleware(AccessLog, paths=_paths(*routers)),
             Middleware(

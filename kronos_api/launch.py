@@ -69,6 +69,7 @@ def uvicorn_options(settings: Settings) -> dict[str, Any]:
         deadlines,
         shutdown_timeout=settings.shutdown_timeout,
         max_body=settings.max_request_bytes,
+        connections=(settings.connections_per_peer, settings.connections_per_listed_peer),
     )
 
 

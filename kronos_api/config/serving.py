@@ -85,6 +85,10 @@ class Serving(BaseSettings):
     """Seconds for the body of a request, from the end of its headers."""
     answer_timeout: Seconds = 30
     """Seconds for taking what is written of an answer to a full connection."""
+    connections_per_peer: int = Field(default=64, ge=1, le=1_000_000)
+    """Connections that one unlisted peer address may have open in a worker; more are closed."""
+    connections_per_listed_peer: int = Field(default=10_000, ge=1, le=1_000_000)
+    """The same for a peer that the whitelist or KRONOS_TRUSTED_PROXIES names."""
 
     @classmethod
     def settings_customise_sources(

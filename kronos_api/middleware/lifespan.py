@@ -8,11 +8,16 @@ import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kronos_api.errors import StartupError
+from kronos_api.security.peers import Peers
 
 log = structlog.stdlib.get_logger("kronos_api.lifespan")
 
 STATE: Final = "service"
 """Under this name the server finds what starts and stops, in the state of the lifespan."""
+
+
+PEERS: Final = "peers"
+"""And under this one what says whether a peer is listed."""
 
 
 class Service(Protocol):
@@ -30,19 +35,22 @@ class Service(Protocol):
 class Lifespan:
     """Start `service` before the port opens and stop it after the last answer.
 
+    `peers` tells the server whether a peer is listed.
+
     A `StartupError` becomes the one line with which the server refuses to start; a framework's
     own handling would print a traceback.
     """
 
-    def __init__(self, app: ASGIApp, *, service: Service) -> None:
+    def __init__(self, app: ASGIApp, *, service: Service, peers: Peers | None = None) -> None:
         self.app = app
         self.service = service
+        self.peers = peers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
             await self.app(scope, receive, send)
             return
-        scope.get("state", {})[STATE] = self.service
+        scope.get("state", {}).update({STATE: self.service, PEERS: self.peers})
         await receive()
         try:
             await self.service.start()

@@ -31,8 +31,11 @@ from kronos_api.errors import (
 )
 from kronos_api.middleware.callers import caller_label
 from kronos_api.middleware.envelope import render
+from kronos_api.middleware.lifespan import PEERS
 from kronos_api.middleware.request_id import HEADER
 from kronos_api.security.identity import Connection
+from kronos_api.security.peers import Peers
+from kronos_api.server.connection_limit import ConnectionLimit
 from kronos_api.server.deadlines import Deadlines, Timer, Wait
 from kronos_api.server.half_closed import HalfClosed
 from kronos_api.server.lingering import Lingering
@@ -45,27 +48,54 @@ log = structlog.stdlib.get_logger(__name__)
 class Protocol(H11Protocol):
     """One connection. `scope["state"]["connection"]` is the same for all of its requests."""
 
-    def __init__(self, *args: Any, deadlines: Deadlines, max_body: float, **options: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        deadlines: Deadlines,
+        max_body: float,
+        limit: ConnectionLimit,
+        **options: Any,
+    ) -> None:
         super().__init__(*args, **options)
+        self.limit = limit
         self.conn: Parser = Parser(max_body)
         self.deadlines = deadlines
         self._wait: tuple[Wait, object] | None = None
         self._timer = Timer(self.loop)
         self._answer_timer = Timer(self.loop)
         self._leaving = False
+        self._judging: asyncio.Task[None] | None = None
         self._half_closed: HalfClosed | None = None
         self._parsing: asyncio.Handle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        lingering = Lingering(transport, self._caller_sends, self._wants_more)
-        super().connection_made(lingering)  # type: ignore[arg-type]
-        peer = Connection(self.client[0] if self.client else None)
-        self.app_state = {**self.app_state, "connection": peer}
+        self._link = Lingering(transport, self._caller_sends, self._wants_more)
+        super().connection_made(self._link)  # type: ignore[arg-type]
+        peer = self.client[0] if self.client else None
+        self.app_state = {**self.app_state, "connection": Connection(peer)}
+        if peer is not None:
+            self._count_connection(peer, self.app_state.get(PEERS))
         self._await_caller("head")
+
+    def _count_connection(self, peer: str, peers: Peers | None) -> None:
+        """Close this connection if its peer has too many, at once where its address decides."""
+        count = self.limit.opened(peer)
+        if count > self.limit.listed:
+            self._is_surplus(peer, listed=True)
+        elif count > self.limit.unlisted and peers is not None:
+            self._judging = self.loop.create_task(self._judge(peer, peers))
+
+    async def _judge(self, peer: str, peers: Peers) -> None:
+        if not await peers.is_listed(peer) and not self.transport.is_closing():
+            self._is_surplus(peer, listed=False)
+
+    def _is_surplus(self, peer: str, *, listed: bool) -> None:
+        self.limit.exceeded(peer, listed=listed)
+        self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
-            self.transport.drop()  # type: ignore[attr-defined]
+            self._link.drop()
             return
         super().data_received(data)
         self._has_parsed()
@@ -79,7 +109,7 @@ class Protocol(H11Protocol):
         if self.transport.is_closing() or theirs not in (h11.DONE, h11.MUST_CLOSE):
             return False
         if self._half_closed is None:
-            self._half_closed = HalfClosed(self.loop, self.transport, self._may_probe)
+            self._half_closed = HalfClosed(self.loop, self._link, self._answers)
             self._say_last()
         return True
 
@@ -101,7 +131,7 @@ class Protocol(H11Protocol):
     def _parse_soon(self) -> None:
         """Go on parsing in the next turn of the loop; nothing is read until then."""
         if self._parsing is None:
-            self.transport.hold(True)  # type: ignore[attr-defined]
+            self._link.hold(True)
             self._parsing = self.loop.call_soon(self._parse_on, context=contextvars.Context())
 
     def _parse_on(self) -> None:
@@ -110,7 +140,7 @@ class Protocol(H11Protocol):
             return
         self.handle_events()
         if self._parsing is None:
-            self.transport.hold(False)  # type: ignore[attr-defined]
+            self._link.hold(False)
         self._has_parsed()
 
     def _has_parsed(self) -> None:
@@ -141,6 +171,8 @@ class Protocol(H11Protocol):
             self._half_closed.stop()
         if self._parsing is not None:
             self._parsing.cancel()
+        if self.client:
+            self.limit.ended(self.client[0])
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -181,10 +213,10 @@ class Protocol(H11Protocol):
         if not self.conn.trailing_data[0] and CLOSE_HEADER not in cycle.default_headers:
             cycle.default_headers = [*cycle.default_headers, CLOSE_HEADER]
 
-    def _may_probe(self) -> bool:
-        """Whether an interim response may be sent."""
+    def _answers(self) -> bool:
+        """Whether the answer to the request in progress has begun."""
         cycle: RequestResponseCycle = self.cycle
-        return not cycle.response_started and cycle.scope["http_version"] != "1.0"
+        return bool(cycle.response_started)
 
     def _await_caller(self, between: Wait) -> None:
         """Set the deadline for what the caller must do next; `between` requests, for this."""

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 LINGER: Final = 2.0
 """Seconds for which a client that was refused may go on sending."""
+ANSWER_START: Final = b"HTTP/1.1 "
 DROP_EVERY: Final = 0.01
 """Seconds between two reads of what is dropped. A read takes 256 KiB at most, so a client that
 never stops costs about 1 % of the event loop's time, and 50 MB are dropped in `LINGER` seconds."""
@@ -36,6 +37,7 @@ class Lingering:
         self._resumed = resumed
         self._paused = False
         self._held = False
+        self._begun = False
         self.lingers = False
 
     def __getattr__(self, name: str) -> Any:
@@ -56,6 +58,18 @@ class Lingering:
         """Read no more, or read on unless reading is paused."""
         self._held = held
         self._read_or_not()
+
+    def begin_answer(self) -> None:
+        """Send the first bytes of the next answer, which are the same for all."""
+        self._transport.write(ANSWER_START)
+        self._begun = True
+
+    def write(self, data: bytes) -> None:
+        """Send `data`, less what `begin_answer` has sent of it."""
+        if self._begun:
+            data = data.removeprefix(ANSWER_START)
+            self._begun = False
+        self._transport.write(data)
 
     def is_closing(self) -> bool:
         """Whether nothing more may be written."""

@@ -6,19 +6,31 @@ import math
 from functools import partial
 from typing import Any
 
+from kronos_api.server.connection_limit import ConnectionLimit
 from kronos_api.server.deadlines import Deadlines
 from kronos_api.server.http_protocol import Protocol
 
 
 def options(
-    deadlines: Deadlines, *, shutdown_timeout: float, max_body: float = math.inf
+    deadlines: Deadlines,
+    *,
+    shutdown_timeout: float,
+    max_body: float = math.inf,
+    connections: tuple[float, float] = (math.inf, math.inf),
 ) -> dict[str, Any]:
     """Options of `uvicorn.Config`. A chunked body may have `max_body` bytes.
+
+    `connections`: how many an unlisted and a listed peer may have open in one process.
 
     The server's own idea of proxies is off: it would let a request say where it comes from.
     """
     return {
-        "http": partial(Protocol, deadlines=deadlines, max_body=max_body),
+        "http": partial(
+            Protocol,
+            deadlines=deadlines,
+            max_body=max_body,
+            limit=ConnectionLimit(*connections),
+        ),
         "ws": "none",
         "proxy_headers": False,
         "server_header": False,

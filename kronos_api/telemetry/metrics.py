@@ -105,6 +105,11 @@ SLOW_CALLERS = _counter(
     "Connections closed for a head, a body, or an answer not taken, in time.",
     "waited_for",
 )
+CONNECTIONS_REFUSED = _counter(
+    "kronos_connections_refused",
+    "Connections closed at accept, for their peer (listed or unlisted) has as many as it may.",
+    "peer",
+)
 SIZE_REJECTIONS = _counter(
     "kronos_request_size_rejections", "Requests refused for the size of their body.", "container"
 )

@@ -23,7 +23,7 @@ from kronos_api.config import Settings
 from kronos_api.server import half_closed
 from kronos_api.server.deadlines import Deadlines
 from kronos_api.server.http_protocol import Protocol
-from kronos_api.server.lingering import LINGER
+from kronos_api.server.lingering import ANSWER_START, LINGER
 from kronos_api.server.options import options
 from kronos_api.server.parser import EVENTS_PER_TURN, FREE_CHUNKS, MAX_HEAD, BoundedBuffer
 from kronos_api.telemetry.metrics import REGISTRY
@@ -499,29 +499,30 @@ async def test_half_closed_client_gets_its_answer(chunked: bool) -> None:
     assert b"connection: close" in second.lower()
 
 
+@pytest.mark.parametrize("version", ["HTTP/1.0", "HTTP/1.1"])
+@pytest.mark.parametrize("refused", [True, False])
 async def test_half_closed_client_with_long_forecast_is_probed_and_answered(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, version: str, refused: bool
 ) -> None:
     monkeypatch.setattr(half_closed, "PROBE_AFTER", 0.1)
+    engine = SleepyEngine(seconds=2)
+    if refused:
+        engine.on_step = fail_late
     content = encode(body())
-    async with service(SleepyEngine(seconds=1)) as address, calling(address) as caller:
-        await caller.send((HEAD % len(content)).encode() + content)
-        caller.writer.write_eof()
-        interim, _, final = (await caller.rest()).partition(b"\r\n\r\n")
-    assert interim == b"HTTP/1.1 100 Continue"
-    assert final.startswith(b"HTTP/1.1 200")
-
-
-async def test_half_closed_http_1_0_client_gets_no_interim_response(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(half_closed, "PROBE_AFTER", 0.1)
-    content = encode(body())
-    async with service(SleepyEngine(seconds=0.5)) as address, calling(address) as caller:
-        head = (HEAD % len(content)).replace("HTTP/1.1", "HTTP/1.0")
+    async with service(engine) as address, calling(address) as caller:
+        head = (HEAD % len(content)).replace("HTTP/1.1", version)
         await caller.send(head.encode() + content)
         caller.writer.write_eof()
-        assert (await caller.rest()).startswith(b"HTTP/1.1 200")
+        first = await asyncio.wait_for(caller.reader.read(1000), LATE)
+        assert first == ANSWER_START
+        whole = first + await caller.rest()
+    assert whole.startswith(b"HTTP/1.1 500 " if refused else b"HTTP/1.1 200 ")
+    assert whole.count(b"HTTP/1.1") == 1
+
+
+def fail_late() -> None:
+    time.sleep(1)
+    raise RuntimeError("the engine failed")
 
 
 async def test_closed_client_ends_its_forecast(monkeypatch: pytest.MonkeyPatch) -> None:
