@@ -109,7 +109,7 @@ def create_app(
                 RateLimit,
                 limiter=limiter,
                 others=others,
-                by_items=settings.rate_limit_batch == "items",
+                by=settings.rate_limit_batch,
             ),
             Middleware(
                 BodyLimit, limit=settings.max_request_bytes, memory=settings.body_memory_mb * 2**20
@@ -138,7 +138,7 @@ def _paths(*routers: APIRouter) -> list[str]:
 
 def _reader(settings: Settings, limiter: Limiter | None) -> Reader:
     batch_items = settings.max_batch_items
-    if limiter is not None and settings.rate_limit_batch == "items":
+    if limiter is not None and settings.rate_limit_batch != "request":
         # A batch of more series than the limit ever grants at once would only be put off.
         batch_items = min(batch_items, limiter.quotas.most("batch"))
     return Reader(

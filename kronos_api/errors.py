@@ -53,6 +53,13 @@ class InvalidInput(KronosError):
     code = "INVALID_INPUT"
 
 
+class WorkTooLarge(KronosError):
+    """The forecast cannot be done in KRONOS_INFERENCE_TIMEOUT at the measured rate."""
+
+    status = 400
+    code = "WORK_TOO_LARGE"
+
+
 class MalformedJson(KronosError):
     """The body is not JSON."""
 

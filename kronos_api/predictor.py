@@ -195,7 +195,8 @@ class AsyncPredictor:
 
         Raises:
             ModelNotReady, ShuttingDown, QueueFull: nothing was accepted.
-            PredictionTimeout: the deadline passed, or one forecast took longer than one may.
+            PredictionTimeout: the deadline passed, or inference took longer than it may.
+            WorkTooLarge: a forecast cannot be done in time at the measured pace.
             InternalError: the engine failed.
         """
         self._check_state()

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kronos_api.engine.checkpoint import ModelInfo, Part
+from kronos_api.engine.pace import Pace, Work
 from kronos_api.engine.sequence import Job
 
 FAKE_INFO = ModelInfo(
@@ -31,6 +32,7 @@ class SleepyRun:
     job: Job
     steps: int
     context_used: int
+    left: Work
     values: NDArray[np.float32] | None = None
     failure: Exception | None = None
     released: bool = False
@@ -55,13 +57,18 @@ class SleepyEngine:
     info: ModelInfo = FAKE_INFO
     on_step: Callable[[], None] = lambda: None
     bytes_a_job: int = 0
+    pace: Pace = field(default_factory=Pace)
     runs: list[SleepyRun] = field(default_factory=list)
 
     def memory_bytes(self, job: Job) -> int:
         return self.bytes_a_job or job.paths
 
+    def work(self, job: Job) -> Work:
+        return Work(job.paths, job.horizon)
+
     def start(self, job: Job) -> SleepyRun:
-        run = SleepyRun(job, self.steps, min(job.history, self.info.max_context))
+        context_used = min(job.history, self.info.max_context)
+        run = SleepyRun(job, self.steps, context_used, self.work(job))
         self.runs.append(run)
         return run
 

@@ -96,7 +96,7 @@ def test_the_example_file_is_read_as_the_defaults(monkeypatch: pytest.MonkeyPatc
         ("MAX_REQUEST_SIZE_MB", "-1", "greater than 0"),
         ("KV_CACHE_MB", "1", "greater than or equal to 16"),
         ("RATE_LIMIT_PER_MINUTE", "0", "greater than or equal to 1"),
-        ("RATE_LIMIT_BATCH", "series", "'items' or 'request'"),
+        ("RATE_LIMIT_BATCH", "series", "'items', 'request' or 'work'"),
         ("REPLICAS", "0", "greater than or equal to 1"),
         ("STARTUP_TIMEOUT", "0", "greater than 0"),
         ("SECURITY_ENABLED", "maybe", "valid boolean"),

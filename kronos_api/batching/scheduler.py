@@ -1,19 +1,33 @@
 """Which forecasts run now, which wait, and which have ended.
 
-Pure bookkeeping: no threads, no torch. Forecasts are taken up first come, first served, as long
-as the memory that all those under way may need stays within the budget. The first in line is
-never overtaken, so a large request waits for room but not for ever; alone it is always taken up.
-Every ticket that was accepted ends exactly once, with a result or an error.
+Pure bookkeeping: no threads, no torch. Forecasts start first come, first served, while `room` says
+that they fit; alone, each of them starts. A forecast that cannot be done in time at the measured
+pace is refused, before or while it runs. Every ticket that was accepted ends exactly once, with a
+result or an error.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from typing import Final, Generic, Protocol, TypeVar
 
-from kronos_api.errors import InternalError, KronosError, PredictionTimeout, QueueFull
+from kronos_api.batching.room import LOOK_AHEAD, Room
+from kronos_api.engine.pace import Pace, Work
+from kronos_api.errors import (
+    InternalError,
+    KronosError,
+    PredictionTimeout,
+    QueueFull,
+    WorkTooLarge,
+)
+
+TOO_LARGE: Final = 1.5
+"""A forecast is refused if it takes so many times KRONOS_INFERENCE_TIMEOUT at the measured pace."""
+JUDGE_EVERY: Final = 0.5
+"""Seconds after which all forecasts are judged by the pace again; new ones are judged at once."""
 
 Job = TypeVar("Job")
 Job_contra = TypeVar("Job_contra", contravariant=True)
@@ -22,6 +36,11 @@ Run = TypeVar("Run", bound="RunState")
 
 class RunState(Protocol):
     """A forecast inside the engine, as far as scheduling cares."""
+
+    @property
+    def left(self) -> Work:
+        """What is left to do."""
+        ...
 
     @property
     def ended(self) -> bool:
@@ -41,8 +60,17 @@ class RunState(Protocol):
 class Runner(Protocol[Job_contra, Run]):
     """The engine, as far as scheduling cares."""
 
+    @property
+    def pace(self) -> Pace:
+        """How long work takes."""
+        ...
+
     def memory_bytes(self, job: Job_contra) -> int:
         """Bytes that `job` may hold at most."""
+        ...
+
+    def work(self, job: Job_contra) -> Work:
+        """All that is to do for `job`."""
         ...
 
     def start(self, job: Job_contra) -> Run:
@@ -57,7 +85,9 @@ class Runner(Protocol[Job_contra, Run]):
 class Ticket(Generic[Job, Run]):
     """One accepted forecast. Times are seconds of the scheduler's clock.
 
-    `done` is called exactly once, with the ended run or with an error.
+    `work` and `bytes` are what it needs in all, once `judged` by the scheduler. `passed`: it
+    started before a larger one that came earlier. `done` is called exactly once, with the ended run
+    or with an error.
     """
 
     def __init__(
@@ -75,6 +105,9 @@ class Ticket(Generic[Job, Run]):
         self.ended_at = 0.0
         self.run: Run | None = None
         self.bytes = 0
+        self.work = Work(0, 0)
+        self.judged = False
+        self.passed = False
         self._done = done
 
     def end(self, outcome: Run | Exception, now: float) -> None:
@@ -95,6 +128,7 @@ class Scheduler(Generic[Job, Run]):
         self.waiting: deque[Ticket[Job, Run]] = deque()
         self.active: list[Ticket[Job, Run]] = []
         self._seconds = 1.0
+        self._judged_at = -math.inf
 
     def check_room(self, count: int, arriving: int) -> None:
         """Check that `count` tickets may be added after `arriving` others; any thread may ask.
@@ -120,9 +154,10 @@ class Scheduler(Generic[Job, Run]):
         return max(1, min(60, math.ceil(rounds * self._seconds)))
 
     def advance(self, runner: Runner[Job, Run], clock: Callable[[], float]) -> None:
-        """Drop what is no longer wanted, take up what fits, run one step, end what has ended."""
+        """Drop what is not wanted or too large, start what fits, run one step, end what ended."""
         now = clock()
         self._drop(now)
+        self._judge(runner, now)
         self._admit(runner, now)
         if not self.active:
             return
@@ -144,8 +179,29 @@ class Scheduler(Generic[Job, Run]):
 
     def _drop(self, now: float) -> None:
         """End what was cancelled or is past its deadline."""
-        for ticket in [*self.active, *self.waiting]:
-            if (error := _overdue(ticket, now)) is None:
+        self._end_if(lambda ticket: _overdue(ticket, now), [*self.active, *self.waiting], now)
+
+    def _judge(self, runner: Runner[Job, Run], now: float) -> None:
+        """End what the measured pace cannot bring to its end in time."""
+        tickets: Iterable[Ticket[Job, Run]] = [*self.active, *self.waiting]
+        if now - self._judged_at >= JUDGE_EVERY:
+            self._judged_at = now
+        else:
+            tickets = [ticket for ticket in self.waiting if not ticket.judged]
+        for ticket in tickets:
+            if not ticket.judged:
+                ticket.bytes, ticket.work = runner.memory_bytes(ticket.job), runner.work(ticket.job)
+                ticket.judged = True
+        self._end_if(lambda ticket: _too_large(ticket, runner.pace), tickets, now)
+
+    def _end_if(
+        self,
+        judge: Callable[[Ticket[Job, Run]], KronosError | None],
+        tickets: Iterable[Ticket[Job, Run]],
+        now: float,
+    ) -> None:
+        for ticket in tickets:
+            if (error := judge(ticket)) is None:
                 continue
             if ticket.run is None:
                 self.waiting.remove(ticket)
@@ -154,20 +210,19 @@ class Scheduler(Generic[Job, Run]):
             ticket.end(error, now)
 
     def _admit(self, runner: Runner[Job, Run], now: float) -> None:
-        used = sum(ticket.bytes for ticket in self.active)
+        room = Room(runner.pace, self.budget_bytes, now)
         while self.waiting and len(self.active) < self.max_active:
-            ticket = self.waiting[0]
-            ticket.bytes = runner.memory_bytes(ticket.job)
-            if self.active and used + ticket.bytes > self.budget_bytes:
+            ahead = list(islice(self.waiting, LOOK_AHEAD + 1))
+            ticket: Ticket[Job, Run] | None = room.next(ahead, self.active)
+            if ticket is None:
                 return
-            self.waiting.popleft()
+            self.waiting.remove(ticket)
             ticket.started_at = now
             try:
                 ticket.run = runner.start(ticket.job)
             except Exception as failure:
                 ticket.end(failure, now)
                 continue
-            used += ticket.bytes
             self.active.append(ticket)
 
     def _collect(self, now: float) -> None:
@@ -191,5 +246,19 @@ def _overdue(ticket: Ticket[Job, Run], now: float) -> KronosError | None:
     if now >= ticket.deadline:
         return PredictionTimeout("The request's deadline passed; decoding has stopped.")
     if ticket.run is not None and now >= ticket.started_at + ticket.inference_timeout:
-        return PredictionTimeout("The forecast took longer than one may; decoding has stopped.")
+        return PredictionTimeout(
+            f"Inference exceeded KRONOS_INFERENCE_TIMEOUT ({ticket.inference_timeout:g} s) and was"
+            " cancelled. Ask for fewer sample paths or steps."
+        )
     return None
+
+
+def _too_large(ticket: Ticket[Job, Run], pace: Pace) -> KronosError | None:
+    seconds, work, limit = pace.seconds(ticket.work), ticket.work, ticket.inference_timeout
+    if seconds <= TOO_LARGE * limit:
+        return None
+    return WorkTooLarge(
+        f"{work.rows} sample paths of {work.steps} steps take about {seconds:.0f} s here, and"
+        f" KRONOS_INFERENCE_TIMEOUT allows {limit:g} s. Ask for fewer sample paths or steps, or"
+        " raise KRONOS_INFERENCE_TIMEOUT."
+    )

@@ -87,8 +87,8 @@ class Settings(Serving):
     """Requests a minute, of each caller to each worker, that are neither forecasts nor probes."""
     rate_limits: str | None = None
     """Further limits of single routes, such as: batch=10/minute;200/hour, single=2/second."""
-    rate_limit_batch: Literal["items", "request"] = "items"
-    """What a batch counts as: items (each series; a batch has at most the limit) or request."""
+    rate_limit_batch: Literal["items", "request", "work"] = "items"
+    """What counts as one: items (a series), request, or work (1,024 paths x steps of a series)."""
     rate_limit_dir: Path | None = None
     """Folder where the workers of a host count together; unset: /dev/shm, else a temporary one."""
     redis_url: SecretStr | None = None

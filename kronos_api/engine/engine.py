@@ -23,6 +23,7 @@ from kronos_api.engine.checkpoint import ModelInfo
 from kronos_api.engine.codec import Codec
 from kronos_api.engine.memory import Memory, bytes_needed
 from kronos_api.engine.network import Network
+from kronos_api.engine.pace import Pace, Phase, Work
 from kronos_api.engine.sampling import Options, choose, uniforms
 from kronos_api.engine.sequence import Job, Sequence
 from kronos_api.engine.window import WindowPolicy, plan_candles, plan_decoding
@@ -48,6 +49,8 @@ class Engine:
         self.info = info
         self.policy = policy
         self.network = network
+        self.pace = Pace()
+        self._turns = 0
         self._codec = codec
         self._like = like
 
@@ -59,6 +62,20 @@ class Engine:
         if rest:
             positions = max(positions, job.paths * max(part.prompt + part.steps for part in rest))
         return bytes_needed(layers, positions, width, self._like.dtype)
+
+    def work(self, job: Job) -> Work:
+        """All that is to do for `job`."""
+        plan = (job.history, job.horizon, self.info.max_context, self.policy)
+        first, *rest = plan_decoding(*plan)
+        shared, *own = plan_candles(*plan)
+        return Work(
+            rows=job.paths,
+            steps=job.horizon,
+            tokenize=_count(job.history, CHUNK),
+            prefill=_count(first.prompt, CHUNK)
+            + job.paths * sum(_count(segment.prompt, CHUNK) for segment in rest),
+            detokenize=_count(job.paths, _group(shared.steps)) + job.paths * len(own),
+        )
 
     @torch.inference_mode()
     def start(self, job: Job) -> Sequence:
@@ -78,28 +95,29 @@ class Engine:
             times=self.network.times(torch.from_numpy(stamps).to(device)),
             context_used=segments[0].prompt,
             end=job.history,
+            left=self.work(job),
         )
         sequence.work = self._encode(sequence)
         return sequence
 
     @torch.inference_mode()
     def step(self, sequences: Several[Sequence]) -> None:
-        """Advance: one chunk of work of the first that has some, one candle of all others.
+        """Advance: one chunk of one that has work, in turns, and one candle of all others.
 
-        A sequence that fails is marked and leaves the others alone; when a shared decode step
+        Turns keep a large forecast, which may have thousands of chunks, from holding up small
+        ones. A sequence that fails is marked and leaves the others alone; when a shared decode step
         fails, all that took part fail.
         """
-        working = next((s for s in sequences if s.work is not None and not s.ended), None)
+        working = [s for s in sequences if s.work is not None and not s.ended]
         decoding = [s for s in sequences if s.work is None and not s.ended]
-        if working is not None and working.work is not None:
-            try:
-                if next(working.work, self) is self:
-                    working.work = None
-            except Exception as failure:
-                working.fail(failure)
+        if working:
+            self._work(min(working, key=lambda s: s.turn))
         if decoding:
+            started = self.pace.clock()
             try:
                 self._decode(decoding)
+                rows = sum(s.job.paths for s in decoding)
+                self.pace.note_step(rows, self.pace.clock() - started)
             except Exception as failure:
                 for sequence in decoding:
                     sequence.fail(failure)
@@ -114,7 +132,24 @@ class Engine:
             raise sequence.failure
         return sequence
 
-    def _encode(self, sequence: Sequence) -> Iterator[None]:
+    def _work(self, sequence: Sequence) -> None:
+        """Run one chunk of `sequence`."""
+        assert sequence.work is not None
+        self._turns += 1
+        sequence.turn = self._turns
+        started = self.pace.clock()
+        try:
+            phase = next(sequence.work, None)
+        except Exception as failure:
+            sequence.fail(failure)
+            return
+        if phase is None:
+            sequence.work = None
+        else:
+            self.pace.note_chunk(phase, self.pace.clock() - started)
+            sequence.left.done(phase)
+
+    def _encode(self, sequence: Sequence) -> Iterator[Phase]:
         """Tokenize the whole history, then encode the first prompt."""
         job = sequence.job
         candles = torch.from_numpy(job.candles).to(self._like.device)
@@ -123,10 +158,10 @@ class Engine:
             s1, s2 = self._codec.encode(candles[start:end], memory)
             sequence.s1[:, start:end] = s1
             sequence.s2[:, start:end] = s2
-            yield
+            yield "tokenize"
         yield from self._prompt(sequence)
 
-    def _prompt(self, sequence: Sequence) -> Iterator[None]:
+    def _prompt(self, sequence: Sequence) -> Iterator[Phase]:
         """Encode the prompt of the next segment; a prompt of known candles serves all paths."""
         segment, paths = sequence.segments.pop(0), sequence.job.paths
         known = sequence.end == sequence.job.history
@@ -139,7 +174,7 @@ class Engine:
             for start, end in _chunks(segment.prompt):
                 first = sequence.end - segment.prompt
                 last = self._extend(sequence, path, first + start, first + end, lane)
-                yield
+                yield "prefill"
             hidden.append(last)
         memory.length = segment.prompt
         sequence.memory = memory.fork(paths, segment.steps - 1) if alone else memory
@@ -195,6 +230,7 @@ class Engine:
         sequence.s2[:, sequence.end] = s2
         sequence.end += 1
         sequence.steps_left -= 1
+        sequence.left.steps -= 1
         sequence.hidden = None
         if sequence.decoded == sequence.job.horizon:
             sequence.release()
@@ -203,7 +239,7 @@ class Engine:
             sequence.release()
             sequence.work = self._prompt(sequence)
 
-    def _candles(self, sequence: Sequence) -> Iterator[None]:
+    def _candles(self, sequence: Sequence) -> Iterator[Phase]:
         """Turn the decoded tokens of every path into candles again."""
         job = sequence.job
         values = np.empty((job.paths, job.horizon, 6), dtype=np.float32)
@@ -216,7 +252,7 @@ class Engine:
             decode = self._after_prompt if done == 0 else self._from_prompt
             for start, part in decode(s1, s2, window.prompt):
                 values[start : start + len(part), done : done + window.steps] = part
-                yield
+                yield "detokenize"
             done += window.steps
         if not np.isfinite(values).all():
             raise NotFinite("decoded candles are not finite")
@@ -229,7 +265,7 @@ class Engine:
         paths, total = s1.shape
         memory = self._codec.decoder_memory(1, prompt)
         self._codec.decode(s1[:1, :prompt], s2[:1, :prompt], memory)
-        group = max(1, 4 * CHUNK // (total - prompt))
+        group = _group(total - prompt)
         for start in range(0, paths, group):
             rows = slice(start, min(start + group, paths))
             fork = memory.fork(rows.stop - start, total - prompt)
@@ -253,6 +289,16 @@ def _is_finite(sequence: Sequence) -> bool:
         return True
     sequence.fail(NotFinite("hidden states are not finite"))
     return False
+
+
+def _group(steps: int) -> int:
+    """Sample paths whose `steps` candles are detokenized in one chunk."""
+    return max(1, 4 * CHUNK // steps)
+
+
+def _count(rows: int, size: int) -> int:
+    """Chunks of `size` rows."""
+    return math.ceil(rows / size)
 
 
 def _chunks(rows: int) -> Iterator[tuple[int, int]]:

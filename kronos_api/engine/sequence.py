@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kronos_api.engine.memory import Memory
+from kronos_api.engine.pace import Phase, Work
 from kronos_api.engine.sampling import Options
 from kronos_api.engine.window import Segment
 
@@ -44,8 +45,9 @@ class Job:
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """A job under way. `work` is what must run alone before the next decode step.
+    """A job under way. `work` is what must run alone before the next decode step, in chunks.
 
+    left: what is left to do. turn: when it last had a turn to run a chunk.
     s1, s2: int64 [paths, history + horizon]; columns from `end` on are still to be decoded.
     times: embedded stamps [history + horizon, C].
     hidden: last hidden states [paths, C] of a prompt just encoded, until the next step uses them.
@@ -61,8 +63,10 @@ class Sequence:
     times: Tensor
     context_used: int
     end: int
+    left: Work
+    turn: int = 0
     steps_left: int = 0
-    work: Iterator[None] | None = None
+    work: Iterator[Phase] | None = None
     memory: Memory | None = None
     hidden: Tensor | None = None
     values: NDArray[np.float32] | None = None

@@ -12,7 +12,7 @@ from kronos_api.middleware.callers import caller_key, caller_label
 from kronos_api.middleware.envelope import render
 from kronos_api.ratelimit.limiter import Limiter
 from kronos_api.ratelimit.others import OtherLimiter
-from kronos_api.ratelimit.visit import STATE, Visit, quota_headers
+from kronos_api.ratelimit.visit import STATE, CountedBy, Visit, quota_headers
 
 PREFIX: Final = "/v1/predict/"
 REFUSED: Final = 503
@@ -23,9 +23,9 @@ class RateLimit:
     """Grant or refuse every request below `/v1/predict/`, before its body is read.
 
     The path decides, not the route: what will be routed there later, or not at all, counts as
-    well. Where the application is mounted does not matter. What more the items of a batch cost is
-    charged when they are known, through `scope["state"]`. A request that is refused with 503 (no
-    model yet, queue full, draining) costs nothing: the gateway or the caller tries it again.
+    well. Where the application is mounted does not matter. What more the series cost is charged
+    when they are known, through `scope["state"]`. A request that is refused with 503 (no model yet,
+    queue full, draining) costs nothing: the gateway or the caller tries it again.
 
     Other routes are granted or refused by `others`, which decorates them; here their answers get
     the same headers.
@@ -37,12 +37,12 @@ class RateLimit:
         *,
         limiter: Limiter | None,
         others: OtherLimiter | None = None,
-        by_items: bool = True,
+        by: CountedBy = "items",
     ) -> None:
         self.app = app
         self.limiter = limiter
         self.others = others
-        self.by_items = by_items
+        self.by: CountedBy = by
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.limiter is None or scope["type"] != "http":
@@ -56,7 +56,7 @@ class RateLimit:
             caller=caller_key(scope),
             label=caller_label(scope),
             route=scope["path"].rpartition(PREFIX)[2],
-            by_items=self.by_items,
+            by=self.by,
         )
         scope.setdefault("state", {})[STATE] = visit
 

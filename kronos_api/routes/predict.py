@@ -22,7 +22,7 @@ from starlette.types import Receive
 from kronos_api.errors import InternalError, KronosError, PredictionTimeout
 from kronos_api.features import time_features
 from kronos_api.predictor import AsyncPredictor, ForecastRequest, off_loop
-from kronos_api.ratelimit.visit import charge_items
+from kronos_api.ratelimit.visit import charge_series
 from kronos_api.schemas.examples import (
     BATCH_ANSWER,
     BATCH_REQUESTS,
@@ -47,7 +47,10 @@ GONE: Final = 499
 """Status counted for a caller that left."""
 
 ERRORS: Final[dict[int | str, dict[str, Any]]] = {
-    400: {"model": ErrorResponse, "description": "INVALID_INPUT, MALFORMED_JSON"},
+    400: {
+        "model": ErrorResponse,
+        "description": "INVALID_INPUT, MALFORMED_JSON, WORK_TOO_LARGE",
+    },
     403: {"model": ErrorResponse, "description": "CONTAINER_NOT_ALLOWED"},
     408: {"model": ErrorResponse, "description": "REQUEST_TIMEOUT"},
     413: {"model": ErrorResponse, "description": "REQUEST_TOO_LARGE"},
@@ -112,7 +115,8 @@ class Forecasts:
                     large = endpoint == "batch" or len(body) > LARGE_BODY
                     series = await off_loop(large, read, body)
                     _bind(endpoint, series)
-                    await charge_items(request.scope, len(series))
+                    work = [one.sample_count * one.horizon for one in series]
+                    await charge_series(request.scope, work)
                     answered = await _while_present(
                         request.receive, self._forecast(series, deadline)
                     )

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from kronos_api.batching.scheduler import Scheduler, Ticket
-from kronos_api.errors import InternalError, PredictionTimeout, QueueFull
+from kronos_api.engine.pace import ENOUGH, Pace, Work
+from kronos_api.errors import InternalError, PredictionTimeout, QueueFull, WorkTooLarge
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,7 @@ class Job:
 
     steps: int
     bytes: int = 1
+    rows: int = 1
     fails: bool = False
     fails_to_start: bool = False
 
@@ -27,7 +29,7 @@ class Job:
 @dataclass(slots=True, eq=False)
 class Run:
     job: Job
-    steps: int
+    left: Work
     ended: bool = False
     failure: Exception | None = None
     released: bool = False
@@ -43,14 +45,18 @@ class CountingEngine:
     runs: list[Run] = field(default_factory=list)
     broken: bool = False
     widest: int = 0
+    pace: Pace = field(default_factory=lambda: Pace(lambda: 0.0))
 
     def memory_bytes(self, job: Job) -> int:
         return job.bytes
 
+    def work(self, job: Job) -> Work:
+        return Work(job.rows, job.steps)
+
     def start(self, job: Job) -> Run:
         if job.fails_to_start:
             raise ValueError("cannot start")
-        self.runs.append(Run(job, job.steps))
+        self.runs.append(Run(job, self.work(job)))
         return self.runs[-1]
 
     def step(self, sequences: Sequence[Run]) -> None:
@@ -60,8 +66,8 @@ class CountingEngine:
             raise RuntimeError("engine failure")
         for run in sequences:
             assert not run.ended and not run.released
-            run.steps -= 1
-            if run.steps == 0:
+            run.left.steps -= 1
+            if run.left.steps == 0:
                 run.ended = True
                 run.failure = ValueError("own failure") if run.job.fails else None
 
@@ -108,15 +114,120 @@ def test_runs_together_and_ends_each_when_it_is_done() -> None:
 
 
 def test_room_is_given_in_order_of_arrival() -> None:
-    """A small request does not overtake a large one that waits for room."""
+    """A request does not pass one of its size that waits for room."""
     desk = Desk(budget=10)
-    first, large, small = desk.submit(Job(2, bytes=6), Job(1, bytes=8), Job(1, bytes=1))
+    first, large, other = desk.submit(Job(2, bytes=6), Job(1, bytes=8), Job(1, bytes=3))
     desk.advance()
     assert [run.job.bytes for run in desk.engine.runs] == [6]
     for _ in range(3):
         desk.advance()
-    assert [run.job.bytes for run in desk.engine.runs] == [6, 8, 1]
-    assert all(isinstance(desk.outcome(ticket), Run) for ticket in (first, large, small))
+    assert [run.job.bytes for run in desk.engine.runs] == [6, 8, 3]
+    assert all(isinstance(desk.outcome(ticket), Run) for ticket in (first, large, other))
+
+
+def test_a_small_request_passes_a_large_one_that_waits_for_one_before_it() -> None:
+    desk = Desk(budget=10)
+    desk.submit(Job(9, bytes=8), Job(8, bytes=8), Job(2, bytes=2))
+    desk.advance()
+    assert [run.job.bytes for run in desk.engine.runs] == [8, 2]
+
+
+def test_a_large_request_is_not_passed_for_ever() -> None:
+    """As soon as it would fit but for those that passed it, it is the next to start."""
+    desk = Desk(budget=10)
+    desk.submit(Job(3, bytes=7), Job(12, bytes=9))
+    for _ in range(20):
+        desk.submit(Job(3, bytes=2))
+        desk.advance()
+        if len(desk.scheduler.active) == 1 and desk.engine.runs[-1].job.bytes == 9:
+            break
+    else:
+        pytest.fail("the large request never started")
+    assert [run.job.bytes for run in desk.engine.runs] == [7, 2, 9]
+
+
+def paced(desk: Desk, *steps: tuple[int, float]) -> None:
+    """Let the engine have measured that steps of so many rows take so many seconds."""
+    for rows, seconds in steps:
+        for _ in range(ENOUGH):
+            desk.engine.pace.note_step(rows, seconds)
+
+
+def timed(desk: Desk, *jobs: Job, inference_timeout: float) -> list[Ticket[Job, Run]]:
+    tickets = [Ticket(job, 1e9, inference_timeout, desk._done) for job in jobs]
+    desk.outcomes |= {ticket: [] for ticket in tickets}
+    desk.scheduler.add(tickets)
+    return tickets
+
+
+def test_work_that_cannot_be_done_in_time_is_refused_at_once_with_the_figures() -> None:
+    desk = Desk()
+    paced(desk, (64, 0.2))
+    large, small = timed(desk, Job(512, rows=64), Job(2), inference_timeout=30)
+    desk.advance()
+    refusal = desk.outcome(large)
+    assert isinstance(refusal, WorkTooLarge)
+    for figure in ("64 sample paths of 512 steps", "102 s", "KRONOS_INFERENCE_TIMEOUT allows 30 s"):
+        assert figure in refusal.message
+    assert len(desk.engine.runs) == 1 and not desk.outcomes[small]
+
+
+@pytest.mark.parametrize("measured", [(), ((64, 0.08),), ((1, 0.005),), ((128, 0.1),)])
+def test_work_that_may_be_done_in_time_is_not_refused(
+    measured: tuple[tuple[int, float], ...],
+) -> None:
+    """Not measured at all; within the margin; measured with fewer rows; with more."""
+    desk = Desk()
+    paced(desk, *measured)
+    timed(desk, Job(512, rows=64), inference_timeout=30)
+    desk.advance()
+    assert len(desk.engine.runs) == 1 and len(desk.scheduler.active) == 1
+
+
+def test_running_work_is_refused_once_the_pace_is_known() -> None:
+    desk = Desk()
+    (large,) = timed(desk, Job(512, rows=64), inference_timeout=30)
+    desk.advance()
+    paced(desk, (64, 0.2))
+    desk.advance(seconds=0.5)
+    assert isinstance(desk.outcome(large), WorkTooLarge)
+    assert desk.engine.runs[0].released
+
+
+def test_large_requests_run_one_after_the_other_while_only_small_steps_were_measured() -> None:
+    desk = Desk(max_active=64, budget=1000)
+    paced(desk, (1, 0.03))
+    timed(desk, *[Job(60, bytes=64, rows=64)] * 6, Job(4), inference_timeout=30)
+    desk.advance()
+    assert [run.job.rows for run in desk.engine.runs] == [64, 1]
+
+
+def test_large_requests_that_would_be_late_together_run_one_after_the_other() -> None:
+    desk = Desk(max_active=64, budget=1000)
+    paced(desk, (1, 0.01), (64, 0.2))
+    large = [Job(100, bytes=64, rows=64)] * 6
+    timed(desk, *large, *[Job(4)] * 3, inference_timeout=30)
+    desk.advance()
+    assert [run.job.rows for run in desk.engine.runs] == [64, 1, 1, 1]
+    for _ in range(70):  # 30 steps of the first are left: 30 x 0.4 s + 70 x 0.2 s
+        desk.advance(seconds=0.2)
+    assert [run.job.rows for run in desk.engine.runs] == [64, 1, 1, 1, 64]
+
+
+def test_a_small_request_does_not_wait_for_a_large_one_that_it_makes_late() -> None:
+    desk = Desk(max_active=64, budget=1000)
+    paced(desk, (1, 0.4), (64, 0.5))
+    timed(desk, Job(60, bytes=64, rows=64), Job(10), inference_timeout=30)
+    desk.advance()
+    assert [run.job.rows for run in desk.engine.runs] == [64, 1]
+
+
+def test_large_requests_that_are_in_time_together_run_together() -> None:
+    desk = Desk(max_active=64, budget=1000)
+    paced(desk, (64, 0.02))
+    timed(desk, *[Job(100, bytes=64, rows=64)] * 3, inference_timeout=30)
+    desk.advance()
+    assert len(desk.engine.runs) == 3
 
 
 def test_a_request_larger_than_the_budget_runs_alone() -> None:

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from kronos_api.engine.checkpoint import load_model, load_tokenizer
 from kronos_api.engine.engine import Engine, NotFinite
+from kronos_api.engine.pace import Work
 from kronos_api.engine.sequence import Job, Sequence
-from tests.engine.conftest import MakeOracle
+from kronos_api.engine.window import WindowPolicy
+from tests.engine.conftest import MakeEngine, MakeOracle
 from tests.oracle import walk
 
 
@@ -174,3 +176,26 @@ def test_memory_is_what_was_announced(tiny: Engine) -> None:
                 held = max(held, run.memory.own.nbytes + (0 if shared is None else shared.nbytes))
         assert held <= tiny.memory_bytes(job)
         assert run.memory is None
+
+
+@pytest.mark.parametrize("policy", ["anchor", "exact"])
+def test_work_is_what_was_announced(engines: MakeEngine, policy: WindowPolicy) -> None:
+    engine = engines("tiny", policy)
+    for job in [*mixed_jobs(), walk(300).job(70, top_k=0, paths=20, seed=1)[0]]:
+        left = engine.run(job).left
+        assert left == Work(rows=job.paths, steps=0)
+
+
+def test_a_forecast_of_many_chunks_does_not_hold_up_a_small_one(tiny: Engine) -> None:
+    """Chunks are run in turns; the order changes no value."""
+    large = walk(60).job(100, top_k=0, paths=60, seed=1)[0]
+    small = walk(8).job(2)[0]
+    alone = tiny.run(small)
+    runs = [tiny.start(large)]
+    while runs[0].left.prefill > 179:  # three more windows of 60 paths, a chunk each
+        tiny.step(runs)
+    runs.append(tiny.start(small))
+    while not runs[1].ended:
+        tiny.step([run for run in runs if not run.ended])
+    assert runs[0].left.prefill > 160
+    assert_same_bytes(runs[1], alone)

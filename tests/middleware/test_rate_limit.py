@@ -235,6 +235,26 @@ async def test_a_batch_may_count_as_one() -> None:
     assert [response.status_code for response in responses] == [200, 200, 429]
 
 
+async def test_work_may_count() -> None:
+    large = body(horizon=512, overrides={"sample_count": 64})
+    async with serving(rate_limit_per_minute=40, rate_limit_batch="work") as client:
+        responses = [await client.post(SINGLE, json=one) for one in (body(), large, large)]
+        pair = await client.post(BATCH, json={"items": [body(), body()]})
+    assert [(one.status_code, quota(one)[1]) for one in (*responses, pair)] == [
+        (200, "39"), (200, "7"), (429, "6"), (200, "4")
+    ]  # fmt: skip
+    message = responses[2].json()["error"]["message"]
+    assert message == "The caller's limit leaves no room for work that counts as 32 forecasts."
+
+
+async def test_work_that_could_never_pass_is_bad_input() -> None:
+    large = body(horizon=512, overrides={"sample_count": 64})
+    async with serving(rate_limit_per_minute=31, rate_limit_batch="work") as client:
+        response = await client.post(SINGLE, json=large)
+    assert response.status_code == 400
+    assert "counts as 32 forecasts" in response.json()["error"]["message"]
+
+
 async def test_a_route_has_limits_of_its_own() -> None:
     async with serving(rate_limit_per_minute=100, rate_limits="batch=4/hour") as client:
         batches = [await client.post(BATCH, json=batch(2)) for _ in range(3)]
