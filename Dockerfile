@@ -48,6 +48,11 @@ RUN python -m venv --without-pip /opt/venv \
 
 
 FROM python AS service
+# pkill, pgrep and ps, for operators. Debian keeps one version of it, so there is none to pin.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends procps \
+    && rm -rf /var/lib/apt/lists/*
 # The standard library comes without its compiled form, which every worker would else make anew.
 RUN groupadd --gid 10001 kronos \
     && useradd --uid 10001 --gid kronos --no-log-init --no-create-home --home-dir /app \

@@ -15,7 +15,7 @@ from kronos_api.engine.cores import usable_cores
 from kronos_api.server.deadlines import Deadlines
 from kronos_api.server.options import options
 from kronos_api.service import threads
-from kronos_api.telemetry import multiprocess
+from kronos_api.telemetry import multiprocess, vitals
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -94,11 +94,21 @@ def gunicorn_options(settings: Settings) -> dict[str, Any]:
         "control_socket_disable": True,
         "worker_tmp_dir": str(MEMORY) if os.access(MEMORY, os.W_OK) else None,
         "logger_class": Logger,
+        # In the titles of the processes: "gunicorn: worker [kronos-api]".
+        "proc_name": "kronos-api",
+        "pre_fork": pre_fork,
         "child_exit": child_exit,
     }
 
 
-def child_exit(_arbiter: object, _worker: object) -> None:
+def pre_fork(_arbiter: object, _worker: object) -> None:
+    """Called by Gunicorn before a worker starts, which needs the metrics folder."""
+    vitals.look_after_master()
+
+
+def child_exit(_arbiter: object, worker: object) -> None:
     """Called by Gunicorn when a worker has ended."""
+    if getattr(worker, "died", False):
+        vitals.note_death()
     with suppress(OSError):  # every scrape does it, too
         multiprocess.forget()

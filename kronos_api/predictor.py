@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, Self, TypeVar
+from typing import Any, Final, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 import structlog
@@ -34,7 +34,10 @@ from kronos_api.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
-State = Literal["loading", "ready", "draining", "failed"]
+State = Literal["loading", "ready", "stalled", "draining", "failed"]
+
+SHORTEST_STALL: Final = 10.0
+"""Seconds that one step of the engine may take, however short the inference timeout is."""
 
 LEAVE_TO_THREAD = 50_000
 """Numbers in a request's sample paths, once more for each quantile level, above which they are
@@ -224,7 +227,11 @@ class AsyncPredictor:
             return "draining"
         if not self._worker.loaded.is_set():
             return "loading"
-        return "ready" if self._worker.failure is None else "failed"
+        if self._worker.failure is not None:
+            return "failed"
+        # Deadlines are noticed between steps: a step this long has failed all that it decodes.
+        stall = max(self._inference_timeout, SHORTEST_STALL)
+        return "ready" if self._worker.stalled_for < stall else "stalled"
 
     def _check_state(self) -> None:
         match self._taking:
@@ -232,6 +239,8 @@ class AsyncPredictor:
                 raise ModelNotReady("The model is still loading.", retry_after=1)
             case "failed":
                 raise ModelNotReady("The model could not be loaded.", retry_after=30)
+            case "stalled":
+                raise ModelNotReady("The model makes no progress.", retry_after=5)
             case "draining":
                 raise ShuttingDown("The service is shutting down.", retry_after=1)
 

@@ -48,7 +48,7 @@ def test_gunicorn_takes_all_options_and_has_the_values_that_operators_know() -> 
         config.set(name, value)
     assert (config.worker_connections, config.keepalive) == (1000, 5)
     assert (config.max_requests, config.max_requests_jitter) == (50_000, 5000)
-    assert (config.timeout, config.graceful_timeout) == (120, 85)
+    assert (config.timeout, config.graceful_timeout) == (8, 85)
     assert issubclass(config.worker_class, Worker)
     assert config.worker_class.OPTIONS["server_header"] is False
     assert config.control_socket_disable

@@ -44,6 +44,7 @@ class Worker(Generic[Job, Run]):
         self._inbox: list[Ticket[Job, Run]] = []
         self._changed = threading.Condition()
         self._closing = False
+        self._advancing_since: float | None = None
         # A daemon: a forecast that hangs must not keep the process alive after its deadline.
         self._thread = threading.Thread(target=self._main, name="engine", daemon=True)
 
@@ -61,6 +62,12 @@ class Worker(Generic[Job, Run]):
     def kv_cache_bytes(self) -> int:
         """Bytes that the requests in the engine may hold."""
         return sum(ticket.bytes for ticket in list(self._scheduler.active))
+
+    @property
+    def stalled_for(self) -> float:
+        """Seconds since the step that runs now began; 0 between steps."""
+        since = self._advancing_since
+        return 0.0 if since is None else time.monotonic() - since
 
     def start(self) -> None:
         """Start the thread, which loads first."""
@@ -107,12 +114,14 @@ class Worker(Generic[Job, Run]):
 
     def _serve(self, engine: Engine[Job, Run]) -> None:
         while self._take_inbox():
+            self._advancing_since = time.monotonic()
             try:
                 self._scheduler.advance(engine, time.monotonic)
             except Exception:
                 # A defect of the bookkeeping itself: answer everybody and go on.
                 log.exception("scheduler_failed")
                 self._scheduler.fail_all(InternalError(), time.monotonic())
+            self._advancing_since = None
 
     def _take_inbox(self) -> bool:
         """Move what arrived to the scheduler, waiting if there is nothing to do; False to end."""

@@ -80,6 +80,7 @@ def _serve_together(settings: Settings, listener: socket.socket) -> None:
         lambda: create_app(settings, workers=workers(settings)),
         gunicorn_options(settings),
         listener,
+        settings.startup_timeout,
     ).run()
 
 
@@ -89,7 +90,8 @@ def _serve_alone(settings: Settings, listener: socket.socket) -> None:
 
     from kronos_api.app import create_app
     from kronos_api.launch import announce, uvicorn_options
-    from kronos_api.server.server import Server
+    from kronos_api.server.heartbeats import Watchdog
+    from kronos_api.server.server import NOT_STARTED, Server
 
     with one_line_errors():
         app = create_app(settings)
@@ -100,7 +102,8 @@ def _serve_alone(settings: Settings, listener: socket.socket) -> None:
         limit_max_requests_jitter=settings.limit_max_requests_jitter,
         **uvicorn_options(settings),
     )
-    server = Server(config)
+    watchdog = Watchdog(settings.timeout, NOT_STARTED) if settings.timeout else None
+    server = Server(config, watchdog=watchdog)
     server.run(sockets=[listener])
     server.end()
 

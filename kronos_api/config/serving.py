@@ -56,8 +56,8 @@ class Serving(BaseSettings):
     """Requests after which a worker is replaced; 0: never."""
     max_requests_jitter: int = _known("MAX_REQUESTS_JITTER", 5000, ge=0, le=1_000_000_000)
     """Up to so many more, by chance, so that workers are not replaced at one time."""
-    timeout: int = _known("TIMEOUT", 120, ge=0, le=3600)
-    """Seconds without a sign of life after which a worker is killed and replaced; 0: never."""
+    timeout: int = _known("TIMEOUT", 8, ge=0, le=3600)
+    """Seconds without a heartbeat after which a worker that serves is killed; 0: never."""
     graceful_timeout: int | None = _known("GRACEFUL_TIMEOUT", None, ge=1, le=7200)
     """Seconds a worker has to stop; 3 above SHUTDOWN_TIMEOUT, or more. Unset: 10 more."""
     keepalive: Seconds = _known("KEEPALIVE", 5)

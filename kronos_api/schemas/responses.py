@@ -122,7 +122,7 @@ class Liveness(Answer):
 class Readiness(Answer):
     """Whether forecasts are taken."""
 
-    status: Literal["ok", "loading", "draining", "failed"]
+    status: Literal["ok", "loading", "stalled", "draining", "failed"]
     model_loaded: bool
     device: str | None
     device_warning: str | None
@@ -133,7 +133,7 @@ class Readiness(Answer):
 class ModelCheck(Answer):
     """The model; `version` once it is loaded."""
 
-    status: Literal["ok", "loading", "draining", "failed"]
+    status: Literal["ok", "loading", "stalled", "draining", "failed"]
     loaded: bool
     version: str | None
 

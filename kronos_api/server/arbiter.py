@@ -15,7 +15,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from signal import SIGQUIT, SIGTERM
+from signal import SIGABRT, SIGKILL, SIGQUIT, SIGTERM
 from typing import Any, Final, cast
 
 import structlog
@@ -24,15 +24,18 @@ from gunicorn.arbiter import Arbiter as GunicornArbiter
 from gunicorn.errors import HaltServer
 from starlette.types import ASGIApp
 
+from kronos_api.server.heartbeats import LOOK, AwakeClock, Heartbeats
 from kronos_api.server.page import Condition, Order
 from kronos_api.server.server import NOT_STARTED
 from kronos_api.server.worker import Worker
 from kronos_api.telemetry import vitals
 
-LOOK: Final = 0.25
-"""Seconds between two looks at the workers, at most."""
+SERVING: Final = (Condition.READY, Condition.WORN)
 LONGEST_PAUSE: Final = 60.0
 """Seconds before another try, at most, when workers cannot start."""
+
+START_MARGIN: Final = 5.0
+"""Seconds beyond KRONOS_STARTUP_TIMEOUT: a worker that is too slow says first what it waits for."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -53,6 +56,11 @@ class Arbiter(GunicornArbiter):
         self._failures = 0
         self._not_before = 0.0
         self._outdated: set[int] = set()
+        self._startup_timeout = app.startup_timeout
+        self._clock = AwakeClock()
+        self._heartbeats = Heartbeats()
+        self._started: dict[int, float] = {}  # when, of workers that do not serve yet
+        self._served = 0.0  # when a worker served last
 
     @property
     def _workers(self) -> dict[int, Worker]:
@@ -110,12 +118,35 @@ class Arbiter(GunicornArbiter):
             if pid not in self._workers:
                 self._ended(pid, worker)
 
+    def murder_workers(self) -> None:
+        """Kill workers that gave no heartbeat for GUNICORN_TIMEOUT, or do not come to serve."""
+        now = self._clock.look()
+        for pid, worker in list(self._workers.items()):
+            if worker.page.condition is Condition.STARTING:
+                # What it imports and loads may keep its loop for long.
+                if now - self._started.setdefault(pid, now) > self._startup_timeout + START_MARGIN:
+                    log.critical("worker_start_timeout", pid=pid, setting="KRONOS_STARTUP_TIMEOUT")
+                    self.kill_worker(pid, SIGKILL)
+                continue
+            silence = self._heartbeats.silence(pid, worker.tmp.last_update(), now)
+            if not self.timeout or silence <= self.timeout:
+                continue
+            if not worker.aborted:
+                log.critical(
+                    "worker_timeout", pid=pid, seconds=round(silence, 1), setting="GUNICORN_TIMEOUT"
+                )
+            # A process that is stopped ends by SIGKILL alone, which comes with the next look.
+            self.kill_worker(pid, SIGKILL if worker.aborted else SIGABRT)
+            worker.aborted = True
+
     def manage_workers(self) -> None:
         """Start, replace and stop workers, as far as their number and condition ask for it."""
-        vitals.note_log()
+        vitals.look_after_master()
+        self._dismiss_stalled()
         workers = sorted(self._workers.values(), key=lambda worker: worker.age)
         staying = [worker for worker in workers if not worker.page.order]
-        serving = [worker for worker in staying if worker.page.condition is not Condition.STARTING]
+        serving = [worker for worker in staying if worker.page.condition in SERVING]
+        self._check_service(bool(serving))
         if serving and serving[-1].age > self._youngest:
             self._youngest, self._failures = serving[-1].age, 0
         leaving = [worker for worker in staying if self._is_worn(worker)]
@@ -133,6 +164,24 @@ class Arbiter(GunicornArbiter):
                 log.info("worker makes way for another", pid=first.pid)
                 first.page.order = Order.MAKE_WAY
                 self.kill_worker(first.pid, SIGTERM)
+
+    def _dismiss_stalled(self) -> None:
+        for worker in self._workers.values():
+            if worker.page.condition is Condition.STALLED and not worker.page.order:
+                log.error("stalled worker is replaced", pid=worker.pid)
+                worker.page.order = Order.MAKE_WAY
+                self.kill_worker(worker.pid, SIGTERM)
+
+    def _check_service(self, serves: bool) -> None:
+        """End when no worker has served for too long: who started this process starts another."""
+        now = self._clock.look()
+        if serves:
+            self._served = now
+        elif now - self._served > self._startup_timeout + START_MARGIN:
+            reason = (
+                f"no worker has served for KRONOS_STARTUP_TIMEOUT ({self._startup_timeout:g} s)"
+            )
+            raise HaltServer(reason, NOT_STARTED)
 
     def _try_to_spawn(self) -> None:
         try:
@@ -155,11 +204,13 @@ class Arbiter(GunicornArbiter):
     def _ended(self, pid: int, worker: Worker) -> None:
         """Judge the end of a worker; raises `HaltServer` if there is no use in going on."""
         self._outdated.discard(pid)
-        if self._stopping or worker.page.order:
-            log.info("worker ended", pid=pid)
-        elif worker.page.condition is not Condition.STARTING:
+        self._started.pop(pid, None)
+        self._heartbeats.forget(pid)
+        if worker.died:  # as the metric says, whatever it was told
             self._youngest = max(self._youngest, worker.age)
             log.error("worker died", pid=pid)
+        elif self._stopping or worker.page.order or worker.page.condition is Condition.ENDED:
+            log.info("worker ended", pid=pid)
         elif not self._youngest:
             raise HaltServer("the first worker could not start", NOT_STARTED)
         else:
@@ -177,13 +228,19 @@ class Listening(socket.socket):
 class Application(BaseApplication):
     """What Gunicorn runs, on a `listener` that it takes over.
 
-    `load` makes the application in each worker; `options` are Gunicorn's settings.
+    `load` makes the application in each worker; `options` are Gunicorn's settings. The master ends
+    when no worker has served for `startup_timeout` seconds.
     """
 
     def __init__(
-        self, load: Callable[[], ASGIApp], options: Mapping[str, Any], listener: socket.socket
+        self,
+        load: Callable[[], ASGIApp],
+        options: Mapping[str, Any],
+        listener: socket.socket,
+        startup_timeout: float = 120,
     ) -> None:
         self._load = load
+        self.startup_timeout = startup_timeout
         self._options = options
         self.listener = Listening(fileno=listener.detach())
         super().__init__()

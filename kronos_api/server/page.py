@@ -13,7 +13,11 @@ class Condition(IntEnum):
     READY = 1
     """It has loaded the model and serves."""
     WORN = 2
-    """It serves, but has served long enough: it asks for a replacement."""
+    """It serves and asks for a replacement: after enough requests, or told so by a signal."""
+    STALLED = 3
+    """Its engine makes no progress: it serves no more and asks for a replacement."""
+    ENDED = 4
+    """It has stopped in order; a worker that ends without saying so has died."""
 
 
 class Order(IntEnum):

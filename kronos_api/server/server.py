@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any, Final, NoReturn, Protocol
 
@@ -24,12 +24,16 @@ import uvicorn
 
 from kronos_api.errors import StartupError
 from kronos_api.middleware.lifespan import STATE
+from kronos_api.server.heartbeats import Watchdog
 from kronos_api.server.listener import Listener, SocketLike
 from kronos_api.server.page import Condition, Order, Page
 from kronos_api.telemetry import logging
 
 NOT_STARTED: Final = 3
-"""Exit status when the service ended before it could serve; its log says why."""
+"""Exit status when the service could not start, or could not go on serving; its log says why."""
+STALL_TICKS: Final = 100
+"""Ticks, ten a second, that an engine which makes no progress has to recover. Counted, and not
+timed, because a machine that was paused lets none of them pass."""
 
 TICK: Final = 0.05
 GRACE_TO_END: Final = 1.0
@@ -55,7 +59,7 @@ class Service(Protocol):
 
     @property
     def state(self) -> str:
-        """loading, ready, draining or failed."""
+        """loading, ready, stalled, draining or failed."""
         ...
 
     @property
@@ -73,8 +77,10 @@ class Server(uvicorn.Server):
 
     `page` is shared with a master, if there is one. `waits`: others serve, so that this one need
     not listen before its model is loaded. After `lifetime` requests it asks the master to be
-    replaced; one without a master is told by uvicorn's `limit_max_requests` to end. The signals in
-    `deaf_to` are ignored.
+    replaced; one without a master is told by uvicorn's `limit_max_requests` to end. `supervised`:
+    the master decides. Ctrl-C, which goes to all processes of a terminal, is left to it, and the
+    first SIGTERM that is not the master's asks it for a replacement. `watchdog` learns from every
+    tick that the loop runs.
     """
 
     def __init__(
@@ -84,14 +90,17 @@ class Server(uvicorn.Server):
         page: Page | None = None,
         waits: bool = False,
         lifetime: float = math.inf,
-        deaf_to: Collection[int] = (),
+        supervised: bool = False,
+        watchdog: Watchdog | None = None,
     ) -> None:
         super().__init__(config)
         self.failed = False
         self._page = page or Page()
         self._waits = waits
         self._lifetime = lifetime
-        self._deaf_to = deaf_to
+        self._supervised = supervised
+        self._watchdog = watchdog
+        self._stalled_ticks = 0
         self._reason: str | None = None
         self._service: Service | None = None
         self._listeners: list[Listener] = []
@@ -132,7 +141,11 @@ class Server(uvicorn.Server):
             self.failed = True
             self._reason = "the model could not be loaded"
             return True
+        if self._stalled(state):
+            return True
         if state == "ready":
+            if self._watchdog is not None:
+                self._watchdog.beat()
             if self._waits:
                 self._listen()
             if self._page.condition is Condition.STARTING:
@@ -150,8 +163,16 @@ class Server(uvicorn.Server):
         ends with status 0.
         """
         del frame
-        if sig in self._deaf_to:
+        if self._supervised and sig == signal.SIGINT:
             return
+        if sig == signal.SIGTERM and self._is_from_outside():
+            log.info("replacement requested", reason=signal.SIGTERM.name)
+            self._page.condition = Condition.WORN
+            return
+        self.stop(sig)
+
+    def stop(self, sig: int) -> None:
+        """Stop as told by `sig`."""
         if not self.started:
             self.end_at_once()
         if sig == signal.SIGQUIT or (sig == signal.SIGINT and self.should_exit):
@@ -164,6 +185,8 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: Any = None) -> None:
         """Answer what has been or is about to be asked, then let the service stop."""
         del sockets
+        if self._watchdog is not None:
+            self._watchdog.stop()
         began = time.monotonic()
         deadline = began + (self.config.timeout_graceful_shutdown or math.inf)
         self._say_so()
@@ -187,6 +210,7 @@ class Server(uvicorn.Server):
         """Called last. May end the process, with the exit status that belongs to how it went."""
         if self.failed:
             exit_at_once(NOT_STARTED)
+        self._page.condition = Condition.ENDED
         if self._service is not None and not self._service.ended:
             exit_at_once(0)
 
@@ -196,12 +220,31 @@ class Server(uvicorn.Server):
         What it waits for meanwhile, such as a file system that is gone, may never come.
         """
         log.info("stopped before it served")
+        self._page.condition = Condition.ENDED
         exit_at_once(0)
 
     def _not_started(self) -> None:
         """Leave without a stop in order: there is nobody to answer."""
         self.failed = self.should_exit = True
         self.started = False
+
+    def _is_from_outside(self) -> bool:
+        """Whether a SIGTERM now is not the master's, and the first one."""
+        ready = self._page.condition is Condition.READY
+        return self._supervised and ready and not self._page.order
+
+    def _stalled(self, state: str) -> bool:
+        """Ask for a replacement when the engine does not recover; True to stop without one."""
+        self._stalled_ticks = self._stalled_ticks + 1 if state == "stalled" else 0
+        if self._stalled_ticks != STALL_TICKS:
+            return False
+        log.error("engine_stalled", setting="KRONOS_INFERENCE_TIMEOUT")
+        if self._supervised:
+            self._page.condition = Condition.STALLED
+            return False
+        self.failed = True
+        self._reason = "the engine makes no progress"
+        return True
 
     def _why(self) -> str:
         """Why it drains."""

@@ -20,7 +20,7 @@ from kronos_api.server.server import NOT_STARTED, Server
 from kronos_api.telemetry import logging
 
 BEAT: Final = 1.0
-"""Seconds between two signs of life."""
+"""Seconds between two heartbeats."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -47,6 +47,11 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # it has no annotations
             app="", limit_max_requests=limit, backlog=self.cfg.backlog, **self.OPTIONS
         )
 
+    @property
+    def died(self) -> bool:
+        """For the master, of a process that has ended: whether it died while it served."""
+        return self.page.condition not in (Condition.STARTING, Condition.ENDED)
+
     def init_process(self) -> None:
         """Serve. What goes wrong is told as all else is, and decides the exit status."""
         try:
@@ -68,8 +73,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # it has no annotations
             page=self.page,
             waits=self.waits,
             lifetime=self.max_requests if self.supervised else math.inf,
-            # Ctrl-C goes to all processes of a terminal; what to do is the master's to say.
-            deaf_to=[signal.SIGINT] if self.supervised else [],
+            supervised=self.supervised,
         )
         beating = asyncio.create_task(self._beat(server))
         try:
@@ -79,14 +83,14 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # it has no annotations
         server.end()
 
     async def _beat(self, server: Server) -> None:
-        """Give signs of life from the start to the end, and see whether there is a master."""
+        """Give heartbeats from the start to the end, and see whether there is a master."""
         while True:
             self.notify()
             if self.page.order and not server.started:  # told before it could hear
                 server.end_at_once()
             if os.getppid() != self.ppid and not server.should_exit:
                 log.error("the master is gone")
-                server.handle_exit(signal.SIGTERM, None)
+                server.stop(signal.SIGTERM)
             await asyncio.sleep(min(BEAT, self.timeout or BEAT))
 
 

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from typing import Final, Literal
 
+import structlog
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -22,12 +23,15 @@ from prometheus_client import (
     generate_latest,
     values,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from kronos_api.errors import InternalError, StartupError
 from kronos_api.telemetry import multiprocess
 from kronos_api.telemetry.slots import Slots
+
+log = structlog.stdlib.get_logger(__name__)
 
 # A time of creation beside each counter: as many series again, which nobody asks for.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -152,6 +156,7 @@ LOG_LINES_DROPPED = _counter(
     "Log lines lost because the reader of the log stalled or could not be written to.",
 )
 WORKERS = _gauge("kronos_workers", "Processes that serve.")
+WORKER_DEATHS = _counter("kronos_worker_deaths", "Workers that ended while they served.")
 RESIDENT_MEMORY = _gauge(
     "kronos_process_resident_memory_bytes",
     "Memory of the workers; what they share counts for each of them.",
@@ -176,43 +181,76 @@ START_TIME = _gauge(
 
 
 def begin() -> None:
-    """Count this process as one that serves; if it ends before `end`, as one that died."""
+    """Count this process as one that serves."""
     WORKERS.set(1)
-    if SLOTS is not None:
-        SLOTS.begin()
 
 
 def end() -> None:
     """Count this process no more as one that serves."""
     WORKERS.set(0)
-    if SLOTS is not None:
-        SLOTS.end()
+
+
+def mend() -> None:
+    """Make the files of this process again if they were removed; say so, or why it failed.
+
+    To be called often: it is a few calls of stat.
+    """
+    global _failed
+    if SLOTS is None:
+        return
+    try:
+        mended = SLOTS.mend(again=_failed)
+        if mended:
+            # Mapped now, and not when something is counted: the folder may be lost again by then.
+            WORKER_DEATHS.inc(0)
+    except (StartupError, OSError) as error:
+        if not _failed:
+            log.error("metrics_folder_lost", reason=str(error))
+        _failed = True
+        return
+    _failed = False
+    if mended:
+        log.warning("metrics_folder_restored", folder=str(SLOTS.folder))
+
+
+_failed = False
 
 
 def render() -> bytes:
-    """All metrics of all workers in Prometheus' text format."""
+    """All metrics of all workers in Prometheus' text format.
+
+    Raises `InternalError` if the folder was removed and cannot be made again.
+    """
     if SLOTS is None:
         return generate_latest(REGISTRY)
-    SLOTS.clear()
+    try:
+        return _render(SLOTS)
+    except (OSError, ValueError):  # files are removed or renamed at this moment
+        mend()
+    try:
+        return _render(SLOTS)
+    except (OSError, ValueError) as error:
+        log.error("metrics_not_readable", reason=str(error))
+        raise InternalError() from None
+
+
+def _render(slots: Slots) -> bytes:
+    mend()
+    slots.clear()
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, str(SLOTS.folder))  # type: ignore[no-untyped-call]
-    registry.register(Folder(SLOTS))
+    MultiProcessCollector(registry, str(slots.folder))  # type: ignore[no-untyped-call]
+    registry.register(Folder(slots))
     return generate_latest(registry)
 
 
 class Folder(Collector):
-    """What the folder of the workers' metrics tells itself: who died, and how full it is."""
+    """How full the folder of the workers' metrics is."""
 
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
 
     def collect(self) -> Iterator[Metric]:
         system = os.statvfs(self._slots.folder)
-        yield CounterMetricFamily(
-            "kronos_worker_deaths",
-            "Workers that ended while they served.",
-            self._slots.deaths(),
-        )
         yield GaugeMetricFamily(
             "kronos_metrics_folder_bytes",
             "What the workers' metrics take of their file system.",

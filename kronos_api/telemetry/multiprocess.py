@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from kronos_api.telemetry.slots import Slots, cannot_keep, locked, make_room
+from kronos_api.telemetry.slots import Slots, cannot_keep, is_named, locked, make_folder, make_room
 
 VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 """Tells prometheus_client, in this process and in those that it starts, where the files are."""
@@ -57,6 +57,22 @@ def prepare(parent: Path | None) -> Path:
     os.environ[VARIABLE] = str(folder)
     atexit.register(_remove_at_exit, folder, os.getpid())
     return folder
+
+
+def mend() -> None:
+    """Make the folder of `prepare` and its lock again if they were removed; so in the master."""
+    global _prepared
+    if _prepared is None or _prepared[0] != os.getpid():
+        return
+    pid, folder, lock = _prepared
+    if is_named(folder / _LOCK, lock):
+        return
+    with suppress(OSError):  # it is tried again, and workers say what is wrong
+        make_folder(folder)
+        new = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        fcntl.flock(new, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(lock)
+        _prepared = pid, folder, new
 
 
 def prepared() -> Path | None:

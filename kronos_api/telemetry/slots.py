@@ -5,8 +5,11 @@ Which files are its own is told by a slot and not by its process id, which a con
 again and again: a process takes the lowest slot whose lock nobody holds, and counts on where the
 last one in that slot ended. So no counter is ever lower than before, there are never more files
 than processes at one time, however many come and go, and nothing has to be added up for the dead.
-The system lets go of the lock of a process that dies, whatever it died of. While it serves, that is
-noted in the slot's file: whoever finds the note but no lock has found a death.
+The system lets go of the lock of a process that dies, whatever it died of.
+
+The folder may be lost under a running service, because something cleans /dev/shm. A process still
+has its files open then, and `mend` gives them names again, in another slot: the change of slot is
+what makes prometheus_client map them again. Only what ended processes had counted is lost.
 
 A page of a mapped file that the file system has no room for kills the process that touches it.
 The files are therefore written out before they are mapped: what is short of room fails then.
@@ -14,8 +17,11 @@ The files are therefore written out before they are mapped: what is short of roo
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -33,8 +39,6 @@ ROOM: Final = {
 }
 """What a process keeps in which file, and bytes that are taken for it at once."""
 
-_DEATHS: Final = "deaths"
-
 
 class Slots:
     """The slots of `folder`, of which this process has one."""
@@ -44,6 +48,8 @@ class Slots:
         self._pid = 0
         self._own = 0
         self._lock = -1
+        self._files: dict[str, int] = {}  # of this process by kind, held open for `mend`
+        self._mending = threading.Lock()
 
     def own(self) -> int:
         """The slot of this process; a process that was forked gets one of its own.
@@ -51,42 +57,36 @@ class Slots:
         Raises `StartupError` if there is no room for its files.
         """
         if self._pid != os.getpid():
+            self._close()  # the parent's
+            self._mending = threading.Lock()
             try:
-                self._own = self._take()
+                self._take()
             except OSError as error:
                 raise cannot_keep(self.folder, error) from None
             self._pid = os.getpid()
         return self._own
+
+    def mend(self, again: bool = False) -> bool:
+        """Make the folder and this process' files again if they were removed; whether they were.
+
+        `again`: in any case, because they could not be mapped. Any thread may call it, at any time.
+        Raises `StartupError` if they cannot be made.
+        """
+        with self._mending:
+            if self._pid != os.getpid() or (self._in_place() and not again):
+                return False
+            try:
+                self._take(before=self._own)
+            except OSError as error:
+                raise cannot_keep(self.folder, error) from None
+        return True
 
     def clear(self) -> None:
         """Drop the gauges of processes that have ended."""
         for path in self.folder.glob("slot-*"):
             with suppress(FileNotFoundError), locked(path) as lock:
                 if lock is not None:
-                    self._clear(lock, path.name.removeprefix("slot-"))
-
-    def begin(self) -> None:
-        """Note that this process serves: if it ends before `end`, it has died.
-
-        Raises `StartupError` if there is no room.
-        """
-        self.own()
-        try:
-            os.pwrite(self._lock, b"serving", 0)
-        except OSError as error:
-            raise cannot_keep(self.folder, error) from None
-
-    def end(self) -> None:
-        """Note that this process has stopped to serve, as it should."""
-        self.own()
-        os.ftruncate(self._lock, 0)
-
-    def deaths(self) -> int:
-        """How many processes have died while they served."""
-        try:
-            return (self.folder / _DEATHS).stat().st_size
-        except FileNotFoundError:
-            return 0
+                    self._clear(path.name.removeprefix("slot-"))
 
     def used_bytes(self) -> int:
         """What the files take of the file system."""
@@ -96,29 +96,73 @@ class Slots:
                 total += path.stat().st_blocks * 512
         return total
 
-    def _take(self) -> int:
+    def _take(self, before: int | None = None) -> None:
+        """Take a free slot: the lowest, or, with the files of slot `before`, an unused one."""
+        make_folder(self.folder)
         for slot in count(1):
+            used = any(self._path(kind, slot).exists() for kind in ROOM)
+            if before is not None and (slot == before or used):
+                continue
             with locked(self.folder / f"slot-{slot}") as lock:
                 if lock is None:
                     continue
-                self._clear(lock, str(slot))
+                if before is None:
+                    self._clear(str(slot))
+                else:
+                    self._move(before, slot)
                 make_room(self.folder, slot)
-                self._lock = os.dup(lock)  # not closed: the lock is held while the process lives
-                return slot
-        raise AssertionError("unreachable")
+                held = os.dup(lock)  # not closed: the lock is held while the process lives
+                self._close()
+                self._lock, self._own = held, slot
+                for kind in ROOM:
+                    self._files[kind] = os.open(self._path(kind, slot), os.O_RDONLY | os.O_CLOEXEC)
+                return
 
-    def _clear(self, lock: int, slot: str) -> None:
-        """Drop what was true of the process that had `slot`, whose `lock` is held; count its death.
+    def _move(self, before: int, slot: int) -> None:
+        """Give the files of slot `before` the names of `slot`, by a copy where they have none."""
+        try:
+            for kind, file in self._files.items():
+                old, new = self._path(kind, before), self._path(kind, slot)
+                if is_named(old, file):
+                    old.rename(new)
+                else:
+                    _write_whole(new, os.pread(file, os.fstat(file).st_size, 0))
+        except OSError:  # `_files` still has all; a part of them must not be counted twice
+            for kind in self._files:
+                self._path(kind, slot).unlink(missing_ok=True)
+            raise
 
-        It is counted under that lock, and so once; as one byte, which is written whole or not.
-        """
-        if os.fstat(lock).st_size:
-            with suppress(OSError):  # without room, it is counted later
-                with (self.folder / _DEATHS).open("ab") as deaths:
-                    deaths.write(b".")
-                os.ftruncate(lock, 0)
+    def _in_place(self) -> bool:
+        """Whether all files of this process still have their names."""
+        return is_named(self.folder / f"slot-{self._own}", self._lock) and all(
+            is_named(self._path(kind, self._own), file) for kind, file in self._files.items()
+        )
+
+    def _close(self) -> None:
+        for file in (self._lock, *self._files.values()):
+            if file >= 0:
+                os.close(file)
+        self._lock = -1
+        self._files = {}
+
+    def _clear(self, slot: str) -> None:
+        """Drop what was true of the process that had `slot`, whose lock is held."""
         for path in self.folder.glob(f"gauge_*_{slot}.db"):
             path.unlink(missing_ok=True)
+
+    def _path(self, kind: str, slot: int) -> Path:
+        return self.folder / f"{kind}_{slot}.db"
+
+
+def make_folder(folder: Path) -> None:
+    """Make `folder` if it is not there; raises OSError if it is not this user's own."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            raise PermissionError(errno.EPERM, "it is not a folder of this user") from None
 
 
 def cannot_keep(folder: Path, error: OSError) -> StartupError:
@@ -151,7 +195,19 @@ def make_room(folder: Path, slot: int) -> None:
         path = folder / f"{kind}_{slot}.db"
         if path.exists():
             continue
-        # Whoever reads all files meanwhile must not meet one that is not whole.
-        unfinished = path.with_suffix(".new")
-        unfinished.write_bytes(bytes(size))
-        unfinished.rename(path)
+        _write_whole(path, bytes(size))
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write a file that a scrape, which reads all files, never meets half written."""
+    unfinished = path.with_suffix(".new")
+    unfinished.write_bytes(content)
+    unfinished.rename(path)
+
+
+def is_named(path: Path, file: int) -> bool:
+    """Whether `path` names the open `file`."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file))
+    except OSError:
+        return False

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 import psutil
 
-from kronos_api.telemetry import logging, metrics
+from kronos_api.telemetry import logging, metrics, multiprocess
 
 PAUSE: Final = 1.0
 PROCESS_EVERY: Final = 5
@@ -58,6 +58,7 @@ async def watch(load: Load) -> None:
 
 def note_load(load: Load) -> None:
     """Write down what the model has to do."""
+    metrics.mend()
     metrics.QUEUE_DEPTH.set(load.queue_depth)
     metrics.ACTIVE_SERIES.set(load.active)
     metrics.KV_CACHE_BYTES.set(load.kv_cache_bytes)
@@ -68,6 +69,19 @@ def note_log() -> None:
     """Count the log lines that this process lost."""
     if dropped := logging.take_dropped():
         metrics.LOG_LINES_DROPPED.inc(dropped)
+
+
+def look_after_master() -> None:
+    """What a master does for its metrics, as often as it looks at its workers."""
+    multiprocess.mend()
+    metrics.mend()
+    note_log()
+
+
+def note_death() -> None:
+    """Count a worker that has died; in the master, which alone knows."""
+    metrics.mend()
+    metrics.WORKER_DEATHS.inc()
 
 
 def note_process() -> None:

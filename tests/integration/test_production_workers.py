@@ -121,6 +121,17 @@ def test_worn_workers_are_replaced_and_no_request_is_lost(images: Images) -> Non
         until(lambda: asked(sibling) == REQUESTS, 60, f"{REQUESTS} requests are counted")
 
 
+def test_pkill_of_the_workers_has_them_replaced(images: Images) -> None:
+    with two_workers(images) as (container, sibling):
+        before = set(workers(container))
+        docker("exec", container, "pkill", "-f", "gunicorn: worker")
+        until(lambda: told(container, "worker ended") == 2, 120, "both workers are replaced")
+        assert len(set(workers(container)) - before) == 2
+        assert told(container, "worker died") == 0
+        assert sibling.ask("/v1/readyz").status == 200
+        assert counters(sibling)["kronos_worker_deaths_total"] == 0
+
+
 def test_killed_workers_lose_their_own_requests_and_nothing_else(images: Images) -> None:
     found: dict[str, Any] = {}
     with two_workers(images) as (container, sibling):

@@ -20,7 +20,7 @@ from kronos_api.middleware.rate_limit import PREFIX, RateLimit
 from kronos_api.ratelimit.host import HostStore
 from kronos_api.ratelimit.limiter import Limiter
 from kronos_api.ratelimit.quotas import Quotas
-from kronos_api.ratelimit.visit import charge_items
+from kronos_api.ratelimit.visit import charge_series
 from kronos_api.schemas.responses import ErrorResponse, Health
 from kronos_api.telemetry.metrics import REGISTRY
 from tests.middleware.test_caller_identity import routes
@@ -207,7 +207,7 @@ async def test_a_forecast_that_is_refused_with_503_costs_nothing(
     """The gateway tries it at another replica, which charges for it as well."""
 
     async def app(scope: Scope, _receive: Receive, send: Send) -> None:
-        await charge_items(scope, 3)
+        await charge_series(scope, [1, 1, 1])
         await send({"type": "http.response.start", "status": status, "headers": []})
         await send({"type": "http.response.body"})
 

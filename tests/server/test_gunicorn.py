@@ -227,19 +227,6 @@ def test_a_worker_that_is_killed_takes_only_its_own_requests_with_it(tmp_path: P
     in_order(service)
 
 
-def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
-    with services(tmp_path, workers=2, GUNICORN_TIMEOUT="20", **MANY) as (service,):
-        hanging = min(service.workers())
-        os.kill(hanging, signal.SIGSTOP)
-        service.wait_for("worker died")
-        service.wait_for("listening", 3)
-        assert hanging not in service.workers()
-        with calling(service.port, 2) as callers:
-            until(lambda: callers.total > 50, service)
-        assert callers.failures == []
-    assert service.process.returncode == 0
-
-
 def test_workers_do_not_outlive_their_master(tmp_path: Path) -> None:
     with services(tmp_path, workers=2) as (service,):
         workers = [psutil.Process(pid) for pid in service.workers()]

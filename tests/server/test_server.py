@@ -20,11 +20,12 @@ from kronos_api.config import Settings
 from kronos_api.errors import StartupError
 from kronos_api.predictor import AsyncPredictor
 from kronos_api.server.deadlines import Deadlines
+from kronos_api.server.heartbeats import Watchdog
 from kronos_api.server.options import options
 from kronos_api.server.page import Condition, Order, Page
 from kronos_api.server.server import NOT_STARTED, Server
 from kronos_api.service import Service
-from tests.fakes import SleepyEngine
+from tests.fakes import SleepyEngine, stuck
 from tests.web import SINGLE, body, encode, predictor_of, until
 
 CONTENT = encode(body())
@@ -254,7 +255,74 @@ async def test_a_model_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch
     release.set()
 
 
-async def test_the_deaf_hear_nothing() -> None:
-    async with running(predictor_of(), deaf_to=[signal.SIGINT]) as service:
+async def test_a_worker_leaves_ctrl_c_to_its_master() -> None:
+    async with running(predictor_of(), supervised=True) as service:
         service.server.handle_exit(signal.SIGINT, None)
         assert not service.server.should_exit
+
+
+async def test_a_worker_that_is_sent_sigterm_serves_until_it_is_replaced() -> None:
+    page = Page()
+    async with running(predictor_of(), page=page, supervised=True) as service:
+        await until(lambda: page.condition is Condition.READY)
+        service.server.handle_exit(signal.SIGTERM, None)
+        await until(lambda: page.condition is Condition.WORN)
+        link = await service.connect()
+        assert (await ask(link, READY)).startswith(b"http/1.1 200")
+        link[1].close()
+        service.server.handle_exit(signal.SIGTERM, None)  # a second one is not put off
+        await asyncio.wait_for(service.task, 20)
+    service.server.end()
+    assert page.condition is Condition.ENDED
+
+
+async def test_a_worker_that_its_master_sends_sigterm_stops() -> None:
+    page = Page()
+    async with running(predictor_of(), page=page, supervised=True) as service:
+        await until(lambda: page.condition is Condition.READY)
+        page.order = Order.STOP
+        service.server.handle_exit(signal.SIGTERM, None)
+        await asyncio.wait_for(service.task, 20)
+    service.server.end()
+    assert page.condition is Condition.ENDED
+
+
+@pytest.mark.parametrize("supervised", [True, False])
+async def test_an_engine_that_makes_no_progress_ends_the_worker(
+    monkeypatch: pytest.MonkeyPatch, supervised: bool
+) -> None:
+    monkeypatch.setattr("kronos_api.server.server.STALL_TICKS", 2)
+    monkeypatch.setattr("kronos_api.predictor.SHORTEST_STALL", 0.0)
+    page = Page()
+    engine = SleepyEngine()
+    predictor = predictor_of(engine, inference_timeout=0.2)
+    async with (
+        stuck(engine) as release,
+        running(predictor, shutdown_timeout=0.5, page=page, supervised=supervised) as service,
+    ):
+        await until(lambda: page.condition is Condition.READY)
+        link = await service.connect()
+        link[1].write(FORECAST)
+        await until(lambda: predictor.state == "stalled")
+        if supervised:
+            await until(lambda: page.condition is Condition.STALLED)
+            assert (await ask(await service.connect(), READY)).startswith(b"http/1.1 503")
+            release.set()
+        else:
+            await asyncio.wait_for(service.task, 20)
+    assert service.server.failed is not supervised
+    statuses: list[int] = []
+    monkeypatch.setattr(os, "_exit", statuses.append)
+    if not supervised:  # the engine still hangs, so the interpreter is not asked to end
+        with suppress(SystemExit):
+            service.server.end()
+        assert statuses == [NOT_STARTED]
+
+
+async def test_a_tick_is_a_heartbeat_for_the_watchdog() -> None:
+    watchdog = Watchdog(60, 3)
+    async with running(predictor_of(), watchdog=watchdog) as service:
+        await until(lambda: watchdog._beats > 2)
+        service.server.should_exit = True
+        await asyncio.wait_for(service.task, 20)
+        assert watchdog._stopped.is_set()

@@ -125,7 +125,11 @@ def main() -> None:
         believed = int(sys.argv[1])
         os.getpid = lambda: believed
 
+    import structlog
+
     from kronos_api.telemetry import metrics, vitals
+
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
     answer("up")
     for line in sys.stdin:
@@ -149,6 +153,9 @@ def main() -> None:
             case "begin":
                 metrics.begin()
                 answer("begun")
+            case "mend":
+                metrics.mend()
+                answer("mended")
             case "end":
                 metrics.end()
                 answer("ended")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,6 @@ from tests.telemetry.counting import ROOT, Counting, Sample, files, prepared, pr
 REQUESTS: Sample = ("kronos_requests_total", (("route", "/counted"), ("status", "200")))
 DURATIONS: Sample = ("kronos_request_duration_seconds_count", (("route", "/counted"),))
 QUEUE: Sample = ("kronos_queue_depth", ())
-DEATHS: Sample = ("kronos_worker_deaths_total", ())
 WORKERS: Sample = ("kronos_workers", ())
 
 
@@ -71,19 +71,31 @@ def test_counters_outlive_a_kill_and_gauges_do_not(folder: Path) -> None:
             assert (one.samples()[REQUESTS], one.samples()[QUEUE]) == (11, 3)
 
 
-def test_deaths_are_told_from_ends(folder: Path) -> None:
+def test_a_removed_folder_is_made_again_and_no_living_process_loses_a_count(folder: Path) -> None:
+    with Counting(folder) as one, Counting(folder) as other:
+        for process in (one, other):
+            process.order("count 3")
+            process.order("begin")
+        for removals in (1, 2):
+            shutil.rmtree(folder)
+            for process in (one, other):
+                process.order("mend")
+                process.order("count 1")
+            told = one.samples()
+            assert other.samples()[REQUESTS] == told[REQUESTS] == 6 + 2 * removals
+            assert told[DURATIONS] == told[REQUESTS]
+            assert told[WORKERS] == 2
+        with Counting(folder) as third:
+            third.order("count 1")
+            assert one.samples()[REQUESTS] == 11
+
+
+def test_a_scrape_makes_a_removed_folder_again(folder: Path) -> None:
     with Counting(folder) as one:
-        assert one.samples()[DEATHS] == 0
-        for order, deaths in [("begin", 1), ("end", 1), ("begin", 2)]:
-            with Counting(folder) as other:
-                other.order("begin")
-                other.order(order)
-            assert one.samples()[DEATHS] == deaths
-        # The next in the slot finds a death as well, if nobody has asked in the meantime.
-        with Counting(folder) as other:
-            other.order("begin")
-        with Counting(folder) as other:
-            assert other.samples()[DEATHS] == one.samples()[DEATHS] == 3
+        one.order("count 3")
+        shutil.rmtree(folder)
+        assert one.samples()[REQUESTS] == 3
+        assert folder.stat().st_mode & 0o777 == 0o700
 
 
 def test_what_has_died_is_told_to_be_forgotten(folder: Path) -> None:
