@@ -7,7 +7,7 @@
 check_gateway() {
 	local output arguments nginx
 	[[ $services == *" nginx "* ]] || return 0
-	check_links
+	check_links "$1"
 	container_of nginx
 	nginx=${arguments[-1]}
 	if [ -z "$(id_of "$nginx")" ]; then
@@ -27,7 +27,7 @@ check_gateway() {
 # By content: certificates may be copied with their old times.
 readonly digest_of_files='find -L /etc/nginx -type f -exec sha256sum {} + | sort | sha256sum'
 
-# check_links: certificate and key are seen in the container, which mounts their folder alone
+# check_links STATUS: certificate and key are seen in the container, which mounts their folder alone
 check_links() {
 	local folder file place
 	folder=$(value KRONOS_TLS_DIR)
@@ -36,7 +36,7 @@ check_links() {
 		[ -L "$file" ] || continue
 		place=$(readlink --canonicalize -- "$file") || place=
 		[[ $place == "$folder"/* ]] ||
-			die 3 "$file is a link to ${place:-nothing}, out of KRONOS_TLS_DIR, where the gateway" \
+			die "$1" "$file is a link to ${place:-nothing}, out of KRONOS_TLS_DIR, where the gateway" \
 				"cannot follow it: copy the files (docs/DEPLOYMENT.md, TLS)"
 	done
 }

@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -105,12 +105,9 @@ def stranger(stack: Stack) -> Iterator[Caller]:
         yield container
 
 
-@pytest.fixture(scope="session")
-def deployment(
-    images: Images, certificate: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Deployment]:
-    """Two replicas of the image `a` behind a gateway, as a first run of deploy.sh leaves them."""
-    repository = f"kronos-rollout-{os.getpid()}"
+@contextmanager
+def deployed(repository: str, certificate: Path, state: Path) -> Iterator[Deployment]:
+    """A project of two replicas behind a gateway, for deploy.sh; it is removed at the end."""
     https, http = free_ports(2)
     settings = {
         # Callers on this machine come from a bridge's address.
@@ -125,18 +122,40 @@ def deployment(
     stack = Stack(f"{repository}:current", settings, profiles=("gateway",))
     # The gateway by its address: on a busy machine DNS may not answer in its time.
     stack.env["KRONOS_TRUSTED_PROXIES"] = stack.env["KRONOS_SUBNET"]
-    found = Deployment(stack, repository, https, tmp_path_factory.mktemp("state"))
-    docker("tag", images.production, f"{repository}:a")
-    found.image("b", "LABEL generation=b")
     try:
-        outcome = found.deploy("--image", f"{repository}:a")
-        assert outcome.status == 0, outcome.said
-        yield found
+        yield Deployment(stack, repository, https, state)
     finally:
         stack.down()
         with suppress(AssertionError):  # in use by a container that a failed test left
             listed = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", repository)
             docker("image", "rm", "--force", *listed.split())
+
+
+@pytest.fixture(scope="session")
+def deployment(
+    images: Images, certificate: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Deployment]:
+    """Two replicas of the image `a` behind a gateway, as a first run of deploy.sh leaves them."""
+    repository = f"kronos-rollout-{os.getpid()}"
+    with deployed(repository, certificate, tmp_path_factory.mktemp("state")) as found:
+        docker("tag", images.production, f"{repository}:a")
+        found.image("b", "LABEL generation=b")
+        outcome = found.deploy("--image", f"{repository}:a")
+        assert outcome.status == 0, outcome.said
+        yield found
+
+
+@pytest.fixture(scope="module")
+def stubs(certificate: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """The same with images of a stub, which starts at once: for what deploy.sh does with them."""
+    need_engine()
+    repository = f"kronos-stubs-{os.getpid()}"
+    with deployed(repository, certificate, tmp_path_factory.mktemp("state")) as found:
+        found.stub("a")
+        found.stub("b")
+        outcome = found.deploy("--image", f"{repository}:a")
+        assert outcome.status == 0, outcome.said
+        yield found
 
 
 @pytest.fixture(scope="module")

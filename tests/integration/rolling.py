@@ -18,7 +18,7 @@ from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any, Final
 
-from tests.integration.stack import ROOT, Stack, docker, inspect, until
+from tests.integration.stack import PYTHON, ROOT, Stack, docker, inspect, until
 
 CALLERS: Final = 8
 FORECAST_EVERY: Final = 4
@@ -31,6 +31,12 @@ FORECAST: Final = {
     "freq": "15min",
     "overrides": {"seed": 7},
 }
+
+
+STUB_IS_READY: Final = """
+from urllib.request import urlopen
+urlopen("http://127.0.0.1:8000/v1/readyz", timeout=4)
+"""
 
 
 @dataclass
@@ -148,6 +154,22 @@ class Deployment:
         """An image that has `lines` of a Dockerfile on top of another."""
         tag = f"{self.repository}:{name}"
         recipe = "\n".join((f"FROM {self.repository}:{base}", *lines))
+        docker("build", "--tag", tag, "-", text=recipe, timeout=600)
+        return tag
+
+    def stub(self, name: str) -> str:
+        """An image of a service that has no model, and so is healthy a second after its start."""
+        source = (ROOT / "tests" / "integration" / "stub.py").read_text("utf-8")
+        prefix = "org.opencontainers.image"
+        check = json.dumps(["python", "-c", STUB_IS_READY])
+        tag = f"{self.repository}:{name}"
+        recipe = f"""FROM {PYTHON}
+RUN printf '#!/bin/sh\\necho fine\\n' >/usr/local/bin/kronos-api \\
+    && chmod +x /usr/local/bin/kronos-api
+LABEL {prefix}.version=1.2.3 {prefix}.revision=commit-of-{name}
+HEALTHCHECK --interval=2s --start-period=60s --start-interval=0.5s CMD {check}
+CMD {json.dumps(["python", "-c", source])}
+"""
         docker("build", "--tag", tag, "-", text=recipe, timeout=600)
         return tag
 

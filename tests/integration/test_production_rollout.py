@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import ssl
-from pathlib import Path
 
 import pytest
 
-from kronos_api import __version__
-from tests.integration.conftest import COMMIT
-from tests.integration.rolling import Deployment, interrupt_when, kill_when, load
-from tests.integration.stack import ROOT, docker, run, until
+from tests.integration.rolling import Deployment, interrupt_when, load
+from tests.integration.stack import docker
 
 pytestmark = pytest.mark.docker
 
@@ -160,46 +155,6 @@ def test_one_at_a_time_and_an_interrupted_one_goes_back(deployment: Deployment) 
     assert set(deployment.replicas()) == before
 
 
-@pytest.mark.parametrize(
-    ("told", "count"),
-    [
-        ("to start", 1),  # while compose makes the new ones, and `:current` is lent
-        ("finishes", 1),  # an old one that has ended is beside new ones that run
-        ("finishes", 2),  # all run already, and the tags are those of before
-    ],
-)
-def test_next_deployment_tidies_up_after_one_that_was_killed(
-    deployment: Deployment, told: str, count: int
-) -> None:
-    image, before = deployment.other(), deployment.tags()["current"]
-    other = deployment.named(image)
-    kill_when(
-        deployment.start("--image", other, KRONOS_REPLICAS=""),
-        told,
-        count,
-        also=lambda: told != "to start" or deployment.tags()["current"] != before,
-    )
-    assert "run ./deploy.sh again" in deployment.deploy("--status").said
-    outcome = deployment.deploy("--image", other, KRONOS_REPLICAS="")
-    assert outcome.status == 0, outcome.said
-    tags = deployment.tags()
-    assert deployment.images() == {tags[image]}
-    assert (tags["current"], tags["previous"]) == (tags[image], before)
-    assert "deploying-from" not in tags
-    assert len(deployment.replicas()) == len(deployment.stack.containers()) == 2
-
-
-def test_rollback_of_a_killed_deployment_goes_back_to_what_ran(deployment: Deployment) -> None:
-    tags = deployment.tags()
-    other = deployment.named(deployment.other())
-    kill_when(deployment.start("--image", other), "finishes")
-    outcome = deployment.deploy("--rollback")
-    assert outcome.status == 0, outcome.said
-    assert deployment.images() == {tags["current"]}
-    assert deployment.tags() == tags
-    assert len(deployment.replicas()) == len(deployment.stack.containers()) == 2
-
-
 def test_what_cannot_be_pushed_is_not_deployed(deployment: Deployment) -> None:
     before = set(deployment.replicas())
     outcome = deployment.deploy("--push", "127.0.0.1:1")
@@ -268,54 +223,6 @@ def test_dry_run_of_a_first_deployment_creates_nothing(deployment: Deployment) -
     assert "/models/gone" in outcome.said
     assert there() == before
     assert not (deployment.state / "first").exists()
-
-
-def test_replaced_certificates_are_read_or_the_deployment_fails(deployment: Deployment) -> None:
-    """A mount stays with the folder it was made of, whatever has its name later."""
-    folder = Path(deployment.stack.env["KRONOS_TLS_DIR"])
-    current, original = deployment.named("current"), folder.with_name("original")
-
-    def served() -> str:
-        return ssl.get_server_certificate(("127.0.0.1", deployment.port), timeout=30)
-
-    before = served()
-    folder.rename(original)
-    run(ROOT / "deploy" / "nginx" / "self-signed", folder)
-    try:
-        outcome = deployment.deploy("--image", current)
-        assert outcome.status == 0, outcome.said
-        assert served() == (folder / "fullchain.pem").read_text() != before
-        # Written to in place: no restart is needed, and no caller notices.
-        for name in ("fullchain.pem", "privkey.pem"):
-            (folder / name).chmod(0o644)
-            shutil.copyfile(original / name, folder / name)
-        outcome = deployment.deploy("--image", current)
-        assert "has read its configuration and certificate again" in outcome.said
-        until(lambda: served() == before, 30, "the old certificate is served again")
-        # A key of another certificate.
-        run("openssl", "genpkey", "-algorithm", "RSA", "-out", folder / "privkey.pem")
-        outcome = deployment.deploy("--image", current)
-        assert outcome.status == 3, outcome.said
-        assert "key values mismatch" in outcome.said
-        assert served() == before
-    finally:
-        shutil.rmtree(folder)
-        original.rename(folder)
-    assert deployment.deploy("--image", current).status == 0
-    assert served() == before
-
-
-def test_status_shows_what_runs_and_what_was_done(deployment: Deployment) -> None:
-    outcome = deployment.deploy("--status")
-    assert outcome.status == 0, outcome.said
-    for known in deployment.replicas().values():
-        (line,) = (each for each in outcome.said.splitlines() if known["Name"][1:] in each)
-        assert "healthy" in line
-        assert f"{__version__} " in line
-        assert COMMIT in line
-        assert known["Image"][7:19] in line
-    assert "redis:7-alpine" in outcome.said
-    assert "deployed" in outcome.said.partition("HISTORY")[2]
 
 
 def test_bad_settings_are_told_before_anything_changes(deployment: Deployment) -> None:
