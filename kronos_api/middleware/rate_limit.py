@@ -14,10 +14,14 @@ from kronos_api.ratelimit.limiter import Limiter
 from kronos_api.ratelimit.visit import STATE, Visit
 
 PREFIX: Final = "/v1/predict/"
+SAFE: Final = ("GET", "HEAD", "OPTIONS")
 
 
 class RateLimit:
     """Grant or refuse every request below `/v1/predict/`, before its body is read.
+
+    Only safe methods are not counted: they forecast nothing, and a web page can have a browser
+    send them from anywhere.
 
     The path decides, not the route: what will be routed there later, or not at all, counts as
     well. Where the application is mounted does not matter. What more the items of a batch cost is
@@ -30,7 +34,12 @@ class RateLimit:
         self.by_items = by_items
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.limiter is None or scope["type"] != "http" or PREFIX not in scope["path"]:
+        if (
+            self.limiter is None
+            or scope["type"] != "http"
+            or PREFIX not in scope["path"]
+            or scope["method"] in SAFE
+        ):
             await self.app(scope, receive, send)
             return
         visit = Visit(
