@@ -47,10 +47,17 @@ GONE: Final = 499
 """Status counted for a caller that left."""
 
 ERRORS: Final[dict[int | str, dict[str, Any]]] = {
-    400: {"model": ErrorResponse, "description": "INVALID_INPUT, MALFORMED_JSON"},
-    403: {"model": ErrorResponse, "description": "CONTAINER_NOT_ALLOWED"},
+    400: {
+        "model": ErrorResponse,
+        "description": "INVALID_INPUT, MALFORMED_JSON, MALFORMED_BODY",
+    },
+    403: {
+        "model": ErrorResponse,
+        "description": "CONTAINER_NOT_ALLOWED, HOST_NOT_ALLOWED, ORIGIN_NOT_ALLOWED",
+    },
     408: {"model": ErrorResponse, "description": "REQUEST_TIMEOUT"},
     413: {"model": ErrorResponse, "description": "REQUEST_TOO_LARGE"},
+    415: {"model": ErrorResponse, "description": "UNSUPPORTED_MEDIA_TYPE"},
     422: {"model": ErrorResponse, "description": "VALIDATION_ERROR"},
     429: {"model": ErrorResponse, "description": "RATE_LIMITED"},
     500: {"model": ErrorResponse, "description": "INTERNAL_ERROR"},
