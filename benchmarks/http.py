@@ -141,7 +141,7 @@ def _over_http(url: str, count: int) -> dict[str, list[float]]:
     client = HTTPConnection(url.removeprefix("http://"), timeout=120)
 
     def ask() -> None:
-        client.request("POST", "/v1/predict/single", sent)
+        client.request("POST", "/v1/predict/single", sent, {"Content-Type": "application/json"})
         answer = client.getresponse().read()
         inference.append(json.loads(answer)["timings_ms"]["inference"])
 

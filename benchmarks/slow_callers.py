@@ -20,7 +20,8 @@ STEP, PAUSE = 25, 0.05
 KINDS: dict[str, tuple[bytes, bytes, int]] = {
     "headers": (b"POST /v1/predict/single HTTP/1.1\r\nHost: x\r\n", b"X-A: b\r\n", 0),
     "body": (
-        b"POST /v1/predict/single HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n",
+        b"POST /v1/predict/single HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Content-Length: 100000\r\n\r\n",
         b" ",
         0,
     ),

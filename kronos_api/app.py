@@ -23,12 +23,18 @@ from kronos_api.errors import (
 )
 from kronos_api.middleware.access_log import GONE, AccessLog
 from kronos_api.middleware.admission import Admission
+from kronos_api.middleware.allowed_hosts import AllowedHosts
 from kronos_api.middleware.body_limit import BodyLimit
+from kronos_api.middleware.body_memory import BodyMemory
 from kronos_api.middleware.caller_identity import CallerIdentity
 from kronos_api.middleware.callers import caller_key, caller_label
+from kronos_api.middleware.compression import Compression
+from kronos_api.middleware.content_encoding import ContentEncoding
+from kronos_api.middleware.cross_origin import CrossOrigin
 from kronos_api.middleware.envelope import Envelope, render
 from kronos_api.middleware.head import Head
 from kronos_api.middleware.lifespan import Lifespan
+from kronos_api.middleware.media_type import MediaType
 from kronos_api.middleware.rate_limit import PREFIX, RateLimit
 from kronos_api.middleware.request_id import RequestId
 from kronos_api.predictor import AsyncPredictor
@@ -46,6 +52,10 @@ from kronos_api.telemetry import metrics as telemetry
 DESCRIPTION = """\
 Forecasts of candlestick series. All refusals have one shape, `ErrorResponse`; every answer has
 an `X-Request-ID`, which is the caller's own if it sends one.
+
+Bodies are `application/json` in UTF-8, optionally with `Content-Encoding: gzip` or `zstd`; anything
+else is refused with 415, and a key that stands twice in one object with 400. Responses of 2 KiB or
+more are compressed where `Accept-Encoding` names zstd or gzip.
 """
 
 
@@ -88,6 +98,10 @@ def create_app(
         models.router(predictor, settings.app_name, build, others.limited),
         documentation.router(settings.app_name, others.limited),
     ]
+    body_limit, body_memory = (
+        settings.max_request_bytes,
+        BodyMemory(settings.body_memory_mb * 2**20),
+    )
     app = FastAPI(
         title=settings.app_name,
         version=build.version,
@@ -99,21 +113,19 @@ def create_app(
             Middleware(Lifespan, service=service, peers=Peers(allowed, proxies)),
             Middleware(RequestId),
             Middleware(AccessLog, paths=_paths(*routers)),
+            Middleware(Compression),
+            Middleware(AllowedHosts, hosts=settings.hosts, exempt=settings.exempt_paths),
+            Middleware(CrossOrigin, origins=settings.origins, exempt=settings.exempt_paths),
             Middleware(
                 CallerIdentity, allowed=allowed, proxies=proxies, exempt=settings.exempt_paths
             ),
             # Here, strangers take no place, and whoever comes and finds none is not charged by the
             # limit nor read from. Probes are exempt even if they are not open to everyone.
             Middleware(Admission, limit=settings.concurrency, exempt=_paths(*probes)),
-            Middleware(
-                RateLimit,
-                limiter=limiter,
-                others=others,
-                by=settings.rate_limit_batch,
-            ),
-            Middleware(
-                BodyLimit, limit=settings.max_request_bytes, memory=settings.body_memory_mb * 2**20
-            ),
+            Middleware(MediaType),
+            Middleware(RateLimit, limiter=limiter, others=others, by=settings.rate_limit_batch),
+            Middleware(BodyLimit, limit=body_limit, memory=body_memory),
+            Middleware(ContentEncoding, limit=body_limit, memory=body_memory),
             Middleware(Envelope),
             Middleware(Head),
         ],

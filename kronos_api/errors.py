@@ -67,6 +67,13 @@ class MalformedJson(KronosError):
     code = "MALFORMED_JSON"
 
 
+class MalformedBody(KronosError):
+    """The body is not what its Content-Encoding says."""
+
+    status = 400
+    code = "MALFORMED_BODY"
+
+
 class MalformedRequest(KronosError):
     """What came is not HTTP."""
 
@@ -79,6 +86,20 @@ class ContainerNotAllowed(KronosError):
 
     status = 403
     code = "CONTAINER_NOT_ALLOWED"
+
+
+class HostNotAllowed(KronosError):
+    """The Host header names a host that is not ours."""
+
+    status = 403
+    code = "HOST_NOT_ALLOWED"
+
+
+class OriginNotAllowed(KronosError):
+    """A web page of another origin calls."""
+
+    status = 403
+    code = "ORIGIN_NOT_ALLOWED"
 
 
 class NotFound(KronosError):
@@ -107,6 +128,13 @@ class RequestTooLarge(KronosError):
 
     status = 413
     code = "REQUEST_TOO_LARGE"
+
+
+class UnsupportedMediaType(KronosError):
+    """The body has a type or an encoding that is not read."""
+
+    status = 415
+    code = "UNSUPPORTED_MEDIA_TYPE"
 
 
 class ValidationFailed(KronosError):

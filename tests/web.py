@@ -24,6 +24,7 @@ from tests.fakes import SleepyEngine
 
 SINGLE = "/v1/predict/single"
 BATCH = "/v1/predict/batch"
+JSON = {"Content-Type": "application/json"}
 START = datetime(2025, 3, 3, 9)
 
 
@@ -114,7 +115,9 @@ async def serving(
 async def client_of(app: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:
     """A client of `app` without a network, which is shown defects as the network would."""
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://service", headers=JSON
+    ) as client:
         yield client
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Final, Literal, Self
 
@@ -14,6 +15,8 @@ from kronos_api.security.whitelist import Whitelist, listed, parse_servers
 
 NONE: Final = "none"
 """Stands for an empty list where an empty variable would be the default."""
+_ORIGIN: Final = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s,?#@]+", re.IGNORECASE)
+_HOST: Final = re.compile(r"\*|[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+:[0-9A-Fa-f:.]*")
 
 
 class Settings(Serving):
@@ -52,7 +55,7 @@ class Settings(Serving):
     max_request_size_mb: float = Field(default=10, gt=0, le=1024, allow_inf_nan=False)
     """Largest request body, in MiB."""
     body_memory_mb: int = Field(default=256, ge=1, le=1_048_576)
-    """Memory for the bodies of all requests in progress in a worker, in MiB; more are refused."""
+    """Memory for the bodies of all requests in progress in a worker, in MiB; half for a caller."""
     kv_cache_mb: int = Field(default=1024, ge=16, le=1_048_576)
     """Memory for the keys and values of series in the model, in MiB; more series wait."""
     max_queue: int = Field(default=64, ge=1, le=100_000)
@@ -72,6 +75,10 @@ class Settings(Serving):
     """Paths that are open to everyone, exactly as they are asked for; or none."""
     trusted_proxies: str | None = None
     """Proxies whose X-Forwarded-For names the caller, listed as in CONTAINER_WHITELIST."""
+    allowed_hosts: str | None = None
+    """Hosts that requests may name, or *; unset: any, from this machine only local names."""
+    cors_origins: str | None = None
+    """Origins of web pages that may call, such as https://app.example.com, or *; unset: none."""
     container_networks: str | None = None
     """Names of this container's networks; unset: learned from its own names in DNS."""
     dns_servers: str | None = None
@@ -107,6 +114,24 @@ class Settings(Serving):
     def _are_paths(cls, value: str) -> str:
         if value != NONE and not all(path.startswith("/") for path in listed(value)):
             raise ValueError(f"each path starts with /, or the value is {NONE}")
+        return value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, value: str | None) -> str | None:
+        for number, entry in enumerate(listed(value or ""), start=1):
+            if not _HOST.fullmatch(entry):
+                rule = "such as api.example.com, without scheme and port"
+                raise ValueError(f"entry {number} is no host, {rule}")
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: str | None) -> str | None:
+        for number, entry in enumerate(listed(value or ""), start=1):
+            if not _ORIGIN.fullmatch(entry):
+                rule = "such as https://app.example.com, without a path"
+                raise ValueError(f"entry {number} is no origin, {rule}")
         return value
 
     @field_validator("dns_servers")
@@ -153,8 +178,9 @@ class Settings(Serving):
                 "KRONOS_DEFAULT_TEMPERATURE must be 0 or at least 0.001",
             ),
             (
-                self.max_request_size_mb <= self.body_memory_mb,
-                "KRONOS_MAX_REQUEST_SIZE_MB must be at most KRONOS_BODY_MEMORY_MB",
+                self.max_request_size_mb <= self.body_memory_mb / 2,
+                "KRONOS_MAX_REQUEST_SIZE_MB must be at most half of KRONOS_BODY_MEMORY_MB, which "
+                "one caller has",
             ),
             (
                 self.default_sample_count <= self.max_samples,
@@ -200,6 +226,16 @@ class Settings(Serving):
     def networks(self) -> tuple[str, ...]:
         """Names of the networks that this container is on; empty: to be learned."""
         return listed(self.container_networks or "")
+
+    @property
+    def hosts(self) -> tuple[str, ...] | None:
+        """Hosts that requests may name; None: any, and from this machine only local ones."""
+        return listed(self.allowed_hosts) if self.allowed_hosts else None
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Origins of web pages that may call."""
+        return listed(self.cors_origins or "")
 
     @property
     def nameservers(self) -> tuple[tuple[str, int], ...]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kronos_api.errors import KronosError, QueueFull, RequestTooLarge
+from kronos_api.errors import RequestTooLarge
+from kronos_api.middleware.body_memory import BodyMemory
 from kronos_api.middleware.callers import caller_label
 from kronos_api.middleware.envelope import render
 from kronos_api.telemetry import metrics
@@ -20,94 +19,63 @@ class BodyLimit:
     """Refuse a body of more than `limit` bytes, whether its length is declared or not.
 
     A declared length is checked before a byte is read; the server holds callers to it. A body
-    of undeclared length is read here, up to the limit, before the route is called: so it is
-    bounded on routes, too, that never read it.
-
-    What has come of the bodies of all requests in progress has `memory` bytes; a request whose
-    body finds no room is refused.
+    is read only where a route reads it, and counted in `memory` as it comes. Where the rest of a
+    body has no bound, because its length is too large or not declared, the response closes the
+    connection.
     """
 
-    def __init__(self, app: ASGIApp, *, limit: int, memory: int) -> None:
+    def __init__(self, app: ASGIApp, *, limit: int, memory: BodyMemory) -> None:
         self.app = app
         self.limit = limit
         self.memory = memory
-        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        taken = _Taken()
-        try:
-            try:
-                receive = await self._take(taken, Headers(scope=scope), receive)
-            except KronosError as error:
-                await _refuse(error, scope, receive, send)
-            else:
-                await self.app(scope, receive, send)
-        finally:
-            self._held -= taken.bytes
+        headers = Headers(scope=scope)
+        too_much = self._declares_too_much(headers)
+        size, endless = 0, too_much or "transfer-encoding" in headers
 
-    async def _take(self, taken: _Taken, headers: Headers, receive: Receive) -> Receive:
-        """What the body is read with, in the memory that there is; raises `KronosError`."""
+        async def send_last(message: Message) -> None:
+            if message["type"] == "http.response.start" and endless:
+                MutableHeaders(scope=message)["Connection"] = "close"
+            await send(message)
 
-        async def counted() -> Message:
-            message = await receive()
-            if message["type"] == "http.request":
-                self._add(taken, len(message.get("body", b"")))
-            return message
+        if too_much:
+            await render(too_large(scope, self.limit), scope)(scope, receive, send_last)
+            return
+        with self.memory.share(scope) as take:
 
+            async def counted() -> Message:
+                nonlocal size, endless
+                message = await receive()
+                if message["type"] == "http.request":
+                    piece = len(message.get("body", b""))
+                    size += piece
+                    if size > self.limit:
+                        raise too_large(scope, self.limit)
+                    take(piece)
+                    endless = endless and message.get("more_body", False)
+                return message
+
+            await self.app(scope, counted, send_last)
+
+    def _declares_too_much(self, headers: Headers) -> bool:
         declared = headers.get("content-length", "")
         # Where chunks come as well, the server goes by the chunks.
-        if declared.isdecimal() and "transfer-encoding" not in headers:
-            if len(declared) > MAX_DIGITS or int(declared) > self.limit:
-                raise self._too_large()
-            return counted
-        body = bytearray()
-        while True:
-            message = await counted()
-            if message["type"] != "http.request":
-                return _replay(message, receive)
-            body += message.get("body", b"")
-            if not message.get("more_body", False):
-                whole = {"type": "http.request", "body": bytes(body), "more_body": False}
-                return _replay(whole, receive)
-
-    def _add(self, taken: _Taken, size: int) -> None:
-        if taken.bytes + size > self.limit:
-            raise self._too_large()
-        if self._held + size > self.memory:
-            metrics.ADMISSION_REFUSALS.inc()
-            message = f"Bodies of {self._held} bytes are in progress; this one finds no room."
-            raise QueueFull(message, retry_after=1)
-        taken.bytes += size
-        self._held += size
-
-    def _too_large(self) -> RequestTooLarge:
-        return RequestTooLarge(f"The body is larger than {self.limit} bytes.")
+        if not declared.isdecimal() or "transfer-encoding" in headers:
+            return False
+        return len(declared) > MAX_DIGITS or int(declared) > self.limit
 
 
-@dataclass(slots=True)
-class _Taken:
-    """How much of the memory for bodies one request has."""
-
-    bytes: int = 0
+def has_body(headers: Headers) -> bool:
+    """Whether a request with `headers` has a body, or may have one."""
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
 
-async def _refuse(error: KronosError, scope: Scope, receive: Receive, send: Send) -> None:
-    if isinstance(error, RequestTooLarge):
-        metrics.SIZE_REJECTIONS.labels(caller_label(scope)).inc()
-    response = render(error, scope)
-    # What the caller still sends is not read, so nothing can follow on this connection.
-    response.headers["Connection"] = "close"
-    await response(scope, receive, send)
-
-
-def _replay(first: Message, receive: Receive) -> Receive:
-    """A `receive` that gives `first`, then what `receive` gives."""
-    pending: list[Message] = [first]
-
-    async def replayed() -> Message:
-        return pending.pop() if pending else await receive()
-
-    return replayed
+def too_large(scope: Scope, limit: int, body: str = "The body") -> RequestTooLarge:
+    """The refusal of a body of more than `limit` bytes, counted for the caller."""
+    metrics.SIZE_REJECTIONS.labels(caller_label(scope)).inc()
+    message = f"{body} is larger than {limit} bytes; KRONOS_MAX_REQUEST_SIZE_MB sets the limit."
+    return RequestTooLarge(message)

@@ -17,10 +17,14 @@ from kronos_api.ratelimit.visit import STATE, CountedBy, Visit, quota_headers
 PREFIX: Final = "/v1/predict/"
 REFUSED: Final = 503
 """Status of a request that the service had no room for: nothing was computed."""
+SAFE: Final = ("GET", "HEAD", "OPTIONS")
 
 
 class RateLimit:
     """Grant or refuse every request below `/v1/predict/`, before its body is read.
+
+    Only safe methods are not counted: they forecast nothing, and a web page can have a browser
+    send them from anywhere.
 
     The path decides, not the route: what will be routed there later, or not at all, counts as
     well. Where the application is mounted does not matter. What more the series cost is charged
@@ -50,6 +54,9 @@ class RateLimit:
             return
         if PREFIX not in scope["path"]:
             await self.app(scope, receive, self._with_other_quota(scope, send))
+            return
+        if scope["method"] in SAFE:
+            await self.app(scope, receive, send)
             return
         visit = Visit(
             self.limiter,

@@ -49,11 +49,15 @@ GONE: Final = 499
 ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     400: {
         "model": ErrorResponse,
-        "description": "INVALID_INPUT, MALFORMED_JSON, WORK_TOO_LARGE",
+        "description": "INVALID_INPUT, MALFORMED_JSON, MALFORMED_BODY, WORK_TOO_LARGE",
     },
-    403: {"model": ErrorResponse, "description": "CONTAINER_NOT_ALLOWED"},
+    403: {
+        "model": ErrorResponse,
+        "description": "CONTAINER_NOT_ALLOWED, HOST_NOT_ALLOWED, ORIGIN_NOT_ALLOWED",
+    },
     408: {"model": ErrorResponse, "description": "REQUEST_TIMEOUT"},
     413: {"model": ErrorResponse, "description": "REQUEST_TOO_LARGE"},
+    415: {"model": ErrorResponse, "description": "UNSUPPORTED_MEDIA_TYPE"},
     422: {"model": ErrorResponse, "description": "VALIDATION_ERROR"},
     429: {"model": ErrorResponse, "description": "RATE_LIMITED"},
     500: {"model": ErrorResponse, "description": "INTERNAL_ERROR"},

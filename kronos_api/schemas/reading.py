@@ -211,7 +211,7 @@ def _parse(model: type[Wire], body: bytes, item: int | None = None) -> Wire:
         duplicate = find_duplicate(parsed, body)
         if duplicate is None:
             return parsed
-        refused = numbered(Refusal([duplicate]), item)
+        refused = Refusal([duplicate if item is None else replace(duplicate, item=item)])
     # Raised out here, so that the input does not hang on it.
     raise refused
 

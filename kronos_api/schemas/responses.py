@@ -103,7 +103,10 @@ class ErrorResponse(Answer):
 
 
 GUARDED: Final[dict[int | str, dict[str, Any]]] = {
-    403: {"model": ErrorResponse, "description": "CONTAINER_NOT_ALLOWED"},
+    403: {
+        "model": ErrorResponse,
+        "description": "CONTAINER_NOT_ALLOWED, HOST_NOT_ALLOWED, ORIGIN_NOT_ALLOWED",
+    },
     503: {"model": ErrorResponse, "description": "MODEL_NOT_READY, QUEUE_FULL, CALLER_UNKNOWN"},
 }
 LIMITED: Final[dict[int | str, dict[str, Any]]] = {

@@ -100,7 +100,8 @@ TIMEOUTS = _counter("kronos_timeouts", "Predictions that missed their deadline."
 ERRORS = _counter("kronos_errors", "Error answers.", "code")
 SECURITY_EVENTS = _counter(
     "kronos_security_events",
-    "Callers settled (allowed, refused, unknown) and proxies that named none (unnamed).",
+    "Callers settled (allowed, refused, unknown), proxies that named none (unnamed), and requests"
+    " refused for their host or origin (host_refused, origin_refused).",
     "event",
     "container",
 )

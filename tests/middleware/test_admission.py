@@ -17,7 +17,7 @@ from kronos_api.middleware.admission import Admission
 from kronos_api.schemas.responses import ErrorResponse
 from kronos_api.telemetry.metrics import REGISTRY
 from tests.fakes import SleepyEngine, stuck
-from tests.web import SINGLE, body, encode, listening, predictor_of, serving, until
+from tests.web import JSON, SINGLE, body, encode, listening, predictor_of, serving, until
 
 PROBES = ["/health", "/v1/healthz", "/v1/readyz", "/v1/healthz/detailed", "/metrics", "/v1/metrics"]
 
@@ -42,7 +42,7 @@ async def test_beyond_the_bound_requests_are_refused_and_probes_answered(
     before = refused()
     async with (
         listening(create_app(Settings(**settings), predictor=predictor)) as (host, port),
-        httpx.AsyncClient(base_url=f"http://{host}:{port}", timeout=60) as client,
+        httpx.AsyncClient(base_url=f"http://{host}:{port}", timeout=60, headers=JSON) as client,
         stuck(engine) as release,
     ):
         await until(lambda: predictor.state == "ready")
@@ -69,7 +69,7 @@ async def test_whoever_leaves_makes_room() -> None:
     settings = Settings(limit_concurrency=1)
     async with (
         listening(create_app(settings, predictor=predictor)) as (host, port),
-        httpx.AsyncClient(base_url=f"http://{host}:{port}", timeout=60) as client,
+        httpx.AsyncClient(base_url=f"http://{host}:{port}", timeout=60, headers=JSON) as client,
         stuck(engine),
     ):
         await until(lambda: predictor.state == "ready")
@@ -106,7 +106,7 @@ async def test_whoever_still_sends_its_body_takes_no_place(declared: bool) -> No
     before, others = refused(), asking()
     async with (
         listening(create_app(settings, predictor=predictor)) as (host, port),
-        httpx.AsyncClient(base_url=f"http://{host}:{port}", timeout=60) as client,
+        httpx.AsyncClient(base_url=f"http://{host}:{port}", timeout=60, headers=JSON) as client,
         stuck(engine) as release,
     ):
         await until(lambda: predictor.state == "ready")

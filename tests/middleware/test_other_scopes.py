@@ -9,13 +9,21 @@ from starlette.types import ASGIApp, Scope
 
 from kronos_api.middleware.access_log import AccessLog
 from kronos_api.middleware.body_limit import BodyLimit
+from kronos_api.middleware.body_memory import BodyMemory
 from kronos_api.middleware.envelope import Envelope
 from kronos_api.middleware.head import Head
 from kronos_api.middleware.request_id import RequestId
 
 
 @pytest.mark.parametrize(
-    "wrap", [AccessLog, Envelope, Head, RequestId, lambda app: BodyLimit(app, limit=0, memory=0)]
+    "wrap",
+    [
+        AccessLog,
+        Envelope,
+        Head,
+        RequestId,
+        lambda app: BodyLimit(app, limit=0, memory=BodyMemory(0)),
+    ],
 )
 async def test_a_websocket_is_left_alone(wrap: Any) -> None:
     seen: list[Scope] = []

@@ -96,12 +96,20 @@ def test_there_are_predict_routes() -> None:
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("GET", SINGLE), ("POST", "/v1/predict/none"), ("POST", "/x/v1/predict/single")],
+    [("PUT", SINGLE), ("POST", "/v1/predict/none"), ("POST", "/x/v1/predict/single")],
 )
 async def test_what_only_looks_like_a_forecast_counts_too(method: str, path: str) -> None:
     async with serving(rate_limit_per_minute=1) as client:
         assert (await client.post(SINGLE, json=body())).status_code == 200
         assert (await client.request(method, path)).status_code == 429
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
+async def test_safe_methods_are_not_counted(method: str) -> None:
+    """A web page can have a browser send them from anywhere, as those of an image."""
+    async with serving(rate_limit_per_minute=1) as client:
+        assert (await client.request(method, SINGLE)).status_code == 405
+        assert (await client.post(SINGLE, json=body())).status_code == 200
 
 
 @pytest.mark.parametrize("path", OTHERS + UNLIMITED)
@@ -289,7 +297,14 @@ async def ask(app: RateLimit, client: str | None, **state: Any) -> int:
         raise AssertionError("nothing is read")
 
     peer = client and (client, 1234)
-    scope: Scope = {"type": "http", "path": SINGLE, "headers": [], "state": state, "client": peer}
+    scope: Scope = {
+        "type": "http",
+        "method": "POST",
+        "path": SINGLE,
+        "headers": [],
+        "state": state,
+        "client": peer,
+    }
     await app(scope, receive, send)
     return int(sent[0]["status"])
 

@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from tests.processes import OPENER, Redis, Service, needs_redis, redis_server, services
-from tests.web import SINGLE, body, encode
+from tests.web import JSON, SINGLE, body, encode
 
 pytestmark = [pytest.mark.process, needs_redis]
 
@@ -80,7 +80,7 @@ async def ask(
         for number in numbers:
             url = stage.services[number % 2].url + SINGLE
             began = time.perf_counter()
-            response = await client.post(url, content=content)
+            response = await client.post(url, content=content, headers=JSON)
             outcome.seconds.append(time.perf_counter() - began)
             outcome.statuses[caller][response.status_code] += 1
             await asyncio.sleep(pause)

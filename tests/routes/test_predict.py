@@ -384,7 +384,8 @@ async def test_a_caller_that_leaves_takes_its_forecast_along() -> None:
     async with listening(create_app(Settings(), predictor=predictor)) as (host, port):
         await until(lambda: predictor.state == "ready")
         content = encode(body())
-        head = f"POST {SINGLE} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n"
+        head = f"POST {SINGLE} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        head += f"Content-Length: {len(content)}\r\n\r\n"
         _, writer = await asyncio.open_connection(host, port)
         writer.write(head.encode() + content)
         await writer.drain()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
 
-from tests.web import SINGLE, body, encode
+from tests.web import JSON, SINGLE, body, encode
 
 FORECAST = encode(body(4, horizon=1))
 
@@ -49,7 +49,7 @@ class Callers:
                 if asked % 4:
                     connection.request("GET", "/v1/readyz")
                 else:
-                    connection.request("POST", SINGLE, FORECAST)
+                    connection.request("POST", SINGLE, FORECAST, JSON)
                 answer = connection.getresponse()
                 answer.read()
             except (OSError, HTTPException) as error:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.processes import Service, services
-from tests.web import SINGLE, body, encode
+from tests.web import JSON, SINGLE, body, encode
 
 pytestmark = pytest.mark.process
 
@@ -54,7 +54,7 @@ def connected(service: Service) -> Iterator[HTTPConnection]:
 
 def ask(connection: HTTPConnection, path: str, content: bytes | None = None) -> HTTPResponse:
     """The answer, whole."""
-    connection.request("GET" if content is None else "POST", path, content)
+    connection.request("GET" if content is None else "POST", path, content, JSON)
     answer = connection.getresponse()
     answer.content = answer.read()  # type: ignore[attr-defined]
     return answer

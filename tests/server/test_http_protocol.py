@@ -29,14 +29,14 @@ from kronos_api.server.parser import EVENTS_PER_TURN, FREE_CHUNKS, MAX_HEAD, Bou
 from kronos_api.telemetry.metrics import REGISTRY
 from tests import web
 from tests.fakes import SleepyEngine
-from tests.web import SINGLE, body, encode, predictor_of, until
+from tests.web import JSON, SINGLE, body, encode, predictor_of, until
 
 PATIENT = Deadlines(60, 60, 60, 60)
 HASTY = 0.4
 """Seconds of the deadline that a test is about."""
 LATE = 30.0
 """Seconds by which a busy machine may be late; who drips would take far longer."""
-POST = f"POST {SINGLE} HTTP/1.1\r\nHost: x\r\n"
+POST = f"POST {SINGLE} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 HEAD = POST + "Content-Length: %d\r\n\r\n"
 NO_HTTP = b"no HTTP\r\n\r\n"
 CHUNKED = "Transfer-Encoding: chunked\r\n\r\n"
@@ -207,7 +207,7 @@ async def test_who_is_still_sending_gets_the_refusal(headers: dict[str, str]) ->
         for _ in range(5):
             connection = HTTPConnection(*address, timeout=60)
             content = b"%x\r\n%s\r\n0\r\n\r\n" % (size, bytes(size)) if headers else bytes(size)
-            connection.request("POST", SINGLE, content, headers)
+            connection.request("POST", SINGLE, content, JSON | headers)
             statuses.append(connection.getresponse().status)
             connection.close()
         return statuses

@@ -24,9 +24,12 @@ PATIENCE = 3.0
 ANSWER = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 
 
+TYPE = "Content-Type: application/json"
+
+
 def post(*headers: str, path: str = SINGLE, content: bytes = b"") -> bytes:
     """A request with just these headers beside Host."""
-    head = "\r\n".join([f"POST {path} HTTP/1.1", "Host: x", *headers])
+    head = "\r\n".join([f"POST {path} HTTP/1.1", "Host: x", TYPE, *headers])
     return head.encode("latin-1") + b"\r\n\r\n" + content
 
 

@@ -31,10 +31,13 @@ from tests.web import SINGLE, body, encode, predictor_of, until
 CONTENT = encode(body())
 HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 READY = b"GET /v1/readyz HTTP/1.1\r\nHost: x\r\n\r\n"
-FORECAST = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (
-    SINGLE.encode(),
-    len(CONTENT),
-    CONTENT,
+FORECAST = (
+    b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+    % (
+        SINGLE.encode(),
+        len(CONTENT),
+        CONTENT,
+    )
 )
 DEADLINES = Deadlines(head=30, body=30, answer=30, idle=30)
 

@@ -105,7 +105,8 @@ def test_any_worker_tells_what_all_have_to_do(tmp_path: Path) -> None:
     with services(tmp_path, 1, 2, **settings) as (service,):
         item = body(60, horizon=512, overrides={"sample_count": 64})
         content = json.dumps({"items": [item | {"series_id": f"{n}"} for n in range(16)]}).encode()
-        head = f"POST {BATCH} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n"
+        head = f"POST {BATCH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        head += f"Content-Length: {len(content)}\r\n\r\n"
         with socket.create_connection(("127.0.0.1", service.port), 10) as caller:
             caller.sendall(head.encode() + content)
             until(lambda: told(service, "kronos_active_series") > 0)

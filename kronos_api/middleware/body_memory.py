@@ -1,0 +1,63 @@
+"""The memory for request bodies, shared by all requests of a process."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from starlette.types import Scope
+
+from kronos_api.errors import QueueFull
+from kronos_api.middleware.callers import caller_key
+from kronos_api.telemetry import metrics
+
+
+class BodyMemory:
+    """Counts the bytes of request bodies that are held, in all and by caller.
+
+    All bodies together have `size` bytes. One caller has half of them, so that no caller can
+    keep all others out.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.held = 0
+        """Bytes that are counted now."""
+        self._by_caller: Counter[str] = Counter()
+
+    @contextmanager
+    def share(self, scope: Scope) -> Iterator[Callable[[int], None]]:
+        """Gives `take(n)`, which counts `n` bytes until the context ends.
+
+        `take` raises `QueueFull` if the caller's half, or the whole, would be exceeded.
+        """
+        caller = caller_key(scope)
+        taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            self._check(caller, size)
+            taken += size
+            self.held += size
+            self._by_caller[caller] += size
+
+        try:
+            yield take
+        finally:
+            self.held -= taken
+            self._by_caller[caller] -= taken
+            if not self._by_caller[caller]:  # callers come and go; the table must not grow
+                del self._by_caller[caller]
+
+    def _check(self, caller: str, size: int) -> None:
+        whose, held, most = "This caller's", self._by_caller[caller], self.size // 2
+        if held + size <= most:
+            whose, held, most = "All callers'", self.held, self.size
+        if held + size > most:
+            metrics.ADMISSION_REFUSALS.inc()
+            message = (
+                f"{whose} request bodies in progress hold {held} of {most} bytes; {size} more do "
+                "not fit. Retry in 1 s, send smaller bodies, or raise KRONOS_BODY_MEMORY_MB."
+            )
+            raise QueueFull(message, retry_after=1)

@@ -1,0 +1,80 @@
+"""Refuses web pages of other origins, except those that the operator names."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+import structlog
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from kronos_api.errors import OriginNotAllowed
+from kronos_api.middleware.envelope import render
+from kronos_api.telemetry import metrics
+
+ANY: Final = "*"
+EXPOSED: Final = (
+    "Retry-After",
+    "X-RateLimit-Limit",
+    "X-RateLimit-Remaining",
+    "X-RateLimit-Reset",
+    "X-Request-ID",
+)
+"""Response headers that scripts may read."""
+_PORTS: Final = {"http": ":80", "https": ":443"}
+_SHOWN: Final = 100
+
+log = structlog.stdlib.get_logger("kronos_api.security")
+
+
+class CrossOrigin:
+    """Refuse a request with an `Origin` that is neither in `origins` nor the service's own.
+
+    A browser acts with the rights of its machine: without this, any web page could call the
+    service from there, even though it may not read the response. Origins in `origins` get CORS
+    headers and answers to their preflights. Paths in `exempt` are open to everyone.
+    """
+
+    def __init__(self, app: ASGIApp, *, origins: Collection[str], exempt: Collection[str]) -> None:
+        self.app = app
+        self.origins = frozenset(origin.lower() for origin in origins)
+        self.exempt = frozenset(exempt)
+        # What an allowed page asks for is judged by the router, not by its preflight.
+        self.cors = CORSMiddleware(
+            app,
+            allow_origins=self.origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            allow_private_network=True,
+            expose_headers=EXPOSED,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        origin = Headers(scope=scope).get("origin") if scope["type"] == "http" else None
+        if origin is None:
+            await self.app(scope, receive, send)
+        elif origin in self.origins or ANY in self.origins:
+            await self.cors(scope, receive, send)
+        elif scope["path"] in self.exempt or origin == _own_origin(scope):
+            await self.app(scope, receive, send)
+        else:
+            shown = origin[:_SHOWN]
+            metrics.SECURITY_EVENTS.labels("origin_refused", metrics.OTHER).inc()
+            log.warning("origin_refused", origin=shown)
+            message = f"Web pages of {shown!a} may not call this service; KRONOS_CORS_ORIGINS "
+            response = render(OriginNotAllowed(f"{message}names those that may."), scope)
+            response.headers["Connection"] = "close"
+            await response(scope, receive, send)
+
+
+def _own_origin(scope: Scope) -> str:
+    """The origin of the service's own pages, as the request names the service.
+
+    A page of another origin cannot set X-Forwarded-Proto without a preflight.
+    """
+    headers = Headers(scope=scope)
+    scheme = headers.get("x-forwarded-proto", scope["scheme"]).lower()
+    host = headers.get("host", "").lower()
+    return f"{scheme}://{host.removesuffix(_PORTS.get(scheme, ':'))}"
