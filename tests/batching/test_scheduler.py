@@ -194,6 +194,17 @@ def test_running_work_is_refused_once_the_pace_is_known() -> None:
     assert desk.engine.runs[0].released
 
 
+def test_work_that_is_nearly_done_is_not_refused() -> None:
+    desk = Desk()
+    (large,) = timed(desk, Job(100, rows=64), inference_timeout=30)
+    for _ in range(90):
+        desk.advance(seconds=0.2)
+    paced(desk, (64, 0.6))  # the machine became busy: all of it would take 60 s now
+    for _ in range(10):
+        desk.advance(seconds=0.6)
+    assert isinstance(desk.outcome(large), Run)
+
+
 def test_large_requests_run_one_after_the_other_while_only_small_steps_were_measured() -> None:
     desk = Desk(max_active=64, budget=1000)
     paced(desk, (1, 0.03))
