@@ -220,7 +220,10 @@ def test_large_requests_that_would_be_late_together_run_one_after_the_other() ->
     timed(desk, *large, *[Job(4)] * 3, inference_timeout=30)
     desk.advance()
     assert [run.job.rows for run in desk.engine.runs] == [64, 1, 1, 1]
-    for _ in range(70):  # 30 steps of the first are left: 30 x 0.4 s + 70 x 0.2 s
+    for _ in range(80):  # 19 steps of the first are left: 19 x 0.4 s + 81 x 0.2 s are too many
+        desk.advance(seconds=0.2)
+    assert [run.job.rows for run in desk.engine.runs] == [64, 1, 1, 1]
+    for _ in range(16):
         desk.advance(seconds=0.2)
     assert [run.job.rows for run in desk.engine.runs] == [64, 1, 1, 1, 64]
 
