@@ -22,6 +22,8 @@ SMALL: Final = 4
 """A forecast may pass one that needs at least so many times its memory and candles."""
 SHORT: Final = 0.1
 """A forecast that takes no more than this share of its time is not asked whether others suffer."""
+HEADROOM: Final = 0.7
+"""Share of its time in which a forecast must end by the estimate: others may come, and slow it."""
 LOOK_AHEAD: Final = 64
 """Waiting forecasts behind the first that are looked at."""
 
@@ -69,11 +71,11 @@ class Room:
         works = [other.run.left for other in active if other.run is not None]
         without = self.pace.ends(works)
         *others, own = self.pace.ends([*works, ticket.work])
-        if own > min(limit, ticket.deadline - self.now):
+        if own > HEADROOM * min(limit, ticket.deadline - self.now):
             return False
         for other, judged, end, later in zip(active, asked, without, others, strict=True):
             left = min(other.deadline, other.started_at + other.inference_timeout) - self.now
-            if judged and end <= left < later:
+            if judged and end <= left and later > HEADROOM * left:
                 return False
         return True
 

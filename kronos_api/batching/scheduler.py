@@ -192,7 +192,7 @@ class Scheduler(Generic[Job, Run]):
             if not ticket.judged:
                 ticket.bytes, ticket.work = runner.memory_bytes(ticket.job), runner.work(ticket.job)
                 ticket.judged = True
-        self._end_if(lambda ticket: _too_large(ticket, runner.pace), tickets, now)
+        self._end_if(lambda ticket: _too_large(ticket, runner.pace, now), tickets, now)
 
     def _end_if(
         self,
@@ -253,8 +253,12 @@ def _overdue(ticket: Ticket[Job, Run], now: float) -> KronosError | None:
     return None
 
 
-def _too_large(ticket: Ticket[Job, Run], pace: Pace) -> KronosError | None:
-    seconds, work, limit = pace.seconds(ticket.work), ticket.work, ticket.inference_timeout
+def _too_large(ticket: Ticket[Job, Run], pace: Pace, now: float) -> KronosError | None:
+    work, limit = ticket.work, ticket.inference_timeout
+    if ticket.run is None:
+        seconds = pace.seconds(work)
+    else:  # one that is nearly done is not ended for a machine that became busy
+        seconds = now - ticket.started_at + pace.seconds(ticket.run.left)
     if seconds <= TOO_LARGE * limit:
         return None
     return WorkTooLarge(

@@ -194,6 +194,17 @@ def test_running_work_is_refused_once_the_pace_is_known() -> None:
     assert desk.engine.runs[0].released
 
 
+def test_work_that_is_nearly_done_is_not_refused() -> None:
+    desk = Desk()
+    (large,) = timed(desk, Job(100, rows=64), inference_timeout=30)
+    for _ in range(90):
+        desk.advance(seconds=0.2)
+    paced(desk, (64, 0.6))  # the machine became busy: all of it would take 60 s now
+    for _ in range(10):
+        desk.advance(seconds=0.6)
+    assert isinstance(desk.outcome(large), Run)
+
+
 def test_large_requests_run_one_after_the_other_while_only_small_steps_were_measured() -> None:
     desk = Desk(max_active=64, budget=1000)
     paced(desk, (1, 0.03))
@@ -209,7 +220,10 @@ def test_large_requests_that_would_be_late_together_run_one_after_the_other() ->
     timed(desk, *large, *[Job(4)] * 3, inference_timeout=30)
     desk.advance()
     assert [run.job.rows for run in desk.engine.runs] == [64, 1, 1, 1]
-    for _ in range(70):  # 30 steps of the first are left: 30 x 0.4 s + 70 x 0.2 s
+    for _ in range(80):  # 19 steps of the first are left: 19 x 0.4 s + 81 x 0.2 s are too many
+        desk.advance(seconds=0.2)
+    assert [run.job.rows for run in desk.engine.runs] == [64, 1, 1, 1]
+    for _ in range(16):
         desk.advance(seconds=0.2)
     assert [run.job.rows for run in desk.engine.runs] == [64, 1, 1, 1, 64]
 
