@@ -14,6 +14,9 @@ UNMATCHED = "unmatched"
 GONE = 499
 """Status logged for a caller that left before its answer."""
 
+LIVENESS = "/v1/healthz"
+"""The gateway asks this of each replica about every second; answered, it is logged as debug."""
+
 log = structlog.stdlib.get_logger("kronos_api.access")
 
 
@@ -51,7 +54,8 @@ class AccessLog:
             route = self._template(scope)
             metrics.REQUESTS.labels(route, str(status)).inc()
             metrics.REQUEST_DURATION.labels(route).observe(elapsed)
-            log.info(
+            line = log.debug if route == LIVENESS and status < 400 else log.info
+            line(
                 "request",
                 method=scope["method"],
                 endpoint=route,

@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
+from kronos_api.deadline import within
 from kronos_api.ratelimit.quotas import Quota, Quotas
 from kronos_api.ratelimit.store import Reading, Store, StoreOut, Tally
 from kronos_api.telemetry import metrics
@@ -28,10 +29,6 @@ PROBE_BOUND: Final = 4.0
 """Seconds in which a store must answer when no call waits for it, for each caller that it is told
 of."""
 SWEEP_PAUSE: Final = 60.0
-LATE: Final = 0.02
-"""Whoever wakes up by so many seconds later than asked for has stood still."""
-GRACE: Final = 0.1
-"""Seconds that a store has to answer after that: it may have stood still as well."""
 
 Result = TypeVar("Result")
 log = structlog.stdlib.get_logger("kronos_api.ratelimit")
@@ -223,34 +220,13 @@ def _verdict(
 
 
 async def _within(bound: float, work: Coroutine[Any, Any, Result]) -> Result:
-    """The result of `work`; raises `StoreOut` after `bound` seconds without one."""
-    task = asyncio.ensure_future(work)
+    """The result of `work`; raises `StoreOut` after `bound` seconds in which this process ran."""
     try:
-        late = time.monotonic() + bound + LATE
-        await asyncio.wait({task}, timeout=bound)
-        # Who was late must not blame the store: what has come by now counts, and a store on a
-        # machine that stood still is about to answer.
-        for _ in range(8):
-            if task.done():
-                return task.result()
-            await asyncio.sleep(0)
-        if time.monotonic() > late:
-            await asyncio.wait({task}, timeout=GRACE)
-            if task.done():
-                return task.result()
-        raise StoreOut(f"no answer within {bound * 1000:.0f} ms")
+        return await within(bound, work)
     except StoreOut:
         raise
+    except TimeoutError as error:
+        raise StoreOut(str(error)) from None
     except Exception:
         log.exception("defect of the rate limit's store")
         raise StoreOut("a defect") from None
-    finally:
-        if not task.done():
-            task.cancel()
-            task.add_done_callback(_forget)
-
-
-def _forget(task: asyncio.Future[Any]) -> None:
-    """Nobody asks any more how it ended."""
-    if not task.cancelled():
-        task.exception()

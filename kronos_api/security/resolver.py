@@ -22,8 +22,8 @@ import dns.nameserver
 import dns.resolver
 import dns.reversename
 
+from kronos_api.deadline import within
 from kronos_api.errors import StartupError
-from kronos_api.security.deadline import within
 from kronos_api.security.whitelist import Address, parse_address
 
 REUSE_SECONDS: Final = 2.0

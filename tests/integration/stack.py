@@ -20,7 +20,7 @@ import pytest
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PYTHON: Final = "python:3.11-slim"
-BASES: Final = (PYTHON, "redis:7-alpine", "nginx:1.27-alpine")
+BASES: Final = (PYTHON, "redis:7-alpine", "nginx:1.30-alpine")
 SERVICE: Final = "http://kronos-api:8000"
 BODY: Final = json.loads((ROOT / "examples" / "request-single.json").read_text("utf-8"))
 

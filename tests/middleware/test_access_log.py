@@ -44,6 +44,18 @@ async def test_the_route_is_its_template(
     assert "4711" not in json.dumps(line)
 
 
+@pytest.mark.parametrize(("path", "lines"), [("/v1/healthz", 0), ("/v1/readyz", 1)])
+async def test_the_gateways_health_checks_do_not_fill_the_log(
+    capsys: pytest.CaptureFixture[str], path: str, lines: int
+) -> None:
+    async with serving() as client:
+        before = counted(path, 200)
+        assert (await client.get(path)).status_code == 200
+        assert counted(path, 200) == before + 1
+    printed = [json.loads(line)["event"] for line in capsys.readouterr().out.splitlines()]
+    assert printed.count("request") == lines
+
+
 async def test_what_is_refused_before_it_is_routed_counts_for_its_route(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

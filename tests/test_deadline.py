@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from kronos_api.security.deadline import STEPS, within
+from kronos_api.deadline import STEPS, within
 
 
 class StalledLoop(asyncio.SelectorEventLoop):
@@ -77,6 +77,7 @@ async def test_without_an_answer_the_work_ends_with_the_wait() -> None:
 
     with pytest.raises(TimeoutError, match="no answer within 1 ms"):
         await within(0.001, work())
+    await asyncio.sleep(0)
     assert ended == ["work"]
     task = asyncio.create_task(within(60.0, work()))
     await asyncio.sleep(0)
@@ -84,6 +85,7 @@ async def test_without_an_answer_the_work_ends_with_the_wait() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    await asyncio.sleep(0)
     assert ended == ["work", "work"]
 
 

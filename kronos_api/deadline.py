@@ -1,7 +1,7 @@
 """Deadlines that count only the time in which this event loop ran.
 
-On a starved CPU this process stands still for longer than a nameserver may take, and a deadline on
-the clock then passes although the answer has already arrived.
+On a starved CPU this process stands still for longer than a nameserver or Redis may take, and a
+deadline on the clock then passes although the answer has already arrived.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ async def within(seconds: float, work: Coroutine[Any, Any, Result]) -> Result:
 
     A stall counts for nothing, up to `STEPS` stalls; each further one counts as one step, so the
     wait ends on a machine that never stops stalling, too. An answer that has arrived by the end
-    is returned. When the wait ends, so does `work`.
+    is returned. When the wait ends, `work` is cancelled.
     """
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(work)
@@ -47,6 +47,10 @@ async def within(seconds: float, work: Coroutine[Any, Any, Result]) -> Result:
     finally:
         if not task.done():
             task.cancel()
-            await asyncio.wait({task})
-            if not task.cancelled():
-                task.exception()  # the caller has its own reason to leave
+            task.add_done_callback(_ignore)
+
+
+def _ignore(task: asyncio.Future[Any]) -> None:
+    """The wait is over: how `task` ends after it concerns no caller."""
+    if not task.cancelled():
+        task.exception()

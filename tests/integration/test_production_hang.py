@@ -1,0 +1,62 @@
+"""One of two replicas hangs behind the gateway: it takes connections and answers nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.integration.rolling import CALLERS, Deployment, load
+from tests.integration.stack import docker, until
+
+pytestmark = [pytest.mark.slow, pytest.mark.docker]
+
+FORECAST_TIMEOUT = 65
+"""Seconds that nginx waits for an answer, which may be a long forecast."""
+
+
+def test_a_replica_that_hangs_is_passed_over(deployment: Deployment) -> None:
+    (gateway,) = deployment.stack.containers("nginx")
+    replica = next(iter(deployment.replicas()))
+
+    def logged(event: str) -> bool:
+        return f'"event":"{event}"' in docker("logs", gateway)
+
+    with load(deployment.port) as calls:
+        calls.reaches(100)
+        docker("pause", replica)
+        try:
+            until(lambda: logged("replica_unresponsive"), 120, "the replica is left out")
+            calls.reaches(calls.made + 50 * CALLERS)
+        finally:
+            docker("unpause", replica)
+        until(lambda: logged("replica_recovered"), 120, "the replica is back")
+        calls.reaches(calls.made + 10 * CALLERS)
+    assert max(seconds for _, seconds in calls.waits) < FORECAST_TIMEOUT
+    # Callers lose at most the request that the replica had, and one when nginx is reloaded.
+    assert all("RemoteDisconnected" in failure for failure in calls.failures), calls.failures
+    assert calls.failures.total() <= 2 * CALLERS, calls.failures
+
+
+def test_replicas_that_all_hang_are_asked_as_soon_as_they_go_on(deployment: Deployment) -> None:
+    (gateway,) = deployment.stack.containers("nginx")
+    replicas = list(deployment.replicas())
+
+    def missed() -> bool:
+        counts = docker("exec", gateway, "sh", "-c", "cat /tmp/gateway/replicas/*")
+        return counts.split() == ["7"] * len(replicas)
+
+    before = docker("exec", gateway, "cat", "/tmp/gateway/upstream.conf")
+    for replica in replicas:
+        docker("pause", replica)
+    try:
+        until(missed, 120, "no replica answers")
+    finally:
+        for replica in replicas:
+            docker("unpause", replica)
+    until(
+        lambda: docker("exec", gateway, "cat", "/tmp/gateway/upstream.conf") == before,
+        120,
+        "the service is asked by its name",
+    )
+    with load(deployment.port) as calls:
+        calls.reaches(100)
+    assert not calls.failures
