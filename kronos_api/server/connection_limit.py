@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Final
 
 import structlog
 
+from kronos_api.security.peers import Peers
 from kronos_api.security.whitelist import parse_address
 from kronos_api.telemetry import metrics
 
@@ -41,14 +43,25 @@ class ConnectionLimit:
         self.listed = listed
         self._now = now
         self._open: Counter[str] = Counter()
+        self._asking: set[asyncio.Task[None]] = set()
         self._closed = 0
         self._log_at = -float("inf")
 
-    def opened(self, peer: str) -> int:
-        """Count a connection; returns how many `peer` has with it."""
+    def opened(self, peer: str, peers: Peers | None, close: Callable[[], None]) -> None:
+        """Count a connection, and `close` it if `peer` has too many with it.
+
+        `peers` says whether a peer is listed; without, all are. It may have to ask DNS: the
+        connection serves meanwhile, and is closed when the answer is no.
+        """
         key = peer_key(peer)
         self._open[key] += 1
-        return self._open[key]
+        if self._open[key] > self.listed:
+            self._exceeded(peer, listed=True)
+            close()
+        elif self._open[key] > self.unlisted and peers is not None:
+            asking = asyncio.get_running_loop().create_task(self._judge(peer, peers, close))
+            self._asking.add(asking)
+            asking.add_done_callback(self._asking.discard)
 
     def ended(self, peer: str) -> None:
         """A connection that was counted is gone."""
@@ -57,7 +70,12 @@ class ConnectionLimit:
         if self._open[key] <= 0:
             del self._open[key]
 
-    def exceeded(self, peer: str, *, listed: bool) -> None:
+    async def _judge(self, peer: str, peers: Peers, close: Callable[[], None]) -> None:
+        if not await peers.is_listed(peer):
+            self._exceeded(peer, listed=False)
+            close()
+
+    def _exceeded(self, peer: str, *, listed: bool) -> None:
         """Count a connection that is closed for the limit, and log it now and then."""
         metrics.CONNECTIONS_REFUSED.labels("listed" if listed else "unlisted").inc()
         self._closed += 1

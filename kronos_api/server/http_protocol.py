@@ -12,15 +12,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
-import uuid
 from typing import Any
 
 import h11
 import structlog
-from starlette.responses import Response
-from starlette.types import Scope
 from uvicorn.protocols.http.flow_control import CLOSE_HEADER
-from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol, RequestResponseCycle
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from kronos_api.errors import (
     HeadTooLarge,
@@ -30,16 +27,14 @@ from kronos_api.errors import (
     RequestTooLarge,
 )
 from kronos_api.middleware.callers import caller_label
-from kronos_api.middleware.envelope import render
 from kronos_api.middleware.lifespan import PEERS
-from kronos_api.middleware.request_id import HEADER
 from kronos_api.security.identity import Connection
-from kronos_api.security.peers import Peers
 from kronos_api.server.connection_limit import ConnectionLimit
 from kronos_api.server.deadlines import Deadlines, Timer, Wait
 from kronos_api.server.half_closed import HalfClosed
 from kronos_api.server.lingering import Lingering
 from kronos_api.server.parser import EVENTS_PER_TURN, MAX_HEAD, Parser, Refused
+from kronos_api.server.refusal import refusal
 from kronos_api.telemetry import metrics
 
 log = structlog.stdlib.get_logger(__name__)
@@ -64,7 +59,6 @@ class Protocol(H11Protocol):
         self._timer = Timer(self.loop)
         self._answer_timer = Timer(self.loop)
         self._leaving = False
-        self._judging: asyncio.Task[None] | None = None
         self._half_closed: HalfClosed | None = None
         self._parsing: asyncio.Handle | None = None
 
@@ -74,24 +68,8 @@ class Protocol(H11Protocol):
         peer = self.client[0] if self.client else None
         self.app_state = {**self.app_state, "connection": Connection(peer)}
         if peer is not None:
-            self._count_connection(peer, self.app_state.get(PEERS))
+            self.limit.opened(peer, self.app_state.get(PEERS), self._link.abort)
         self._await_caller("head")
-
-    def _count_connection(self, peer: str, peers: Peers | None) -> None:
-        """Close this connection if its peer has too many, at once where its address decides."""
-        count = self.limit.opened(peer)
-        if count > self.limit.listed:
-            self._is_surplus(peer, listed=True)
-        elif count > self.limit.unlisted and peers is not None:
-            self._judging = self.loop.create_task(self._judge(peer, peers))
-
-    async def _judge(self, peer: str, peers: Peers) -> None:
-        if not await peers.is_listed(peer) and not self.transport.is_closing():
-            self._is_surplus(peer, listed=False)
-
-    def _is_surplus(self, peer: str, *, listed: bool) -> None:
-        self.limit.exceeded(peer, listed=listed)
-        self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
@@ -272,12 +250,7 @@ class Protocol(H11Protocol):
         if isinstance(error, RequestTooLarge) and cycle is not None:
             metrics.SIZE_REJECTIONS.labels(caller_label(dict(cycle.scope))).inc()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            scope: Scope = dict(cycle.scope) if cycle else {"state": {}}
-            request_id = scope["state"].setdefault("request_id", uuid.uuid4().hex)
-            # In a context of its own: what is bound for this refusal's lines ends with it.
-            response = contextvars.copy_context().run(render, error, scope)
-            response.headers.update({HEADER: request_id, "Connection": "close"})
-            self.transport.write(_written(response))
+            self.transport.write(refusal(error, dict(cycle.scope) if cycle else {}))
         if cycle:  # its application is told that the caller is gone
             cycle.disconnected = True
             cycle.message_event.set()
@@ -296,11 +269,3 @@ class Protocol(H11Protocol):
     def _not_taken(self) -> None:
         self._count("answer")
         self.transport.abort()
-
-
-def _written(response: Response) -> bytes:
-    """`response` as it goes over the wire."""
-    status = response.status_code
-    head = [b"HTTP/1.1 %d %s" % (status, STATUS_PHRASES[status])]
-    head += [b"%s: %s" % pair for pair in response.raw_headers]
-    return b"\r\n".join(head) + b"\r\n\r\n" + bytes(response.body)

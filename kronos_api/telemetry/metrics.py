@@ -112,7 +112,7 @@ SLOW_CALLERS = _counter(
 )
 CONNECTIONS_REFUSED = _counter(
     "kronos_connections_refused",
-    "Connections closed at accept, for their peer (listed or unlisted) has as many as it may.",
+    "Connections closed at accept because their peer (listed or unlisted) has too many.",
     "peer",
 )
 SIZE_REJECTIONS = _counter(
