@@ -52,7 +52,7 @@ FROM python AS service
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends procps \
-    && rm -rf /var/lib/apt/lists/*
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 # The standard library comes without its compiled form, which every worker would else make anew.
 RUN groupadd --gid 10001 kronos \
     && useradd --uid 10001 --gid kronos --no-log-init --no-create-home --home-dir /app \

@@ -22,7 +22,7 @@ from kronos_api.errors import (
 from kronos_api.features import time_features
 from kronos_api.predictor import AsyncPredictor, ForecastRequest
 from kronos_api.telemetry import metrics
-from tests.fakes import FAKE_INFO, SleepyEngine
+from tests.fakes import FAKE_INFO, SleepyEngine, stuck
 from tests.web import predicting, until
 
 
@@ -185,6 +185,22 @@ async def test_a_full_queue_is_refused_at_once() -> None:
         assert refusal.value.retry_after
         forecasts = await asyncio.gather(first, *waiting)
     assert forecasts[-1].queue_ms > forecasts[0].queue_ms
+
+
+async def test_a_step_that_hangs_refuses_forecasts_until_it_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kronos_api.predictor.SHORTEST_STALL", 0.0)
+    engine = SleepyEngine()
+    async with stuck(engine) as release, predicting(engine, inference_timeout=0.1) as predictor:
+        hanging = asyncio.create_task(predictor.predict(request(), timeout=30))
+        await until(lambda: predictor.state == "stalled")
+        with pytest.raises(ModelNotReady, match="makes no progress"):
+            await predictor.predict(request(), timeout=5)
+        release.set()
+        with pytest.raises(PredictionTimeout):
+            await hanging
+        await until(lambda: predictor.state == "ready")
 
 
 async def test_stop_answers_what_was_accepted_and_refuses_the_rest() -> None:

@@ -144,7 +144,11 @@ class Arbiter(GunicornArbiter):
         vitals.look_after_master()
         self._dismiss_stalled()
         workers = sorted(self._workers.values(), key=lambda worker: worker.age)
-        staying = [worker for worker in workers if not worker.page.order]
+        staying = [
+            worker
+            for worker in workers
+            if not worker.page.order and worker.page.condition is not Condition.ENDED
+        ]
         serving = [worker for worker in staying if worker.page.condition in SERVING]
         self._check_service(bool(serving))
         if serving and serving[-1].age > self._youngest:

@@ -143,9 +143,9 @@ class Server(uvicorn.Server):
             return True
         if self._stalled(state):
             return True
+        if self._watchdog is not None and state != "loading":
+            self._watchdog.beat()
         if state == "ready":
-            if self._watchdog is not None:
-                self._watchdog.beat()
             if self._waits:
                 self._listen()
             if self._page.condition is Condition.STARTING:

@@ -80,6 +80,10 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # it has no annotations
             await server.serve(sockets=self.sockets)
         finally:
             beating.cancel()
+        if server.failed and self.page.condition is not Condition.STARTING:
+            # It served, and its engine hangs. For status 3, Gunicorn's own master would end all.
+            logging.flush()
+            os._exit(1)
         server.end()
 
     async def _beat(self, server: Server) -> None:

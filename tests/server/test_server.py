@@ -322,6 +322,24 @@ async def test_an_engine_that_makes_no_progress_ends_the_worker(
         assert statuses == [NOT_STARTED]
 
 
+async def test_a_loop_whose_engine_stalls_still_gives_heartbeats(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kronos_api.predictor.SHORTEST_STALL", 0.0)
+    engine = SleepyEngine()
+    predictor = predictor_of(engine, inference_timeout=0.2)
+    watchdog = Watchdog(60, 3)
+    async with (
+        stuck(engine),
+        running(predictor, shutdown_timeout=0.5, watchdog=watchdog) as service,
+    ):
+        await until(lambda: predictor.state == "ready")
+        (await service.connect())[1].write(FORECAST)
+        await until(lambda: predictor.state == "stalled")
+        beats = watchdog._beats
+        await until(lambda: watchdog._beats > beats + 2)
+
+
 async def test_a_tick_is_a_heartbeat_for_the_watchdog() -> None:
     watchdog = Watchdog(60, 3)
     async with running(predictor_of(), watchdog=watchdog) as service:
