@@ -76,11 +76,14 @@ def test_replaced_certificates_are_read_or_the_deployment_fails(stubs: Deploymen
         outcome = stubs.deploy("--image", current)
         assert "has read its configuration and certificate again" in outcome.said
         until(lambda: served() == before, 30, "the old certificate is served again")
-        # A key of another certificate.
-        run("openssl", "genpkey", "-algorithm", "RSA", "-out", folder / "privkey.pem")
-        outcome = stubs.deploy("--image", current)
-        assert outcome.status == 3, outcome.said
-        assert "key values mismatch" in outcome.said
+        # Keys of other certificates: one of the same kind, and one of another, which nginx takes.
+        curve = ("EC", "-pkeyopt", "ec_paramgen_curve:P-256")
+        for kind, reason in ((curve, "key values mismatch"), (("RSA",), "is not the key of")):
+            run("openssl", "genpkey", "-algorithm", *kind, "-out", folder / "privkey.pem")
+            (folder / "privkey.pem").chmod(0o644)
+            outcome = stubs.deploy("--image", current)
+            assert outcome.status == 3, outcome.said
+            assert reason in outcome.said
         assert served() == before
     finally:
         shutil.rmtree(folder)
