@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.rolling import Deployment, kill_when
-from tests.integration.stack import ROOT, run, until
+from tests.integration.stack import ROOT, docker, run, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.docker]
 
@@ -103,3 +103,26 @@ def test_status_shows_what_runs_and_what_was_done(stubs: Deployment) -> None:
         assert known["Image"][7:19] in line
     assert "redis:7-alpine" in outcome.said
     assert "deployed" in outcome.said.partition("HISTORY")[2]
+
+
+def test_dry_run_of_a_first_deployment_creates_nothing(stubs: Deployment) -> None:
+    """It builds the service itself, whose settings and checkpoint are judged."""
+    project = f"{stubs.stack.project}-first"
+    first = {
+        "COMPOSE_PROJECT_NAME": project,
+        "KRONOS_NETWORK": project,
+        "XDG_STATE_HOME": str(stubs.state / "first"),
+    }
+    tags = stubs.tags()
+    outcome = stubs.deploy("--dry-run", **first)
+    assert outcome.status == 0, outcome.said
+    assert "settings and checkpoint: " in outcome.said
+    assert "would start 2" in outcome.said
+    outcome = stubs.deploy("--dry-run", **first, KRONOS_MODEL_PATH="/models/gone")
+    assert outcome.status == 3, outcome.said
+    assert "/models/gone" in outcome.said
+    for kind in ("container", "network", "volume"):
+        all_of_them = ("--all",) if kind == "container" else ()
+        assert docker(kind, "ls", *all_of_them, "--quiet", "--filter", f"name={project}") == ""
+    assert stubs.tags() == tags
+    assert not (stubs.state / "first").exists()
