@@ -21,8 +21,19 @@ check_gateway() {
 		die "$1" "nginx does not accept its configuration:$(quoted "$output")"
 	gateway_files=$(docker run --rm "${arguments[@]}" sh -c "$digest_of_files" </dev/null) ||
 		die "$1" "the files of the gateway cannot be read"
+	# nginx takes a key of another kind than the certificate's, and then refuses every caller.
+	output=$(docker run --rm "${arguments[@]::${#arguments[@]}-1}" --entrypoint python "$target" \
+		-c "$check_pair" </dev/null 2>&1) ||
+		die "$1" "privkey.pem is not the key of fullchain.pem: ${output##*$'\n'}"
 	say "configuration and certificate of the gateway"
 }
+
+readonly check_pair='
+import os, ssl
+certificate, key = "/etc/nginx/tls/fullchain.pem", "/etc/nginx/tls/privkey.pem"
+if os.path.exists(certificate) and os.path.exists(key):
+    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+'
 
 # By content: certificates may be copied with their old times.
 readonly digest_of_files='find -L /etc/nginx -type f -exec sha256sum {} + | sort | sha256sum'

@@ -218,7 +218,7 @@ def test_dry_run_judges_settings_and_creates_nothing(
     )
     runs = [call for call in calls if not re.match(rf"{reading}\b", call)]
     # Of no compose project, so that no network and no volume is made; and gone at the end.
-    assert len(runs) == 5
+    assert len(runs) == 6
     assert all(re.match(r"run --rm .*--network[= ]none ", call) for call in runs)
     (checked,) = (call for call in runs if call.endswith("kronos-api check"))
     assert "--env=KRONOS_APP_NAME=a $ sign " in checked

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.rolling import Deployment, kill_when
-from tests.integration.stack import ROOT, run, until
+from tests.integration.stack import ROOT, docker, run, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.docker]
 
@@ -76,11 +76,14 @@ def test_replaced_certificates_are_read_or_the_deployment_fails(stubs: Deploymen
         outcome = stubs.deploy("--image", current)
         assert "has read its configuration and certificate again" in outcome.said
         until(lambda: served() == before, 30, "the old certificate is served again")
-        # A key of another certificate.
-        run("openssl", "genpkey", "-algorithm", "RSA", "-out", folder / "privkey.pem")
-        outcome = stubs.deploy("--image", current)
-        assert outcome.status == 3, outcome.said
-        assert "key values mismatch" in outcome.said
+        # Keys of other certificates: one of the same kind, and one of another, which nginx takes.
+        curve = ("EC", "-pkeyopt", "ec_paramgen_curve:P-256")
+        for kind, reason in ((curve, "key values mismatch"), (("RSA",), "is not the key of")):
+            run("openssl", "genpkey", "-algorithm", *kind, "-out", folder / "privkey.pem")
+            (folder / "privkey.pem").chmod(0o644)
+            outcome = stubs.deploy("--image", current)
+            assert outcome.status == 3, outcome.said
+            assert reason in outcome.said
         assert served() == before
     finally:
         shutil.rmtree(folder)
@@ -100,3 +103,26 @@ def test_status_shows_what_runs_and_what_was_done(stubs: Deployment) -> None:
         assert known["Image"][7:19] in line
     assert "redis:7-alpine" in outcome.said
     assert "deployed" in outcome.said.partition("HISTORY")[2]
+
+
+def test_dry_run_of_a_first_deployment_creates_nothing(stubs: Deployment) -> None:
+    """It builds the service itself, whose settings and checkpoint are judged."""
+    project = f"{stubs.stack.project}-first"
+    first = {
+        "COMPOSE_PROJECT_NAME": project,
+        "KRONOS_NETWORK": project,
+        "XDG_STATE_HOME": str(stubs.state / "first"),
+    }
+    tags = stubs.tags()
+    outcome = stubs.deploy("--dry-run", **first)
+    assert outcome.status == 0, outcome.said
+    assert "settings and checkpoint: " in outcome.said
+    assert "would start 2" in outcome.said
+    outcome = stubs.deploy("--dry-run", **first, KRONOS_MODEL_PATH="/models/gone")
+    assert outcome.status == 3, outcome.said
+    assert "/models/gone" in outcome.said
+    for kind in ("container", "network", "volume"):
+        all_of_them = ("--all",) if kind == "container" else ()
+        assert docker(kind, "ls", *all_of_them, "--quiet", "--filter", f"name={project}") == ""
+    assert stubs.tags() == tags
+    assert not (stubs.state / "first").exists()

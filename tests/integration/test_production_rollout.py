@@ -203,28 +203,6 @@ def test_a_dry_run_changes_nothing(deployment: Deployment) -> None:
     assert (set(deployment.replicas()), deployment.tags()) == (before, tags)
 
 
-def test_dry_run_of_a_first_deployment_creates_nothing(deployment: Deployment) -> None:
-    def there() -> list[str]:
-        listed = [docker("ps", "--all", "--quiet"), docker("image", "ls", "--all", "--quiet")]
-        return [*listed, docker("network", "ls", "--quiet"), docker("volume", "ls", "--quiet")]
-
-    before = there()
-    first = {
-        "COMPOSE_PROJECT_NAME": f"{deployment.stack.project}-first",
-        "KRONOS_NETWORK": f"{deployment.stack.project}-first",
-        "XDG_STATE_HOME": str(deployment.state / "first"),
-    }
-    outcome = deployment.deploy("--dry-run", **first)
-    assert outcome.status == 0, outcome.said
-    assert "settings and checkpoint: " in outcome.said
-    assert "would start 2" in outcome.said
-    outcome = deployment.deploy("--dry-run", **first, KRONOS_MODEL_PATH="/models/gone")
-    assert outcome.status == 3, outcome.said
-    assert "/models/gone" in outcome.said
-    assert there() == before
-    assert not (deployment.state / "first").exists()
-
-
 def test_bad_settings_are_told_before_anything_changes(deployment: Deployment) -> None:
     before = set(deployment.replicas())
     image = deployment.named(deployment.other())
