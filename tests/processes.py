@@ -111,6 +111,16 @@ class Service:
             assert lives and time.monotonic() < deadline, self.log.read_text("utf-8")
             time.sleep(0.05)
 
+    def wait_until_it_listens(self, seconds: float = 120) -> None:
+        """Until its port takes connections."""
+        deadline = time.monotonic() + seconds
+        while True:
+            with suppress(ConnectionRefusedError):
+                return socket.create_connection(("127.0.0.1", self.port), seconds).close()
+            assert self.process.poll() is None, self.log.read_text("utf-8")
+            assert time.monotonic() < deadline, self.log.read_text("utf-8")
+            time.sleep(0.05)
+
     def lines(self, event: str) -> list[dict[str, Any]]:
         """Log lines of that event."""
         whole, _, _ = self.log.read_text("utf-8").rpartition("\n")
@@ -162,6 +172,7 @@ def services(
     try:
         for service in running:
             service.wait_for("model ready", workers)
+            service.wait_until_it_listens()  # a small model may be there before the port is open
         yield running
     finally:
         for service in running:

@@ -148,7 +148,7 @@ def service(host: Host, log: Path) -> Iterator[None]:
             command, cwd=log.parent, env=os.environ | settings, stdout=output
         )
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while not ready(host):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
@@ -197,7 +197,7 @@ def nginx(running: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
     config.write_text(NGINX.format(folder=folder, address=SERVICE, port=PORT))
     process = subprocess.Popen(running.at["nginx"].command(program, "-c", str(config)))
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while not listens(running.at["nginx"], 80):
             assert process.poll() is None
             assert time.monotonic() < deadline

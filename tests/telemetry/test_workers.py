@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -102,7 +103,9 @@ def test_counters_add_up_and_outlive_kills(tmp_path: Path) -> None:
 def test_any_worker_tells_what_all_have_to_do(tmp_path: Path) -> None:
     settings = {"MAX_WORK": "10000000", "INFERENCE_TIMEOUT": "500"}
     settings |= {"REQUEST_TIMEOUT": "550", "SHUTDOWN_TIMEOUT": "600"}
-    with services(tmp_path, 1, 2, **settings) as (service,):
+    # A candle a second: the forecast lasts until its caller goes.
+    command = (sys.executable, "-m", "tests.paced_service", "1", "serve")
+    with services(tmp_path, 1, 2, command=command, **settings) as (service,):
         item = body(60, horizon=512, overrides={"sample_count": 64})
         content = json.dumps({"items": [item | {"series_id": f"{n}"} for n in range(16)]}).encode()
         head = f"POST {BATCH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"

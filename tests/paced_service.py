@@ -1,0 +1,38 @@
+"""`kronos-api` around an engine that sleeps for every candle instead of decoding it.
+
+For tests of real processes that need forecasts which take long, and no processor time:
+`python -m tests.paced_service SECONDS serve`, with the seconds of one candle.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from functools import partial
+
+from kronos_api.cli import main
+from kronos_api.engine import build
+from kronos_api.engine.sequence import Job
+from tests.fakes import SleepyEngine, SleepyRun
+
+
+class PacedEngine(SleepyEngine):
+    """Takes a step a candle."""
+
+    def start(self, job: Job) -> SleepyRun:
+        run = super().start(job)
+        run.steps = job.horizon
+        return run
+
+    def step(self, sequences: Sequence[SleepyRun]) -> None:
+        super().step([run for run in sequences if not run.ended])
+
+
+def build_engine(seconds: float, *_: object, **__: object) -> PacedEngine:
+    return PacedEngine(seconds=seconds, steps=1)
+
+
+if __name__ == "__main__":
+    # Before kronos_api.service takes the name; that module imports metrics, so not before `serve`.
+    build.build_engine = partial(build_engine, float(sys.argv.pop(1)))  # type: ignore[assignment]
+    main()
