@@ -80,6 +80,8 @@ def test_counters_add_up_and_outlive_kills(tmp_path: Path) -> None:
         until(lambda: scrape(service).get(MODELS) == 200)
         answered = 200
         for deaths in (1, 2, 3):
+            # One that still loads could not start, when it is killed; it has not died.
+            service.wait_for("listening", 1 + deaths)
             before = counted(service)
             assert len(before) > 30
             workers = sorted(service.workers())
