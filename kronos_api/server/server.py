@@ -208,11 +208,10 @@ class Server(uvicorn.Server):
 
     def end(self) -> None:
         """Called last. May end the process, with the exit status that belongs to how it went."""
-        if self.failed:
-            exit_at_once(NOT_STARTED)
-        self._page.condition = Condition.ENDED
-        if self._service is not None and not self._service.ended:
-            exit_at_once(0)
+        if not self.failed:
+            self._page.condition = Condition.ENDED
+        if self.failed or (self._service is not None and not self._service.ended):
+            exit_at_once(NOT_STARTED if self.failed else 0)
 
     def end_at_once(self) -> NoReturn:
         """End the process before it has served: there is nobody to answer.
