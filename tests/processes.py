@@ -92,6 +92,11 @@ class Service:
         self.log = log
         self.url = f"http://127.0.0.1:{port}"
 
+    def kill(self) -> None:
+        """End the process at once, if it still runs."""
+        self.process.kill()
+        self.process.wait(60)
+
     def workers(self) -> set[int]:
         """Process ids of those that serve."""
         return {child.pid for child in psutil.Process(self.process.pid).children()}
@@ -181,4 +186,4 @@ def services(
             try:
                 service.process.wait(120)
             finally:
-                service.process.kill()
+                service.kill()

@@ -61,7 +61,8 @@ class Heartbeats:
 class Watchdog:
     """Ends this process when its event loop gives no `beat` for `timeout` seconds.
 
-    For a process without a master. `end` is called with the exit status.
+    For a process without a master. `end` is called with the exit status. The time in which the
+    model loads does not count: loading may hold the interpreter's lock.
     """
 
     def __init__(
@@ -78,15 +79,17 @@ class Watchdog:
         self._beats = 0
         self._heartbeats = Heartbeats()
         self._end = end
+        self._loading: Callable[[], bool] = lambda: False
         self._stopped = threading.Event()
-        self._thread: threading.Thread | None = None
+
+    def start(self, loading: Callable[[], bool]) -> None:
+        """Watch from now on; `loading` says in the watchdog's thread whether the model loads."""
+        self._loading = loading
+        threading.Thread(target=self._main, name="watchdog", daemon=True).start()
 
     def beat(self) -> None:
-        """Say that the loop runs. The first call starts to watch."""
+        """Say that the loop runs."""
         self._beats += 1
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._main, name="watchdog", daemon=True)
-            self._thread.start()
 
     def stop(self) -> None:
         """Watch no more."""
@@ -94,6 +97,8 @@ class Watchdog:
 
     def look(self) -> bool:
         """Whether the loop lives; if not, the process has been ended."""
+        if self._loading():
+            self.beat()
         silence = self._heartbeats.silence(os.getpid(), self._beats, self._clock.look())
         if silence <= self._timeout:
             return True

@@ -122,6 +122,8 @@ class Server(uvicorn.Server):
             self._not_started()
             return
         self._service = self.lifespan.state.get(STATE)
+        if self._watchdog is not None:
+            self._watchdog.start(lambda: self._state == "loading")
         if self._page.order:
             self.should_exit = True
         elif not self._waits:
@@ -134,16 +136,20 @@ class Server(uvicorn.Server):
                     self._service.leave(0.0)  # its model may still be loading
                 await self.lifespan.shutdown()
 
+    @property
+    def _state(self) -> str:
+        return self._service.state if self._service else "ready"
+
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second; whether to stop."""
-        state = self._service.state if self._service else "ready"
+        state = self._state
         if state == "failed":
             self.failed = True
             self._reason = "the model could not be loaded"
             return True
         if self._stalled(state):
             return True
-        if self._watchdog is not None and state != "loading":
+        if self._watchdog is not None:
             self._watchdog.beat()
         if state == "ready":
             if self._waits:

@@ -161,7 +161,7 @@ def test_what_stops_one_worker_stops_them_all(
     try:
         assert service.process.wait(120) == status
     finally:
-        service.process.kill()
+        service.kill()
     log = service.log.read_text()
     assert told in log
     assert "Traceback" not in log

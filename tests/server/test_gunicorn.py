@@ -68,7 +68,7 @@ def test_what_cannot_start_ends_at_once(
     try:
         assert service.process.wait(120) == NOT_STARTED
     finally:
-        service.process.kill()
+        service.kill()
     told = [
         line
         for line in service.log.read_text("utf-8").splitlines()
@@ -118,7 +118,7 @@ def test_a_start_that_hangs_ends_in_its_time(tmp_path: Path, script: str, plain:
     try:
         assert service.process.wait(120) == NOT_STARTED
     finally:
-        service.process.kill()
+        service.kill()
     told = [line for line in service.log.read_text("utf-8").splitlines() if "STARTUP_TIME" in line]
     assert len(told) == 1
     in_order(service)
@@ -133,7 +133,7 @@ def test_a_start_that_hangs_ends_when_it_is_told_to(tmp_path: Path, plain: bool)
         service.process.terminate()
         assert service.process.wait(60) == 0
     finally:
-        service.process.kill()
+        service.kill()
     assert service.lines("stopped before it served")
     in_order(service)
 
@@ -161,7 +161,7 @@ def test_of_two_starts_on_one_port_one_serves_and_the_other_ends(tmp_path: Path)
         assert winner.process.wait(120) == 0
     finally:
         for service in pair:
-            service.process.kill()
+            service.kill()
 
 
 def test_workers_are_replaced_and_no_request_is_lost(tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_a_worker_that_is_killed_takes_only_its_own_requests_with_it(tmp_path: P
 def test_workers_do_not_outlive_their_master(tmp_path: Path) -> None:
     with services(tmp_path, workers=2) as (service,):
         workers = [psutil.Process(pid) for pid in service.workers()]
-        service.process.kill()
+        service.kill()
         gone, alive = psutil.wait_procs(workers, timeout=60)
         assert (len(gone), alive) == (2, [])
     assert len(service.lines("the master is gone")) == 2
@@ -273,7 +273,7 @@ def test_gunicorns_own_command_does_not_start_what_cannot(tmp_path: Path) -> Non
     try:
         assert service.process.wait(120) == NOT_STARTED
     finally:
-        service.process.kill()
+        service.kill()
     assert "'stram' is none" in service.log.read_text("utf-8")
     in_order(service)
 

@@ -70,3 +70,19 @@ def test_the_watchdog_lets_a_loop_live_that_beats() -> None:
         watchdog._beats += 1
         assert watchdog.look()
     assert ended == []
+
+
+def test_the_watchdog_waits_for_a_model_that_loads() -> None:
+    clock = Clock()
+    ended: list[int] = []
+    watchdog = Watchdog(1, 3, clock=clock, end=ended.append)
+    loads = True
+    watchdog._loading = lambda: loads
+    for _ in range(100):
+        clock.now += 0.5
+        assert watchdog.look()
+    loads = False
+    for _ in range(4):
+        clock.now += 0.5
+        watchdog.look()
+    assert ended[:1] == [3]

@@ -148,14 +148,15 @@ def test_a_service_that_is_paused_as_a_whole_goes_on(tmp_path: Path) -> None:
 def test_a_master_without_a_serving_worker_ends_with_a_status(tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint"
     shutil.copytree(BUNDLED, checkpoint)
-    service = start_service(tmp_path, MODEL_PATH=str(checkpoint), STARTUP_TIMEOUT="20")
+    service = start_service(tmp_path, 2, MODEL_PATH=str(checkpoint), STARTUP_TIMEOUT="20")
     try:
-        service.wait_for("model ready")
+        service.wait_for("model ready", 2)  # the second one starts when the first one serves
         checkpoint.rename(tmp_path / "away")
-        os.kill(min(service.workers()), signal.SIGKILL)
+        for pid in service.workers():
+            os.kill(pid, signal.SIGKILL)
         assert service.process.wait(PATIENCE) == NOT_STARTED
     finally:
-        service.process.kill()
+        service.kill()
     (line,) = service.lines("Reason: no worker has served for KRONOS_STARTUP_TIMEOUT (20 s)")
     assert line["level"] == "error"
 
@@ -172,6 +173,6 @@ def test_a_plain_process_whose_loop_hangs_ends_with_a_status(tmp_path: Path) -> 
                 assert caller.recv(1) == b""
         assert service.process.wait(PATIENCE) == NOT_STARTED
     finally:
-        service.process.kill()
+        service.kill()
     (line,) = service.lines("event_loop_stalled")
     assert line["setting"] == "GUNICORN_TIMEOUT"
