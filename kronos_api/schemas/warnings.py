@@ -60,7 +60,7 @@ def warnings_of(
         yield (
             WarningCode.IRREGULAR_TIMESTAMPS,
             "Most steps of prediction_timestamps are not those of timestamps. The model forecasts"
-            " one candle after another; time stamps are their labels and what it knows of the time.",
+            " one candle after another; time stamps are their labels and all it knows of time.",
         )
     if forecast.floored:
         yield (
