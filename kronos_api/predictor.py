@@ -29,7 +29,7 @@ from kronos_api.errors import (
     ShuttingDown,
     StartupError,
 )
-from kronos_api.features import FIELDS, Floats, Ints, Scale, normalise, repair
+from kronos_api.features import FIELDS, Floats, Ints, Scale, normalise, price_floor, repair
 from kronos_api.telemetry import metrics
 
 log = structlog.get_logger(__name__)
@@ -82,7 +82,9 @@ class Forecast:
     """A forecast in the units of the request.
 
     mean: float32 [horizon, 6], over the sample paths; quantiles: level → float32 [horizon, 6];
-    samples: float32 [paths, horizon, 6], if asked for. repaired counts the numbers changed.
+    samples: float32 [paths, horizon, 6], if asked for. repaired counts the numbers changed, and
+    floored those of them that were prices too low to exist. scaled: whether the prices were scaled
+    before they were normalised.
     """
 
     mean: Floats
@@ -92,6 +94,8 @@ class Forecast:
     repaired: int
     queue_ms: float
     inference_ms: float
+    floored: int = 0
+    scaled: bool = False
 
 
 class AsyncPredictor:
@@ -304,7 +308,7 @@ class _Pending:
     async def forecast(self, run: Decoded, large: bool) -> Forecast:
         """Aggregate the sample paths of an ended run, in a thread if the request is `large`."""
         assert run.values is not None
-        mean, quantiles, samples, repaired = await off_loop(
+        mean, quantiles, samples, (repaired, floored) = await off_loop(
             large, _aggregate, run.values, self.scale, self.request
         )
         ticket = self.ticket
@@ -316,6 +320,8 @@ class _Pending:
             repaired=repaired,
             queue_ms=(ticket.started_at - self.accepted_at) * 1e3,
             inference_ms=(ticket.ended_at - ticket.started_at) * 1e3,
+            floored=floored,
+            scaled=self.scale.scaled,
         )
 
 
@@ -338,17 +344,23 @@ def _told(failure: Exception) -> KronosError:
 
 def _aggregate(
     values: NDArray[np.float32], scale: Scale, request: ForecastRequest
-) -> tuple[Floats, dict[float, Floats], Floats | None, int]:
-    """Mean, quantiles and paths in the request's units, repaired if asked, and the repair count."""
+) -> tuple[Floats, dict[float, Floats], Floats | None, tuple[int, int]]:
+    """Mean, quantiles and paths in the request's units, repaired if asked.
+
+    The last are the numbers that were changed, and the prices among them that were floored.
+    """
     levels = request.quantile_levels
     paths = scale.restore(values)
     mean = scale.restore(values.mean(axis=0))
     cuts = [np.quantile(paths, level, axis=0).astype(np.float32) for level in levels]
     returned: list[Floats] = [mean, *cuts] + ([paths] if request.return_samples else [])
-    repaired = 0
+    repaired = floored = 0
     if request.repair:
-        fixed = [repair(array) for array in returned]
-        returned = [array for array, _ in fixed]
-        repaired = sum(count for _, count in fixed)
+        floor = price_floor(request.candles)
+        fixed = [repair(array, floor) for array in returned]
+        returned = [array for array, _, _ in fixed]
+        repaired = sum(count for _, count, _ in fixed)
+        floored = sum(count for _, _, count in fixed)
     quantiles = dict(zip(levels, returned[1:], strict=False))
-    return returned[0], quantiles, returned[-1] if request.return_samples else None, repaired
+    samples = returned[-1] if request.return_samples else None
+    return returned[0], quantiles, samples, (repaired, floored)

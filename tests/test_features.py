@@ -5,7 +5,15 @@ from datetime import datetime
 import numpy as np
 import pytest
 
-from kronos_api.features import Scale, candle_matrix, normalise, repair, time_features
+from kronos_api.features import (
+    Floats,
+    Scale,
+    candle_matrix,
+    normalise,
+    price_floor,
+    repair,
+    time_features,
+)
 
 PRICES = {"open": [1.0, 2.0], "high": [3.0, 4.0], "low": [0.5, 1.0], "close": [2.0, 3.0]}
 
@@ -57,9 +65,50 @@ def test_normalise_clips_and_survives_constants() -> None:
     ],
 )
 def test_repair(candle: list[float], fixed: list[float], changed: int) -> None:
-    values, count = repair(np.array([candle], dtype=np.float32))
+    values, count, floored = repair(np.array([candle], dtype=np.float32))
     assert values.tolist() == [fixed]
-    assert count == changed
+    assert (count, floored) == (changed, 0)
+
+
+def test_repair_raises_prices_to_the_floor() -> None:
+    candle = np.array([[-1, 2, -3, 0, 1, 1]], dtype=np.float32)
+    values, changed, floored = repair(candle, price_floor(np.full((3, 6), 50, dtype=np.float32)))
+    assert values.tolist() == [[np.float32(0.05), 2, np.float32(0.05), np.float32(0.05), 1, 1]]
+    assert (changed, floored) == (3, 3)
+
+
+def walk(std: float) -> Floats:
+    steps = np.random.default_rng(3).normal(0, 1, (200, 6)).cumsum(axis=0)
+    candles: Floats = ((steps / steps.std(axis=0) + 40) * std).astype(np.float32)
+    return candles
+
+
+@pytest.mark.parametrize("std", [0.2, 1.0, 3e4])
+def test_values_are_those_of_the_published_formula_where_epsilon_does_not_matter(
+    std: float,
+) -> None:
+    candles = walk(std)
+    normal, scale = normalise(candles, 5.0)
+    published = (candles - candles.mean(axis=0)) / (candles.std(axis=0) + np.float32(1e-5))
+    assert np.array_equal(normal, np.clip(published, -5, 5))
+    assert not scale.scaled
+
+
+@pytest.mark.parametrize("power", range(-18, 13, 3))
+def test_values_do_not_depend_on_the_unit(power: int) -> None:
+    plain, _ = normalise(walk(2.0), 5.0)
+    normal, scale = normalise((walk(2.0).astype(np.float64) * 10.0**power).astype(np.float32), 5.0)
+    np.testing.assert_allclose(normal, plain, atol=1e-4)  # float32, 40 deviations off
+    assert scale.scaled == (power < -1)
+    back = scale.restore(normal) / 10.0**power
+    np.testing.assert_allclose(back, walk(2.0), rtol=1e-5)
+
+
+def test_constant_prices_of_any_size_come_back() -> None:
+    for price in (1e-9, 0.05, 1.1, 1e5):
+        candles = np.full((30, 6), price, dtype=np.float32)
+        _, scale = normalise(candles, 5.0)
+        np.testing.assert_allclose(scale.restore(np.ones((1, 6), np.float32)), price, rtol=2e-4)
 
 
 def test_scale_of_one_row() -> None:

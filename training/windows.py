@@ -36,7 +36,7 @@ class Batch:
 def normalise_window(candles: Floats, history: int) -> Floats:
     """Standardise `candles` [T, 6] by their first `history` rows and clip to ±`CLIP`."""
     past, scale = normalise(candles[:history], CLIP)
-    future = (candles[history:] - scale.mean) / (scale.std + np.float32(EPSILON))
+    future = (candles[history:] * scale.factor - scale.mean) / (scale.std + np.float32(EPSILON))
     return np.concatenate((past, np.clip(future, -CLIP, CLIP)))
 
 

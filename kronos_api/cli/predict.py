@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from kronos_api.stamps import Stamps
 
 MAX_SEED: Final = 2**53 - 1
+QUANTILE_PATHS: Final = 30
+"""Sample paths where quantiles are asked for and no number is given."""
+FEW_PATHS: Final = 10
 PATIENCE: Final = 3600.0
 """Seconds that a forecast may take when nobody else waits."""
 
@@ -65,7 +68,7 @@ def predict(
             temperature=settings.default_temperature if temperature is None else temperature,
             top_k=settings.default_top_k if top_k is None else top_k,
             top_p=settings.default_top_p if top_p is None else top_p,
-            sample_count=samples or settings.default_sample_count,
+            sample_count=_sample_count(samples, levels, settings),
             seed=secrets.randbelow(MAX_SEED + 1) if seed is None else seed,
             quantile_levels=levels,
         )
@@ -73,6 +76,8 @@ def predict(
         forecast, info = asyncio.run(_forecast(settings, request))
         typer.echo(f"{csv.name}: {series.understood}", err=True)
         _show(f"{csv.name}, {info.model.id}, seed {request.seed}", forecast, future)
+        for line in _notes(forecast, request):
+            note(line)
         if info.demo:
             typer.echo("The bundled checkpoint is a demonstration, not for trading.", err=True)
         if output is not None:
@@ -104,8 +109,19 @@ def _options(columns: str, sep: str | None, decimal: str | None, form: str | Non
     return Options(separator, cast("Decimal | None", decimal), form, parse_choice(columns))
 
 
+def _sample_count(samples: int | None, levels: tuple[float, ...], settings: Settings) -> int:
+    """Paths to draw; more by default where quantiles are asked for, as the service does."""
+    if samples is not None or not levels:
+        return samples or settings.default_sample_count
+    return max(settings.default_sample_count, min(QUANTILE_PATHS, settings.max_samples))
+
+
 def _check(request: ForecastRequest, settings: Settings) -> None:
     """What the options' own bounds do not say."""
+    if request.quantile_levels and request.sample_count == 1:
+        raise InvalidInput(
+            "--quantiles need --samples of 2 or more: those of one path are the same"
+        )
     if request.sample_count > settings.max_samples:
         raise InvalidInput(f"--samples must be at most {settings.max_samples}")
     if request.top_p == 0:
@@ -144,6 +160,18 @@ async def _forecast(settings: Settings, request: ForecastRequest) -> tuple[Forec
         forecast = await predictor.predict(request, timeout=PATIENCE)
     await predictor.stop()
     return forecast, predictor.info
+
+
+def _notes(forecast: Forecast, request: ForecastRequest) -> list[str]:
+    """What to know of the forecast, as the service's warnings say it."""
+    lines = []
+    if request.quantile_levels and request.sample_count < FEW_PATHS:
+        lines.append(f"quantiles of {request.sample_count} paths say little; --samples 30 or more")
+    if forecast.floored:
+        lines.append(f"{forecast.floored} prices were raised to a thousandth of the lowest one")
+    if forecast.scaled:
+        lines.append("the prices are small and were scaled before they were normalised")
+    return lines
 
 
 def _show(title: str, forecast: Forecast, future: Stamps) -> None:

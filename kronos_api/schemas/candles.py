@@ -14,12 +14,18 @@ from kronos_api.stamps import Breach, Refusal
 
 FINITE: Final = "finite in float32"
 LARGEST: Final = f"at most {MAX_VALUE:g}"
+MENDED: Final = 1e-3
+"""The share of a price by which `repair_input` moves a high or low: a tick of most exchanges."""
 
 Column = Sequence[float]
 
 
-def read_candles(candles: Sequence[Candle] | Columns) -> Floats:
-    """Candles as float32 [history, 6]; raises `Refusal` that names every value at fault."""
+def read_candles(candles: Sequence[Candle] | Columns, mend: bool = False) -> tuple[Floats, int]:
+    """Candles as float32 [history, 6], and how many values were mended.
+
+    With `mend`, a high or low that lies within open and close by up to `MENDED` is moved to them.
+    Raises `Refusal` that names every value at fault.
+    """
     columns = _by_field(candles) if isinstance(candles, Columns) else _transposed(candles)
     values = {
         name: np.array(column, dtype=np.float64)
@@ -27,12 +33,24 @@ def read_candles(candles: Sequence[Candle] | Columns) -> Floats:
         if column is not None
     }
     breaches = [breach for name, column in values.items() for breach in _bounds(name, column)]
+    mended = _mend(values) if mend and not breaches else 0
     breaches += _order(values)
     if not breaches:
         breaches += _computed_amount(values)
     if breaches:
         raise Refusal(breaches)
-    return candle_matrix(values)
+    return candle_matrix(values), mended
+
+
+def _mend(values: dict[str, NDArray[np.float64]]) -> int:
+    """Move high and low out to open and close where little is missing; how many were moved."""
+    top = np.maximum(values["open"], values["close"])
+    bottom = np.minimum(values["open"], values["close"])
+    raised = (values["high"] < top) & (values["high"] >= top * (1 - MENDED))
+    lowered = (values["low"] > bottom) & (values["low"] <= bottom * (1 + MENDED))
+    values["high"] = np.where(raised, top, values["high"])
+    values["low"] = np.where(lowered, bottom, values["low"])
+    return int(raised.sum() + lowered.sum())
 
 
 def _by_field(candles: Columns) -> dict[str, Column | None]:
@@ -88,14 +106,18 @@ def _bounds(name: str, column: NDArray[np.float64]) -> list[Breach]:
 
 
 def _order(values: dict[str, NDArray[np.float64]]) -> list[Breach]:
-    """Open and close lie between low and high."""
-    top = np.maximum(values["open"], values["close"])
-    bottom = np.minimum(values["open"], values["close"])
-    # What is not finite is told of elsewhere.
-    sizes = np.abs([values[name] for name in PRICES])
-    finite = (sizes <= np.finfo(np.float32).max).all(axis=0)
-    return _where(finite & (values["high"] < top), "high", "at least open and close") + _where(
-        finite & (values["low"] > bottom), "low", "at most open and close"
+    """Open and close lie between low and high, in float32, as the model sees them.
+
+    Adjusted prices are often off by one unit in the last place of a double.
+    """
+    with np.errstate(over="ignore"):
+        single = {name: values[name].astype(np.float32) for name in PRICES}
+    top = np.maximum(single["open"], single["close"])
+    bottom = np.minimum(single["open"], single["close"])
+    # Values that are not finite have breaches of their own.
+    finite = np.isfinite([single[name] for name in PRICES]).all(axis=0)
+    return _where(finite & (single["high"] < top), "high", "at least open and close") + _where(
+        finite & (single["low"] > bottom), "low", "at most open and close"
     )
 
 

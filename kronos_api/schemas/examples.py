@@ -91,6 +91,12 @@ _ANSWER: Final = {
     "seed": 5129640023714,
     "context_used": 4,
     "repaired": 0,
+    "warnings": [
+        {
+            "code": "DEMO_MODEL",
+            "message": "The bundled demonstration answered; it is not for trading.",
+        }
+    ],
     "model_version": "kronos-demo@0f343b093112",
     "tokenizer_version": "kronos-demo@5c1f8a6e4ce0",
     "timings_ms": {"queue": 0.21, "inference": 18.4, "total": 20.1},

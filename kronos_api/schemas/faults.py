@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from typing import Any, Final
 
 from pydantic import ValidationError
 
 from kronos_api.errors import KronosError, MalformedJson, ValidationFailed
+from kronos_api.schemas.requests import Overrides, PredictRequest
 from kronos_api.stamps import Breach, Refusal
 
 MOST_FAULTS: Final = 1000
@@ -29,6 +31,24 @@ _BOUNDS: Final[Mapping[str, tuple[str, str]]] = {
     "finite_number": ("finite", ""),
     "int_parsing_size": ("of fewer digits", ""),
 }
+OTHER_NAMES: Final[Mapping[str, str]] = {
+    "T": "overrides.temperature",
+    "x_timestamp": "timestamps",
+    "y_timestamp": "prediction_timestamps",
+    "kline_data": "candles",
+    "ohlcv": "candles",
+    "data": "candles",
+    "df": "candles",
+    "pred_days": "horizon",
+    "steps": "horizon",
+    "n_samples": "overrides.sample_count",
+    "num_samples": "overrides.sample_count",
+    "quantiles": "quantile_levels",
+    "frequency": "freq",
+    "interval": "freq",
+    "symbol": "series_id",
+}
+"""Keys of other forecast services and of Kronos' own examples, and ours."""
 _TYPES: Final[Mapping[str, str]] = {
     "missing": "given",
     "extra_forbidden": "absent: no such key is known",
@@ -95,7 +115,23 @@ def _breach(one: Any, item: int | None) -> Breach:
     return Breach(field, rule, indices[-1] if indices else None, item)
 
 
+def _nearest(key: str, within_overrides: bool) -> str | None:
+    """The known key that was probably meant by `key`, with its place."""
+    overrides = {name: f"overrides.{name}" for name in Overrides.model_fields}
+    own = {name: name for name in PredictRequest.model_fields}
+    known = overrides | own if not within_overrides else own | overrides
+    if key in OTHER_NAMES:
+        return OTHER_NAMES[key]
+    near = difflib.get_close_matches(key.lower(), known, n=1)
+    return known[near[0]] if near else None
+
+
 def _rule(one: Any) -> str:
+    if one["type"] == "extra_forbidden":
+        loc = one["loc"]
+        near = _nearest(str(loc[-1]), "overrides" in loc)
+        if near is not None and "candles" not in loc[:-1]:
+            return f"{_TYPES['extra_forbidden']}; did you mean {near}?"
     if bound := _BOUNDS.get(one["type"]):
         text, name = bound
         limit = one.get("ctx", {}).get(name)

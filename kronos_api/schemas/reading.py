@@ -43,6 +43,8 @@ MOST_VALUES: Final = 32_768
 They are counted before, so that no body takes long to refuse."""
 LONGEST_ITEM: Final = 2**21
 """Bytes that an item of a batch may take: over three times what a series fills."""
+QUANTILE_PATHS: Final = 30
+"""Sample paths of a request for quantiles that names no number."""
 _UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 Wire = TypeVar("Wire", bound=BaseModel)
@@ -93,6 +95,8 @@ class Series:
     quantile_levels: tuple[float, ...]
     return_samples: bool
     repair: bool
+    mended: int
+    """Values of the history that `repair_input` moved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +129,8 @@ class Reader:
         overrides = request.overrides or Overrides()
         faults = _Faults()
         faults += _misfits(request, overrides)
-        candles = faults.of(lambda: read_candles(request.candles))
+        read = faults.of(lambda: read_candles(request.candles, request.repair_input))
+        candles, mended = (None, 0) if read is None else read
         history = faults.of(lambda: parse_stamps(request.timestamps, "timestamps"))
         if candles is not None and len(request.timestamps) != len(candles):
             rule = f"as long as candles ({len(candles)})"
@@ -142,10 +147,7 @@ class Reader:
                     else parse_frequency(request.freq)
                 )
             )
-        sample_count = overrides.sample_count or self.defaults.sample_count
-        if sample_count > self.limits.samples:
-            rule = f"at most {self.limits.samples}"
-            faults.append(Breach("overrides.sample_count", rule))
+        sample_count = self._sample_count(request, overrides, faults)
         if faults:
             raise numbered(Refusal(faults), item)
         assert candles is not None and history is not None
@@ -166,7 +168,26 @@ class Reader:
             quantile_levels=tuple(request.quantile_levels or ()),
             return_samples=request.return_samples,
             repair=request.repair,
+            mended=mended,
         )
+
+    def _sample_count(
+        self, request: PredictRequest, overrides: Overrides, faults: list[Breach]
+    ) -> int:
+        sample_count = overrides.sample_count or self.defaults.sample_count
+        if request.quantile_levels:
+            if overrides.sample_count is None:
+                sample_count = max(sample_count, min(QUANTILE_PATHS, self.limits.samples))
+            if sample_count == 1:
+                rule = (
+                    "at least 2 where quantile_levels are given: all quantiles of one path are the"
+                    f" same. Leave it out to draw {QUANTILE_PATHS}"
+                )
+                faults.append(Breach("overrides.sample_count", rule))
+        if sample_count > self.limits.samples:
+            rule = f"at most {self.limits.samples}"
+            faults.append(Breach("overrides.sample_count", rule))
+        return sample_count
 
     def _check_work(self, series: Sequence[Series]) -> None:
         work = sum(one.sample_count * one.horizon for one in series)

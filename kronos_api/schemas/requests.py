@@ -107,12 +107,17 @@ class PredictRequest(Wire):
     overrides: Overrides | None = None
     """Each key on its own replaces a default of the service."""
     quantile_levels: list[Level] | None = Field(default=None, max_length=20, fail_fast=True)
-    """Quantiles over the sample paths, for all six fields."""
+    """Quantiles over the sample paths, for all six fields. Without `overrides.sample_count`, 30
+    paths are drawn; of one path there are no quantiles."""
     return_samples: bool = False
     """Whether the sample paths themselves come back; false by default."""
     repair: bool = True
     """Make what comes back possible candles: high and low enclose open and close, volume ≥ 0.
-    True by default."""
+    No price is below a thousandth of the lowest of the history. Mean, quantiles and samples are
+    repaired each by itself. True by default."""
+    repair_input: bool = False
+    """Move a high or low that lies within open and close by up to 0.1 % of the price, as some
+    exchanges report them; false by default, which refuses them."""
 
 
 class BatchItem(PredictRequest):

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, WithJsonSchema
 
 from kronos_api.errors import error_codes
+from kronos_api.schemas.warnings import WarningCode
 
 
 class Answer(BaseModel):
@@ -49,6 +50,14 @@ class Timings(Answer):
     total: float
 
 
+class Warning(Answer):
+    """Something to know of an answer that is given all the same."""
+
+    code: WarningCode
+    """Decide by this, not by the message. Later versions may add codes."""
+    message: str
+
+
 class PredictResponse(Answer):
     """The forecast of one series. All numbers are float32, written as short as they can be."""
 
@@ -64,6 +73,7 @@ class PredictResponse(Answer):
     """Candles of the history that the model has seen."""
     repaired: int
     """Numbers that were changed to make possible candles."""
+    warnings: list[Warning]
     model_version: str
     tokenizer_version: str
     timings_ms: Timings

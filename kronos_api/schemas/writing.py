@@ -18,6 +18,7 @@ from kronos_api.engine.checkpoint import ModelInfo, Part
 from kronos_api.features import FIELDS, Floats
 from kronos_api.predictor import Forecast
 from kronos_api.schemas.reading import Series
+from kronos_api.schemas.warnings import warnings_of
 from kronos_api.stamps import Stamps
 
 _DIGITS: Final = (6, 7, 8, 9)
@@ -66,6 +67,10 @@ def write_one(answered: Answered, info: ModelInfo, total_ms: float) -> bytes:
         "seed": series.seed,
         "context_used": forecast.context_used,
         "repaired": forecast.repaired,
+        "warnings": [
+            {"code": code, "message": message}
+            for code, message in warnings_of(series, answered.future, forecast, info)
+        ],
         "model_version": version(info.model),
         "tokenizer_version": version(info.tokenizer),
         "timings_ms": {

@@ -1,4 +1,8 @@
-"""Steps that repeat: pandas offsets such as 5min, 1h, 1D, B, W-FRI or MS."""
+"""Steps that repeat: pandas offsets such as 5min, 1h, 1D, B, W-FRI or MS.
+
+Steps as ccxt, Binance and yfinance write them (1m, 1d, 1w, 1mo) and pandas' old names (5T, 1H, M)
+are taken as well. A lone m could be minutes or months, so it needs a number, and means minutes.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +18,17 @@ from numpy.typing import NDArray
 from kronos_api.stamps.refusal import refusal
 from kronos_api.stamps.series import Stamps
 
-FORM: Final = "a pandas offset of one second to one year, such as 15min, 1h, 1D, B, W-FRI, MS or QE"
+FORM: Final = (
+    "a step of one second to one year: 15min, 1h, 1D, 7D; B, W-FRI, MS, ME, QE (pandas offsets);"
+    " 1m (a minute), 4h, 1d, 1w or 1mo"
+)
 GIVE: Final = "given, because it cannot be inferred from timestamps"
 
+LATE_IN_MONTH: Final = 22
+EARLY_IN_MONTH: Final = 10
+"""Days of a month between which no last and no first trading day lies."""
+MONTH: Final = "mo"
+"""The unit of months that go on as the history has them: first, last, or the same day."""
 DAY: Final = timedelta(days=1)
 YEAR: Final = timedelta(days=366)
 
@@ -31,7 +43,7 @@ _MONTHS = "JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC"
 _CALENDAR = (
     (re.compile(r"B"), DAY),
     (re.compile(r"W(-(MON|TUE|WED|THU|FRI|SAT|SUN))?"), timedelta(days=7)),
-    (re.compile(r"B?M[ES]"), timedelta(days=28)),
+    (re.compile(rf"B?M[ES]|{MONTH}"), timedelta(days=28)),
     (re.compile(rf"B?Q[ES](-({_MONTHS}))?"), timedelta(days=90)),
     (re.compile(rf"B?Y[ES](-({_MONTHS}))?"), timedelta(days=365)),
 )
@@ -41,6 +53,12 @@ _LONG = (
     (("QS", "QE", "BQS", "BQE"), (87, 96), ("-JAN", "-FEB", "-MAR")),
     (("YS", "YE", "BYS", "BYE"), (362, 370), tuple(f"-{name}" for name in _MONTHS.split("|"))),
 )
+# Other names of units, and ours; months and weeks have their own.
+_ALIASES = {
+    **{"T": "min", "m": "min", "H": "h", "S": "s", "sec": "s", "d": "D"},
+    **{"M": MONTH, "BM": "BME", "Q": "QE", "BQ": "BQE", "A": "YE", "Y": "YE", "y": "YE"},
+}
+_WEEKS = ("w", "wk")
 _FORM = re.compile(r"(\d{0,8})([A-Za-z]+(?:-[A-Z]{3})?)", re.ASCII)
 
 
@@ -72,11 +90,35 @@ class Frequency:
         last = history.walls[-1]
         if self.step is not None:
             return history.continued([last + self.step * k for k in range(1, horizon + 1)])
-        # One more than needed: the last stamp may itself be an anchor.
+        if _unit(self.text) == MONTH:
+            return self._months(history, horizon)
+        # Two more than needed: the last stamp may itself be an anchor, or lie shortly before the
+        # one of its own period, as the last trading day of a month does.
         days: list[datetime] = list(
-            pd.date_range(last, periods=horizon + 1, freq=self.text).to_pydatetime()
+            pd.date_range(last, periods=horizon + 2, freq=self.text).to_pydatetime()
         )
-        return history.continued([day for day in days if day > last][:horizon])
+        half = _least(_unit(self.text)) / 2
+        in_steps = len(history) > 1 and last - history.walls[-2] >= half
+        after = last + half if in_steps else last
+        return history.continued([day for day in days if day > after][:horizon])
+
+    def _months(self, history: Stamps, horizon: int) -> Stamps:
+        count = self.text.removesuffix(MONTH)
+        if named := _in_the_calendar(history, _LONG[0][1][0]):
+            return Frequency(f"{count}{named}", None).following(history, horizon)
+        last = pd.Timestamp(history.walls[-1])
+        steps = [pd.DateOffset(months=int(count or 1) * k) for k in range(1, horizon + 1)]
+        return history.continued([(last + step).to_pydatetime() for step in steps])
+
+
+def _least(unit: str) -> timedelta:
+    """The least time that one step of `unit`, of no fixed length, takes; 0 if it is not known."""
+    return next((least for form, least in _CALENDAR if form.fullmatch(unit)), timedelta())
+
+
+def _unit(text: str) -> str:
+    match = _FORM.fullmatch(text)
+    return match[2] if match else ""
 
 
 def parse_frequency(text: str) -> Frequency:
@@ -85,10 +127,15 @@ def parse_frequency(text: str) -> Frequency:
     if match is None:
         raise refusal("freq", FORM)
     count, unit = int(match[1] or 1), match[2]
-    if unit in _FIXED:
-        length = _FIXED[unit]
+    if unit == "m" and not match[1]:
+        raise refusal("freq", "1m or min for a minute, 1mo or ME for a month; m may be either")
+    if unit in _WEEKS:
+        count, unit, text = 7 * count, "D", f"{7 * count}D"
     else:
-        length = next((least for form, least in _CALENDAR if form.fullmatch(unit)), timedelta())
+        base, dash, anchor = unit.partition("-")
+        unit = _ALIASES.get(base, base) + dash + anchor
+        text = match[1] + unit
+    length = _FIXED[unit] if unit in _FIXED else _least(unit)
     if not 1 <= length.total_seconds() * count <= YEAR.total_seconds():
         raise refusal("freq", FORM)
     return Frequency(text, length * count if unit in _FIXED else None)
@@ -142,4 +189,15 @@ def _in_the_calendar(history: Stamps, days: int) -> str | None:
             offset = pd.tseries.frequencies.to_offset(name)
             if all(offset.is_on_offset(wall) for wall in history.walls):
                 return name
-    return None
+    return _months_of_trading_days(history)
+
+
+def _months_of_trading_days(history: Stamps) -> str | None:
+    """BME or BMS for one stamp in each month, in its last or first days; holidays move them."""
+    months = np.array([12 * wall.year + wall.month for wall in history.walls])
+    days = np.array([wall.day for wall in history.walls])
+    if (np.diff(months) != 1).any():
+        return None
+    if (days >= LATE_IN_MONTH).all():
+        return "BME"
+    return "BMS" if (days <= EARLY_IN_MONTH).all() else None

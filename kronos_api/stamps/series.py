@@ -20,7 +20,11 @@ from kronos_api.stamps.refusal import Breach, Refusal
 
 FIRST_YEAR: Final = 1700
 LAST_YEAR: Final = 2200
-FORM: Final = f"an ISO 8601 time stamp of the years {FIRST_YEAR} to {LAST_YEAR}"
+FORM: Final = (
+    "an ISO 8601 time stamp such as 2025-06-02T09:30:00Z, 2025-06-02 09:30 or 2025-06-02, of the"
+    f" years {FIRST_YEAR} to {LAST_YEAR}"
+)
+NEWEST_FIRST: Final = "oldest first; these are newest first"
 
 Instants = NDArray[np.int64]
 
@@ -144,6 +148,8 @@ def parse_stamps(texts: Sequence[str], field: str, *, aware: bool | None = None)
     shifts = {zone: (offset or timedelta()) // _MICROSECOND for zone, offset in offsets.items()}
     instants = walls - np.array([shifts[zone] for zone in zones], dtype=np.int64)
     if (disorder := np.flatnonzero(np.diff(instants) <= 0) + 1).size:
+        if len(texts) > 2 and (np.diff(instants) < 0).all():
+            raise Refusal([Breach(field, NEWEST_FIRST)])
         raise Refusal([Breach(field, "after the one before it", int(at)) for at in disorder])
 
     assert last is not None

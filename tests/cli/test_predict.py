@@ -76,7 +76,7 @@ def test_future_stamps(
         (("--samples", "65"), "--samples must be at most 64"),
         (("--top-p", "0"), "--top-p must be greater than 0"),
         (("--temperature", "0.0001"), "--temperature must be 0 or at least 0.001"),
-        (("--freq", "sometimes"), "freq must be a pandas offset"),
+        (("--freq", "sometimes"), "freq must be a step"),
         (("--calendar", "NOWHERE"), "calendar must be the code of a known exchange"),
         (("--history", "2"), "freq must be given"),
     ],

@@ -117,7 +117,13 @@ VALUES: list[tuple[dict[str, Any], str, int | None, str]] = [
     (body(timestamps=["1699-12-31T00:00:00Z", *stamps(3)]), "timestamps", 0, "1700 to 2200"),
     (body(timestamps=["", *stamps(3)]), "timestamps", 0, "ISO 8601"),
     (body(timestamps=[*stamps(3), stamps(3)[-1]]), "timestamps", 3, "after the one before"),
-    (body(timestamps=stamps(4)[::-1]), "timestamps", 1, "after the one before"),
+    (body(timestamps=stamps(4)[::-1]), "timestamps", None, "oldest first; these are newest first"),
+    (
+        body(quantile_levels=[0.1], overrides={"sample_count": 1}),
+        "overrides.sample_count",
+        None,
+        "at least 2 where quantile_levels are given",
+    ),
     (
         body(timestamps=["2025-01-01T02:00+01:00", "2025-01-01T02:30+02:00", *stamps(2)]),
         "timestamps",
@@ -151,7 +157,7 @@ VALUES: list[tuple[dict[str, Any], str, int | None, str]] = [
     (body(**FAR, freq="1h"), "freq", None, "absent where prediction_timestamps"),
     (body(**FAR, calendar="XNYS"), "calendar", None, "absent where prediction_timestamps"),
     *(
-        (body(freq=freq), "freq", None, "a pandas offset of one second to one year")
+        (body(freq=freq), "freq", None, "a step of one second to one year")
         for freq in ("", "x", "0min", "-5min", "1ms", "500us", "2YE", "367D", "9" * 9 + "s")
     ),
     (body(freq="h" * 33), "freq", None, "at most 32 characters long"),
@@ -422,10 +428,10 @@ async def test_values_are_not_echoed(client: httpx.AsyncClient, request_: Any) -
 
 async def test_several_breaches_are_told_at_once_up_to_a_bound(client: httpx.AsyncClient) -> None:
     listed = [candle | {"high": float("nan")} for candle in candles(50)]
-    request_ = body(candles=listed, timestamps=stamps(50)[::-1], freq="x")
+    request_ = body(candles=listed, timestamps=stamps(2) * 25, freq="x")
     error = (await client.post(SINGLE, content=encode(request_))).json()["error"]
     assert len(error["details"]) == 20
-    assert error["message"].endswith("(and 98 more).")
+    assert error["message"].endswith("(and 73 more).")
 
 
 @pytest.mark.parametrize(
@@ -452,3 +458,22 @@ async def test_a_body_of_too_many_faults_lists_none(client: httpx.AsyncClient) -
     assert error["details"] == [
         {"field": "body", "index": None, "constraint": "free of faults: it has more than 1000"}
     ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "hint"),
+    [
+        ({"temperature": 1}, "temperature", "did you mean overrides.temperature?"),
+        ({"overrides": {"T": 1}}, "overrides.T", "did you mean overrides.temperature?"),
+        ({"overrides": {"seeds": 1}}, "overrides.seeds", "did you mean overrides.seed?"),
+        ({"x_timestamp": []}, "x_timestamp", "did you mean timestamps?"),
+        ({"quantile_level": []}, "quantile_level", "did you mean quantile_levels?"),
+    ],
+)
+async def test_an_unknown_key_is_told_with_the_nearest(
+    client: httpx.AsyncClient, changes: dict[str, Any], field: str, hint: str
+) -> None:
+    error = (await client.post(SINGLE, json=body() | changes)).json()["error"]
+    assert error["code"] == "VALIDATION_ERROR"
+    assert error["details"][0]["field"] == field
+    assert error["details"][0]["constraint"].endswith(hint)

@@ -40,15 +40,65 @@ def test_every_name_that_is_taken_is_one_of_pandas(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "same"),
+    [
+        *(("1m", "1min"), ("5T", "5min"), ("T", "min"), ("1H", "1h"), ("1d", "1D"), ("60S", "60s")),
+        *(("1w", "7D"), ("2wk", "14D"), ("Q", "QE"), ("Y", "YE"), ("A-JAN", "YE-JAN")),
+    ],
+)
+def test_names_of_others_are_taken(name: str, same: str) -> None:
+    stamps = history("2025-03-05 09:30", "2025-03-05 09:31")
+    assert parse_frequency(name).following(stamps, 3).texts == (
+        parse_frequency(same).following(stamps, 3).texts
+    )
+
+
+def test_a_lone_m_is_neither_minutes_nor_months() -> None:
+    with pytest.raises(Refusal, match="1m or min for a minute, 1mo or ME for a month"):
+        parse_frequency("m")
+
+
+@pytest.mark.parametrize("name", ["1mo", "M", "1M"])
+@pytest.mark.parametrize(
+    ("days", "expected"),
+    [
+        (("2024-11-01", "2024-12-01", "2025-01-01"), ("2025-02-01", "2025-03-01")),
+        (("2024-11-30", "2024-12-31", "2025-01-31"), ("2025-02-28", "2025-03-31")),
+        (("2024-11-29", "2024-12-31", "2025-01-27"), ("2025-02-28", "2025-03-31")),
+        (("2024-11-15", "2024-12-15", "2025-01-15"), ("2025-02-15", "2025-03-15")),
+    ],
+)
+def test_months_go_on_as_the_history_has_them(
+    name: str, days: tuple[str, ...], expected: tuple[str, ...]
+) -> None:
+    assert tuple(parse_frequency(name).following(history(*days), 2).texts) == expected
+
+
+@pytest.mark.parametrize("name", ["ME", "BME"])
+def test_a_month_that_ended_early_is_not_repeated(name: str) -> None:
+    stamps = history("2024-12-31", "2025-01-27")
+    assert parse_frequency(name).following(stamps, 1).texts == ["2025-02-28"]
+
+
+def test_months_of_trading_days_are_inferred() -> None:
+    days = ("2024-10-31", "2024-11-29", "2024-12-31", "2025-01-27")
+    step = infer_frequency(history(*days))
+    assert (step.text, step.following(history(*days), 2).texts) == (
+        "BME",
+        ["2025-02-28", "2025-03-31"],
+    )
+
+
+@pytest.mark.parametrize(
     "name",
     [
-        *("", " ", "x", "5", "-5min", "0min", "0B", "1.5h", "5 min", "min5", "T", "15T", "H", "Q"),
+        *("", " ", "x", "5", "-5min", "0min", "0B", "1.5h", "5 min", "min5", "x5"),
         *("ms", "us", "ns", "100ms", "31622401s", "8785h", "367D", "53W", "14MS", "5QE", "2YE"),
         *("999999999s", "99999999YE", "W-XXX", "QE-FOO", "WOM-3FRI", "bh", "C", "1h30min", "1D\n"),
     ],
 )
 def test_every_other_name_is_refused(name: str) -> None:
-    with pytest.raises(Refusal, match="freq must be a pandas offset of one second to one year"):
+    with pytest.raises(Refusal, match="freq must be a step of one second to one year"):
         parse_frequency(name)
 
 

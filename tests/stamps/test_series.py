@@ -110,8 +110,14 @@ def test_order_is_that_of_instants() -> None:
     stamps = parse_stamps(texts, "timestamps")
     assert len(stamps) == 3
     with pytest.raises(Refusal) as caught:
-        parse_stamps(texts[::-1], "timestamps")
-    assert [breach.index for breach in caught.value.breaches] == [1, 2]
+        parse_stamps([texts[0], texts[0], *texts[2:0:-1]], "timestamps")
+    assert [breach.index for breach in caught.value.breaches] == [1, 3]
+
+
+def test_a_series_that_is_newest_first_is_called_so() -> None:
+    texts = ["2025-06-03", "2025-06-02", "2025-06-01"]
+    with pytest.raises(Refusal, match="timestamps must be oldest first; these are newest first"):
+        parse_stamps(texts, "timestamps")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,86 @@
+"""What a caller should know of an answer that is given all the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Final
+
+import numpy as np
+
+from kronos_api.engine.checkpoint import ModelInfo
+from kronos_api.predictor import Forecast
+from kronos_api.schemas.reading import Series
+from kronos_api.stamps import Stamps
+
+FEW: Final = 10
+"""Sample paths below which quantiles say little."""
+ALIKE: Final = 0.1
+"""Steps that differ by less than this share are alike: February is as long as March."""
+
+
+class WarningCode(StrEnum):
+    """Why an answer deserves a second look."""
+
+    DEMO_MODEL = "DEMO_MODEL"
+    CONTEXT_TRIMMED = "CONTEXT_TRIMMED"
+    FEW_PATHS = "FEW_PATHS"
+    INPUT_REPAIRED = "INPUT_REPAIRED"
+    IRREGULAR_TIMESTAMPS = "IRREGULAR_TIMESTAMPS"
+    PRICE_FLOORED = "PRICE_FLOORED"
+    SCALED = "SCALED"
+
+
+def warnings_of(
+    series: Series, future: Stamps, forecast: Forecast, info: ModelInfo
+) -> Iterator[tuple[WarningCode, str]]:
+    """Code and message of each warning."""
+    if info.demo:
+        yield WarningCode.DEMO_MODEL, "The bundled demonstration answered; it is not for trading."
+    rows = len(series.candles)
+    if forecast.context_used < rows:
+        yield (
+            WarningCode.CONTEXT_TRIMMED,
+            f"The model saw the last {forecast.context_used} of {rows} candles; its window holds"
+            f" {info.max_context}, with the horizon.",
+        )
+    if series.quantile_levels and series.sample_count < FEW:
+        yield (
+            WarningCode.FEW_PATHS,
+            f"Quantiles of {series.sample_count} sample paths say little; ask for"
+            " overrides.sample_count of 30 or more.",
+        )
+    if series.mended:
+        yield (
+            WarningCode.INPUT_REPAIRED,
+            f"{series.mended} highs and lows of the history lay within open and close and were"
+            " moved to them.",
+        )
+    if series.future is not None and _irregular(series.history, future):
+        yield (
+            WarningCode.IRREGULAR_TIMESTAMPS,
+            "Most steps of prediction_timestamps are not those of timestamps. The model forecasts"
+            " one candle after another; time stamps are their labels and all it knows of time.",
+        )
+    if forecast.floored:
+        yield (
+            WarningCode.PRICE_FLOORED,
+            f"{forecast.floored} prices were below a thousandth of the lowest price of the history"
+            " and were raised to it.",
+        )
+    if forecast.scaled:
+        yield (
+            WarningCode.SCALED,
+            "Prices that deviate by less than 0.1 were scaled by a power of two before they were"
+            " normalised, so that the forecast does not depend on their unit; the published"
+            " implementation does not.",
+        )
+
+
+def _irregular(history: Stamps, future: Stamps) -> bool:
+    """Whether fewer than half of the steps are like those of the history."""
+    if len(history) < 2 or len(future) < 2:
+        return False
+    usual = np.median(np.diff(history.instants))
+    steps = np.diff(future.instants)
+    return bool(2 * np.count_nonzero(np.abs(steps - usual) <= ALIKE * usual) < len(steps))
