@@ -10,6 +10,7 @@ from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import URLError
+from urllib.request import Request
 
 import pytest
 
@@ -48,7 +49,9 @@ def test_a_changed_line_is_live(images: Images, tmp_path: Path) -> None:
         published = inspect(container)["NetworkSettings"]["Ports"]["8000/tcp"]
         assert [place["HostIp"] for place in published] == ["127.0.0.1"]
         # Anyone on this machine may ask.
-        with OPENER.open(f"{url}/v1/predict/single", json.dumps(BODY).encode(), 60) as answer:
+        headers = {"Content-Type": "application/json"}
+        asked = Request(f"{url}/v1/predict/single", json.dumps(BODY).encode(), headers)
+        with OPENER.open(asked, timeout=60) as answer:
             assert answer.status == 200
         changed = source / "app.py"
         changed.write_text(changed.read_text("utf-8").replace(LINE, "A changed line."))

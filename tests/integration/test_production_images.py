@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ import pytest
 
 from kronos_api import __version__
 from tests.integration.conftest import COMMIT, Images
-from tests.integration.stack import BODY, ROOT, Answer, Caller, container, docker, inspect, until
+from tests.integration.stack import BODY, ROOT, Caller, container, docker, inspect, until
 
 pytestmark = pytest.mark.docker
 
@@ -119,43 +118,6 @@ def test_without_network_or_volume_from_loading_to_the_end(images: Images) -> No
     assert {(each.status, each.code) for each in early} <= {(503, "MODEL_NOT_READY")}
 
 
-def test_who_asks_while_the_model_is_loaded_is_told_to_come_again(
-    images: Images, tmp_path: Path
-) -> None:
-    """The port opens before the model is there, which waits here for each look at its config."""
-    models = bundled(tmp_path)
-    config = models / "model" / "config.json"
-    content = config.read_bytes()
-    config.unlink()
-    os.mkfifo(config)
-    answers: list[Answer] = []
-
-    def fed() -> bool:
-        try:
-            pipe = os.open(config, os.O_WRONLY | os.O_NONBLOCK)
-            with open(pipe, "wb") as file:
-                file.write(content)
-        except OSError:
-            return False  # nobody looks now, or any more
-        return True
-
-    def answered() -> bool:
-        answers.append(service.ask(SINGLE, BODY))
-        return answers[-1].status != 0
-
-    def served() -> bool:
-        fed()
-        return answered() and answers[-1].status == 200
-
-    options = ["-v", f"{models}:/models:ro", "-e", "KRONOS_MODEL_PATH=/models"]
-    with alone(images.production, *options) as service:
-        until(fed, 180, "it is checked")
-        until(answered, 180, "it listens")
-        assert (answers[-1].status, answers[-1].code) == (503, "MODEL_NOT_READY")
-        assert "retry-after" in answers[-1].headers
-        until(served, 180, "it has loaded the model")
-
-
 def test_a_deadline_of_a_second(images: Images) -> None:
     settings = {"INFERENCE_TIMEOUT": "0.9", "REQUEST_TIMEOUT": "1", "WINDOW_POLICY": "exact"}
     options = [part for name in settings for part in ("-e", f"KRONOS_{name}={settings[name]}")]
@@ -163,7 +125,9 @@ def test_a_deadline_of_a_second(images: Images) -> None:
         ready(service)
         large = BODY | {"horizon": 512, "overrides": {"sample_count": 64}}
         answer = service.ask(SINGLE, large)
-        assert (answer.status, answer.code) == (504, "PREDICTION_TIMEOUT")
+        # Too late, or refused in time once the pace is measured.
+        outcomes = {(504, "PREDICTION_TIMEOUT"), (400, "WORK_TOO_LARGE")}
+        assert (answer.status, answer.code) in outcomes
 
 
 def test_mounted_weights(images: Images, tmp_path: Path) -> None:
