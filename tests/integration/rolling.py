@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPException, HTTPSConnection
@@ -209,14 +209,8 @@ CMD {json.dumps(["python", "-c", source])}
         assert inspect(one)["State"]["ExitCode"] == 0
 
 
-def kill_when(
-    process: subprocess.Popen[str],
-    told: str,
-    count: int = 1,
-    *,
-    also: Callable[[], bool] = lambda: True,
-) -> None:
-    """SIGKILL for deploy.sh when it says so for the `count`th time, and `also()` holds.
+def kill_when(process: subprocess.Popen[str], told: str, count: int = 1) -> None:
+    """SIGKILL for deploy.sh when it says so for the `count`th time.
 
     Returns when what it had started has ended, too, and so let go of the lock.
     """
@@ -225,7 +219,6 @@ def kill_when(
         for line in process.stdout:
             count -= told in line
             if count == 0:
-                until(also, 60, "the moment to kill it")
                 process.kill()
     assert process.returncode == -signal.SIGKILL
 

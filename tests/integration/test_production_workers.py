@@ -49,6 +49,7 @@ def two_workers(images: Images, **more: str) -> Iterator[tuple[str, Caller]]:
         "KRONOS_CONTAINER_WHITELIST": "10.0.0.0/8",
         "KRONOS_TRUSTED_PROXIES": "192.0.2.1",
         "KRONOS_RATE_LIMIT_PER_MINUTE": "1000000",
+        "KRONOS_RATE_LIMIT_OTHER_PER_MINUTE": "1000000",
         "KRONOS_TORCH_THREADS": "1",
         "GUNICORN_WORKERS": "2",
         # A caller that this machine holds up is no slow caller.
