@@ -101,7 +101,8 @@ class PredictRequest(Wire):
     freq: str | None = Field(default=None, max_length=32)
     """Step between them as a pandas offset; inferred from three or more `timestamps`."""
     calendar: str | None = Field(default=None, max_length=32)
-    """Exchange code, such as XNYS: the future stamps fall into its sessions only.
+    """Exchange code, such as XNYS, or CRYPTO, FX, NSE, SZSE: the future stamps fall into its
+    sessions only.
 
     `timestamps` must end between 1970 and seven years from now."""
     overrides: Overrides | None = None

@@ -180,6 +180,20 @@ class Calendars:
         return sessions
 
 
+ALIASES: Final = {
+    **dict.fromkeys(("CRYPTO", "BINANCE", "COINBASE", "KRAKEN", "BYBIT", "OKX"), "24/7"),
+    **dict.fromkeys(("FX", "FOREX"), "24/5"),
+    **dict.fromkeys(("NSE", "XNSE"), "XBOM"),
+    **dict.fromkeys(("SHSE", "SZSE", "XSHE", "SH", "SZ"), "XSHG"),
+}
+"""Names that traders use and the package does not know; their sessions are those of the code."""
+NO_HOURS: Final = {
+    **dict.fromkeys(("SHFE", "DCE", "CZCE", "CFFEX", "INE", "GFEX"), "XSHG"),
+    "MCX": "XBOM",
+}
+"""Exchanges whose hours nobody records, and one that trades on the same days."""
+
+
 @cache
 def _names() -> dict[str, str]:
     """Codes and aliases in capitals, and the code that each stands for."""
@@ -188,7 +202,7 @@ def _names() -> dict[str, str]:
     codes = exchange_calendars.get_calendar_names(include_aliases=False)
     aliases = exchange_calendars.aliases_to_names()
     return {code.upper(): code for code in codes} | {
-        alias.upper(): code for alias, code in aliases.items()
+        alias.upper(): code for alias, code in (ALIASES | aliases).items()
     }
 
 
@@ -197,10 +211,17 @@ def canonical_code(code: str) -> str:
     names = _names()
     if (known := names.get(code.upper())) is not None:
         return known
+    if (same_days := NO_HOURS.get(code.upper())) is not None:
+        raise refusal(
+            "calendar",
+            f"one whose hours are known: {code.upper()} is not. {same_days} trades on the same"
+            " days, which is enough for daily candles",
+        )
     near = difflib.get_close_matches(code.upper(), names, n=3, cutoff=0.5)
     raise refusal(
         "calendar",
-        "the code of a known exchange" + (f", such as {', '.join(near)}" if near else ""),
+        "the code of a known exchange, such as XNYS, XSHG, CRYPTO or FX"
+        + (f"; spelt alike are {', '.join(near)}" if near else ""),
     )
 
 

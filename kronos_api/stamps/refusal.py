@@ -40,8 +40,9 @@ class Refusal(InvalidInput):
 
     def __init__(self, breaches: Sequence[Breach]) -> None:
         more = len(breaches) - 1
+        message = f"{breaches[0]}" + (f" (and {more} more)" if more else "")
         super().__init__(
-            f"{breaches[0]}" + (f" (and {more} more)" if more else "") + ".",
+            message if message.endswith("?") else f"{message}.",
             details=[breach.detail() for breach in breaches[:MAX_DETAILS]],
         )
         self.breaches = list(breaches)

@@ -223,3 +223,16 @@ def test_the_package_keeps_no_calendar() -> None:
 
     assert module.build_sessions("XTKS") is not None
     assert "XTKS" not in global_calendar_dispatcher._factory_output_cache
+
+
+@pytest.mark.parametrize(
+    ("alias", "code"),
+    [("crypto", "24/7"), ("Binance", "24/7"), ("FX", "24/5"), ("NSE", "XBOM"), ("XSHE", "XSHG")],
+)
+def test_names_that_traders_use(alias: str, code: str) -> None:
+    assert module.canonical_code(alias) == code
+
+
+def test_an_exchange_without_known_hours_names_one_of_the_same_days() -> None:
+    with pytest.raises(Refusal, match=r"SHFE is not\. XSHG trades on the same days"):
+        module.canonical_code("shfe")
