@@ -199,7 +199,7 @@ def test_a_dry_run_changes_nothing(deployment: Deployment) -> None:
     image = deployment.named(deployment.other())
     outcome = deployment.deploy("--dry-run", "--image", image, "--replicas", "3")
     assert outcome.status == 0, outcome.said
-    assert "would start 3 and stop 2" in outcome.said
+    assert "would start 3, stop 2" in outcome.said
     assert (set(deployment.replicas()), deployment.tags()) == (before, tags)
 
 
