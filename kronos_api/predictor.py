@@ -36,6 +36,10 @@ log = structlog.get_logger(__name__)
 
 State = Literal["loading", "ready", "stalled", "draining", "failed"]
 
+QUANTILE_PATHS: Final = 30
+"""Sample paths of a request for quantiles that names no number."""
+FEW_PATHS: Final = 10
+"""Sample paths below which quantiles say little."""
 SHORTEST_STALL: Final = 10.0
 """Seconds that one step of the engine may take, however short the inference timeout is."""
 
@@ -323,6 +327,11 @@ class _Pending:
             floored=floored,
             scaled=self.scale.scaled,
         )
+
+
+def default_paths(default: int, most: int, quantiles: bool) -> int:
+    """Sample paths of a request that names no number: more where it asks for `quantiles`."""
+    return max(default, min(QUANTILE_PATHS, most)) if quantiles else default
 
 
 async def off_loop(large: bool, work: Callable[..., Result], *args: object) -> Result:

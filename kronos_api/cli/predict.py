@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from kronos_api.stamps import Stamps
 
 MAX_SEED: Final = 2**53 - 1
-QUANTILE_PATHS: Final = 30
-"""Sample paths where quantiles are asked for and no number is given."""
-FEW_PATHS: Final = 10
 PATIENCE: Final = 3600.0
 """Seconds that a forecast may take when nobody else waits."""
 
@@ -56,7 +53,7 @@ def predict(
         with progress("reading the candles"):
             from kronos_api.cli.tables import draw, read_series, write
             from kronos_api.features import time_features
-            from kronos_api.predictor import ForecastRequest
+            from kronos_api.predictor import ForecastRequest, default_paths
 
             options = _options(columns, sep, decimal, time_format)
             series = read_series(csv, history, options)
@@ -68,7 +65,8 @@ def predict(
             temperature=settings.default_temperature if temperature is None else temperature,
             top_k=settings.default_top_k if top_k is None else top_k,
             top_p=settings.default_top_p if top_p is None else top_p,
-            sample_count=_sample_count(samples, levels, settings),
+            sample_count=samples
+            or default_paths(settings.default_sample_count, settings.max_samples, bool(levels)),
             seed=secrets.randbelow(MAX_SEED + 1) if seed is None else seed,
             quantile_levels=levels,
         )
@@ -107,13 +105,6 @@ def _options(columns: str, sep: str | None, decimal: str | None, form: str | Non
     if decimal not in (None, ".", ","):
         raise InvalidInput(f"--decimal must be . or , ; found {decimal!a}")
     return Options(separator, cast("Decimal | None", decimal), form, parse_choice(columns))
-
-
-def _sample_count(samples: int | None, levels: tuple[float, ...], settings: Settings) -> int:
-    """Paths to draw; more by default where quantiles are asked for, as the service does."""
-    if samples is not None or not levels:
-        return samples or settings.default_sample_count
-    return max(settings.default_sample_count, min(QUANTILE_PATHS, settings.max_samples))
 
 
 def _check(request: ForecastRequest, settings: Settings) -> None:
@@ -164,6 +155,8 @@ async def _forecast(settings: Settings, request: ForecastRequest) -> tuple[Forec
 
 def _notes(forecast: Forecast, request: ForecastRequest) -> list[str]:
     """What to know of the forecast, as the service's warnings say it."""
+    from kronos_api.predictor import FEW_PATHS
+
     lines = []
     if request.quantile_levels and request.sample_count < FEW_PATHS:
         lines.append(f"quantiles of {request.sample_count} paths say little; --samples 30 or more")

@@ -1,7 +1,7 @@
 """How long work takes here: measured while forecasts run, used to tell what cannot be in time.
 
-Estimates err on the low side. A kind of work that was not measured lately counts as free: nothing
-is refused before there is a measurement, and an old one (of a machine that was busy) is forgotten.
+Estimates err on the low side. A phase without recent measurements counts as free: nothing is
+refused before there is a measurement, and an old one (of a machine that was busy) is forgotten.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class Job:
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """A job under way. `work` is what must run alone before the next decode step, in chunks.
+    """A running job. `work` is what must run alone before the next decode step, in chunks.
 
     left: what is left to do. turn: when it last had a turn to run a chunk.
     s1, s2: int64 [paths, history + horizon]; columns from `end` on are still to be decoded.

@@ -104,7 +104,7 @@ class CallerIdentity:
         if caller is None:  # a peer that has just started is missing in older answers
             if not known:
                 connection.is_proxy = connection.proxy = None
-            address, caller = await self._named(scope, connection, peer, anew=True)
+            address, caller = await self._named(scope, connection, peer, refresh=True)
         if caller is None:
             raise self._refuse(scope, str(address), "no entry of the whitelist names the caller")
         if self.allowed is not None:
@@ -121,24 +121,24 @@ class CallerIdentity:
         return caller
 
     async def _named(
-        self, scope: Scope, connection: Connection, peer: Address, *, anew: bool = False
+        self, scope: Scope, connection: Connection, peer: Address, *, refresh: bool = False
     ) -> tuple[Address, Caller | None]:
         """Who calls, from where; None if no entry of the whitelist names the caller."""
         if connection.is_proxy is None:
-            proxy = await self.proxies.settle(peer, anew=anew)
+            proxy = await self.proxies.settle(peer, refresh=refresh)
             connection.is_proxy = proxy is not None
             if proxy is not None:
                 connection.proxy = self.proxies.settled(proxy, peer, connection.opened)
         address = self._forwarded(scope) if connection.is_proxy else peer
         if address is None:
-            if not anew:  # its address may have been that of a proxy until now
+            if not refresh:  # its address may have been that of a proxy until now
                 return peer, None
             metrics.SECURITY_EVENTS.labels("unnamed", OTHER).inc()
             raise self._refuse(scope, str(peer), f"the proxy sent no address in {FORWARDED}")
         if self.allowed is None:
             return address, Caller(OTHER, str(address))
         here = peer.is_loopback if connection.is_proxy else True
-        return address, await self.allowed.settle(address, here=here, anew=anew)
+        return address, await self.allowed.settle(address, here=here, refresh=refresh)
 
     def _forwarded(self, scope: Scope) -> Address | None:
         """For whom a proxy speaks: the last address of the header, the one that it wrote."""

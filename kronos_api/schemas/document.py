@@ -9,7 +9,6 @@ from pydantic.json_schema import models_json_schema
 
 from kronos_api.schemas.requests import BatchRequest, PredictRequest
 
-FORECASTS: Final = "/v1/predict/"
 RETRIED: Final = ("429", "503")
 """Statuses whose responses say by Retry-After when to ask again."""
 
@@ -24,11 +23,12 @@ HEADERS: Final[dict[str, dict[str, Any]]] = {
         "schema": {"type": "integer", "minimum": 1},
     },
     "X-RateLimit-Limit": {
-        "description": "Forecasts that the caller may ask for in the window that binds first.",
+        "description": "Requests that the caller may send in the window that binds first: "
+        "forecasts, or requests for other routes.",
         "schema": {"type": "integer"},
     },
     "X-RateLimit-Remaining": {
-        "description": "Forecasts left to the caller in that window.",
+        "description": "Requests left to the caller in that window.",
         "schema": {"type": "integer"},
     },
     "X-RateLimit-Reset": {
@@ -52,23 +52,24 @@ def complete(document: dict[str, Any]) -> dict[str, Any]:
     )
     document["components"]["schemas"] |= definitions["$defs"]
     document["components"]["headers"] = HEADERS
-    for path, operations in document["paths"].items():
+    for operations in document["paths"].values():
         for operation in operations.values():
+            limited = "429" in operation["responses"]
             for status, response in operation["responses"].items():
                 response["headers"] = {
                     name: {"$ref": f"#/components/headers/{name}"}
-                    for name in _headers(path, status)
+                    for name in _headers(status, limited)
                 }
     _simplify(document["components"]["schemas"])
     return document
 
 
-def _headers(path: str, status: str) -> Iterator[str]:
+def _headers(status: str, limited: bool) -> Iterator[str]:
     yield "X-Request-ID"
     if status in RETRIED:
         yield "Retry-After"
     # The limit counts after the caller is known and the place is taken: 403 and 503 may lack them.
-    if path.startswith(FORECASTS) and status not in ("403", "503"):
+    if limited and status not in ("403", "503"):
         yield from ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
 
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from kronos_api.errors import KronosError, MalformedJson
 from kronos_api.features import Floats
+from kronos_api.predictor import QUANTILE_PATHS, default_paths
 from kronos_api.schemas.candles import read_candles
 from kronos_api.schemas.duplicates import find_duplicate
 from kronos_api.schemas.faults import told
@@ -43,8 +44,6 @@ MOST_VALUES: Final = 32_768
 They are counted before, so that no body takes long to refuse."""
 LONGEST_ITEM: Final = 2**21
 """Bytes that an item of a batch may take: over three times what a series fills."""
-QUANTILE_PATHS: Final = 30
-"""Sample paths of a request for quantiles that names no number."""
 _UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 Wire = TypeVar("Wire", bound=BaseModel)
@@ -174,16 +173,16 @@ class Reader:
     def _sample_count(
         self, request: PredictRequest, overrides: Overrides, faults: list[Breach]
     ) -> int:
-        sample_count = overrides.sample_count or self.defaults.sample_count
-        if request.quantile_levels:
-            if overrides.sample_count is None:
-                sample_count = max(sample_count, min(QUANTILE_PATHS, self.limits.samples))
-            if sample_count == 1:
-                rule = (
-                    "at least 2 where quantile_levels are given: all quantiles of one path are the"
-                    f" same. Leave it out to draw {QUANTILE_PATHS}"
-                )
-                faults.append(Breach("overrides.sample_count", rule))
+        quantiles = bool(request.quantile_levels)
+        sample_count = overrides.sample_count or default_paths(
+            self.defaults.sample_count, self.limits.samples, quantiles
+        )
+        if quantiles and sample_count == 1:
+            rule = (
+                "at least 2 where quantile_levels are given: all quantiles of one path are the"
+                f" same. Leave it out to draw {QUANTILE_PATHS}"
+            )
+            faults.append(Breach("overrides.sample_count", rule))
         if sample_count > self.limits.samples:
             rule = f"at most {self.limits.samples}"
             faults.append(Breach("overrides.sample_count", rule))

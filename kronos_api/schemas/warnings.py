@@ -9,12 +9,10 @@ from typing import Final
 import numpy as np
 
 from kronos_api.engine.checkpoint import ModelInfo
-from kronos_api.predictor import Forecast
+from kronos_api.predictor import FEW_PATHS, Forecast
 from kronos_api.schemas.reading import Series
 from kronos_api.stamps import Stamps
 
-FEW: Final = 10
-"""Sample paths below which quantiles say little."""
 ALIKE: Final = 0.1
 """Steps that differ by less than this share are alike: February is as long as March."""
 
@@ -44,7 +42,7 @@ def warnings_of(
             f"The model saw the last {forecast.context_used} of {rows} candles; its window holds"
             f" {info.max_context}, with the horizon.",
         )
-    if series.quantile_levels and series.sample_count < FEW:
+    if series.quantile_levels and series.sample_count < FEW_PATHS:
         yield (
             WarningCode.FEW_PATHS,
             f"Quantiles of {series.sample_count} sample paths say little; ask for"

@@ -80,11 +80,11 @@ class Identity:
         """Whether DNS did not say who the last caller was that it was asked about."""
 
     async def settle(
-        self, address: Address, *, here: bool = True, anew: bool = False
+        self, address: Address, *, here: bool = True, refresh: bool = False
     ) -> Caller | None:
         """The caller at `address`, None if no entry names it; raises `ResolverOut`.
 
-        `here`: this host saw the address itself, rather than a proxy on another. `anew`: by no
+        `here`: this host saw the address itself, rather than a proxy on another. `refresh`: by no
         answer that is older than `FRESH_SECONDS`.
         """
         entry = self.whitelist.by_address(address, here=here)
@@ -97,7 +97,7 @@ class Identity:
         if beside is None:
             return None
         try:
-            caller = await self._by_name(address, beside, self.surroundings, anew)
+            caller = await self._by_name(address, beside, self.surroundings, refresh)
         except ResolverOut:
             self.unanswered = True
             raise
@@ -172,10 +172,10 @@ class Identity:
         return name == caller.container
 
     async def _by_name(
-        self, address: Address, beside: Interface, surroundings: Surroundings, anew: bool
+        self, address: Address, beside: Interface, surroundings: Surroundings, refresh: bool
     ) -> Caller | None:
         resolver = surroundings.resolver
-        since = resolver.now() - FRESH_SECONDS if anew else -math.inf
+        since = resolver.now() - FRESH_SECONDS if refresh else -math.inf
         asked = [
             asyncio.ensure_future(resolver.addresses((name, address.version), since))
             for name in self.whitelist.names

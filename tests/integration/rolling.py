@@ -46,8 +46,6 @@ class Load:
     port: int
     made: int = 0
     failures: Counter[str] = field(default_factory=Counter)
-    waits: list[tuple[float, float]] = field(default_factory=list)
-    """Of each request, when it ended and how many seconds it took."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _over: threading.Event = field(default_factory=threading.Event)
 
@@ -60,11 +58,8 @@ class Load:
         for number in itertools.count():
             if self._over.is_set():
                 break
-            began = time.monotonic()
             outcome = self._ask(link, forecast=number % FORECAST_EVERY == 0)
-            ended = time.monotonic()
             with self._lock:
-                self.waits.append((ended, ended - began))
                 self.made += 1
                 if outcome is not None:
                     self.failures[outcome] += 1

@@ -11,7 +11,7 @@ import pytest
 from tests.integration.rolling import Deployment, kill_when
 from tests.integration.stack import ROOT, docker, run, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.docker]
+pytestmark = pytest.mark.docker
 
 
 @pytest.mark.parametrize(

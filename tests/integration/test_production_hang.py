@@ -7,10 +7,7 @@ import pytest
 from tests.integration.rolling import CALLERS, Deployment, load
 from tests.integration.stack import docker, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.docker]
-
-FORECAST_TIMEOUT = 65
-"""Seconds that nginx waits for an answer, which may be a long forecast."""
+pytestmark = pytest.mark.docker
 
 
 def test_a_replica_that_hangs_is_passed_over(deployment: Deployment) -> None:
@@ -30,8 +27,8 @@ def test_a_replica_that_hangs_is_passed_over(deployment: Deployment) -> None:
             docker("unpause", replica)
         until(lambda: logged("replica_recovered"), 120, "the replica is back")
         calls.reaches(calls.made + 10 * CALLERS)
-    assert max(seconds for _, seconds in calls.waits) < FORECAST_TIMEOUT
-    # Callers lose at most the request that the replica had, and one when nginx is reloaded.
+    # A caller that waits as long as a forecast may take gets 504. Callers lose at most the request
+    # that the replica had, and one when nginx is reloaded.
     assert all("RemoteDisconnected" in failure for failure in calls.failures), calls.failures
     assert calls.failures.total() <= 2 * CALLERS, calls.failures
 

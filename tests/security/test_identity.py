@@ -200,11 +200,11 @@ async def test_strangers_have_nothing_asked_for_more_often(dns: Nameserver, cloc
     dns.moods = dict.fromkeys(("gone", reverse), "servfail")
     who = identity(dns, clock, "gone")
     for _ in range(20):
-        assert await who.settle(ip_address("10.9.0.99"), anew=True) is None
+        assert await who.settle(ip_address("10.9.0.99"), refresh=True) is None
     before = dns.asked.copy()
     assert max(before.values()) <= 2  # a datagram that is late is sent once more
     clock.seconds += 2 * FRESH_SECONDS
-    assert await who.settle(ip_address("10.9.0.99"), anew=True) is None
+    assert await who.settle(ip_address("10.9.0.99"), refresh=True) is None
     assert all(dns.asked[name] > number for name, number in before.items())
 
 
@@ -352,10 +352,10 @@ async def test_nobody_is_refused_by_an_answer_from_before(dns: Nameserver, clock
     dns.container("shop-web-2", "10.9.0.11", "web")
     clock.seconds += 2 * FRESH_SECONDS
     assert await settle(who, "10.9.0.11") is None
-    assert await settle(who, "10.9.0.11", anew=True) == Caller("web", "shop-web-2", "shop-web-2")
+    assert await settle(who, "10.9.0.11", refresh=True) == Caller("web", "shop-web-2", "shop-web-2")
     # However many strangers come, what was just asked is not asked again.
     for number in range(20, 40):
-        assert await settle(who, f"10.9.0.{number}", anew=True) is None
+        assert await settle(who, f"10.9.0.{number}", refresh=True) is None
     assert dns.asked["web"] == 2
 
 
