@@ -27,7 +27,7 @@ import torch
 
 from benchmarks.report import parser, print_row, write_json
 from kronos_api.engine.build import build_engine
-from kronos_api.features import FIELDS
+from kronos_api.timeseries.features import FIELDS
 from tests.oracle import Oracle, Series, make_oracle, walk
 
 HISTORY, HORIZON = 400, 24

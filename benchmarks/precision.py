@@ -18,8 +18,8 @@ from torch import Tensor
 
 from benchmarks.floor import best_of
 from benchmarks.report import parser, print_row, write_json
+from kronos_api.checkpoints.loader import Source, locate
 from kronos_api.engine.build import build_engine
-from kronos_api.engine.checkpoint import Source, locate
 from kronos_api.engine.engine import Engine
 from kronos_api.engine.sequence import Job
 from tests.oracle import Series, make_oracle, walk
@@ -32,7 +32,7 @@ def teacher_forced(engine: Engine, series: Series, s1: Tensor, s2: Tensor) -> Te
     """Logits of the next s1 after every one of the tokens [T]: float32 [T, V1]."""
     network = engine.network
     job, _ = series.job(HORIZON)
-    stamps = torch.from_numpy(np.concatenate([job.history_stamps, job.future_stamps]))
+    stamps = torch.from_numpy(np.concatenate([job.history_time_features, job.future_time_features]))
     with torch.inference_mode():
         x = network.embed(s1, s2, network.times(stamps))
         memory = network.memory(1, len(s1))

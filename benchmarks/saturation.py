@@ -36,8 +36,8 @@ def make_requests(count: int, horizon: int, paths: int = 1) -> list[ForecastRequ
         made.append(
             ForecastRequest(
                 candles=job.candles,
-                history_stamps=job.history_stamps,
-                future_stamps=job.future_stamps,
+                history_time_features=job.history_time_features,
+                future_time_features=job.future_time_features,
                 temperature=1.0,
                 top_k=0,
                 top_p=0.9,

@@ -12,7 +12,7 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 
-from kronos_api.build import this_build
+from kronos_api.build_info import this_build
 from kronos_api.config import Settings
 from kronos_api.errors import (
     InternalError,
@@ -21,6 +21,7 @@ from kronos_api.errors import (
     NotFound,
     RateLimited,
 )
+from kronos_api.lifecycle import Lifecycle
 from kronos_api.middleware.access_log import GONE, AccessLog
 from kronos_api.middleware.admission import Admission
 from kronos_api.middleware.allowed_hosts import AllowedHosts
@@ -32,20 +33,19 @@ from kronos_api.middleware.compression import Compression
 from kronos_api.middleware.content_encoding import ContentEncoding
 from kronos_api.middleware.cross_origin import CrossOrigin
 from kronos_api.middleware.envelope import Envelope, render
-from kronos_api.middleware.head import Head
+from kronos_api.middleware.head_method import HeadMethod
 from kronos_api.middleware.lifespan import Lifespan
 from kronos_api.middleware.media_type import MediaType
 from kronos_api.middleware.rate_limit import PREFIX, RateLimit
 from kronos_api.middleware.request_id import RequestId
 from kronos_api.predictor import AsyncPredictor
 from kronos_api.ratelimit.limiter import Limiter
-from kronos_api.ratelimit.others import OtherLimiter
+from kronos_api.ratelimit.other_routes import OtherLimiter
 from kronos_api.routes import documentation, health, metrics, models, predict
 from kronos_api.schemas.document import complete
 from kronos_api.schemas.reading import Defaults, Limits, Reader
 from kronos_api.security.build import build_identities
 from kronos_api.security.peers import Peers
-from kronos_api.service import Service
 from kronos_api.telemetry import logging
 from kronos_api.telemetry import metrics as telemetry
 
@@ -70,7 +70,7 @@ def create_app(
     """
     logging.configure(settings.log_level)
     build = this_build()
-    service = Service(settings, predictor, workers)
+    service = Lifecycle(settings, predictor, workers)
     predictor, limiter = service.predictor, service.limiter
     reader = _reader(settings, limiter)
     forecasts = predict.router(predictor, reader, timeout=settings.request_timeout)
@@ -127,7 +127,7 @@ def create_app(
             Middleware(BodyLimit, limit=body_limit, memory=body_memory),
             Middleware(ContentEncoding, limit=body_limit, memory=body_memory),
             Middleware(Envelope),
-            Middleware(Head),
+            Middleware(HeadMethod),
         ],
         exception_handlers={
             KronosError: _refuse,

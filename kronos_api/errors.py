@@ -151,7 +151,7 @@ class RateLimited(KronosError):
     code = "RATE_LIMITED"
 
 
-class HeadTooLarge(KronosError):
+class HeadersTooLarge(KronosError):
     """Request line and headers are over the limit."""
 
     status = 431

@@ -9,13 +9,13 @@ from typing import Any, Final
 
 import structlog
 
-from kronos_api.build import this_build
+from kronos_api.build_info import this_build
 from kronos_api.config import Settings
-from kronos_api.engine.cores import usable_cores
+from kronos_api.cores import usable_cores
+from kronos_api.lifecycle import threads
 from kronos_api.server.deadlines import Deadlines
-from kronos_api.server.options import options
-from kronos_api.service import threads
-from kronos_api.telemetry import multiprocess, vitals
+from kronos_api.server.uvicorn_config import options
+from kronos_api.telemetry import multiprocess, process_metrics
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -103,12 +103,12 @@ def gunicorn_options(settings: Settings) -> dict[str, Any]:
 
 def pre_fork(_arbiter: object, _worker: object) -> None:
     """Called by Gunicorn before a worker starts, which needs the metrics folder."""
-    vitals.look_after_master()
+    process_metrics.look_after_master()
 
 
 def child_exit(_arbiter: object, worker: object) -> None:
     """Called by Gunicorn when a worker has ended."""
     if getattr(worker, "died", False):
-        vitals.note_death()
+        process_metrics.note_death()
     with suppress(OSError):  # every scrape does it, too
         multiprocess.forget()

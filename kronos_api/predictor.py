@@ -16,9 +16,9 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from kronos_api.batching.engine_thread import Engine, Worker
 from kronos_api.batching.scheduler import RunState, Scheduler, Ticket
-from kronos_api.batching.worker import Engine, Worker
-from kronos_api.engine.checkpoint import ModelInfo
+from kronos_api.checkpoints.loader import ModelInfo
 from kronos_api.engine.sequence import Job
 from kronos_api.errors import (
     InternalError,
@@ -29,8 +29,16 @@ from kronos_api.errors import (
     ShuttingDown,
     StartupError,
 )
-from kronos_api.features import FIELDS, Floats, Ints, Scale, normalise, price_floor, repair
 from kronos_api.telemetry import metrics
+from kronos_api.timeseries.features import (
+    FIELDS,
+    Floats,
+    Ints,
+    Scale,
+    normalise,
+    price_floor,
+    repair,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -64,13 +72,14 @@ class ForecastRequest:
     """What to forecast, checked by the caller.
 
     candles: float32 [history, 6] in the order of `features.FIELDS`.
-    history_stamps, future_stamps: int64 [history, 5] and [horizon, 5], `features.time_features`.
+    history_time_features, future_time_features: int64 [history, 5] and [horizon, 5], from
+    `features.time_features`.
     seed: 0 … 2^53 - 1.
     """
 
     candles: Floats
-    history_stamps: Ints
-    future_stamps: Ints
+    history_time_features: Ints
+    future_time_features: Ints
     temperature: float
     top_k: int
     top_p: float
@@ -270,8 +279,8 @@ class _Pending:
         normal, scale = normalise(request.candles, clip)
         job = Job(
             candles=normal,
-            history_stamps=request.history_stamps,
-            future_stamps=request.future_stamps,
+            history_time_features=request.history_time_features,
+            future_time_features=request.future_time_features,
             temperature=request.temperature,
             top_k=request.top_k,
             top_p=request.top_p,
@@ -306,7 +315,10 @@ class _Pending:
         """Numbers that aggregating goes through."""
         one = self.request
         return (
-            one.sample_count * len(one.future_stamps) * len(FIELDS) * (1 + len(one.quantile_levels))
+            one.sample_count
+            * len(one.future_time_features)
+            * len(FIELDS)
+            * (1 + len(one.quantile_levels))
         )
 
     async def forecast(self, run: Decoded, large: bool) -> Forecast:

@@ -49,7 +49,7 @@ def installed_needs(packages: Iterable[str]) -> Iterator[Requirement]:
                 yield requirement
 
 
-def breaches(name: str) -> Iterator[str]:
+def violations(name: str) -> Iterator[str]:
     """One line for each requirement that requirements/`name`.txt does not meet."""
     locked = pins(name)
     if "torch" in locked:
@@ -64,8 +64,8 @@ def breaches(name: str) -> Iterator[str]:
 
 
 def main() -> int:
-    """Print the breaches; 1 if there are any."""
-    found = [line for name in EXTRAS for line in breaches(name)]
+    """Print the violations; 1 if there are any."""
+    found = [line for name in EXTRAS for line in violations(name)]
     for line in dict.fromkeys(found):
         print(line)
     if found:

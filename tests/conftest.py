@@ -5,11 +5,16 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import structlog
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.oracle import MakeOracle, Oracle
 
 # Few examples, the same in every run, and no limit on the time of one: a run repeats the one
 # before. `--hypothesis-profile thorough` looks for new examples.
@@ -53,7 +58,7 @@ def untouched_process(
     for name in ("no_proxy", "NO_PROXY"):  # what tests ask is on this machine
         monkeypatch.setenv(name, "127.0.0.1,localhost,::1", prepend=",")
     folder = tmp_path_factory.mktemp("rate-limit")
-    monkeypatch.setattr("kronos_api.ratelimit.host.default_folder", lambda: folder)
+    monkeypatch.setattr("kronos_api.ratelimit.host_store.default_folder", lambda: folder)
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -61,3 +66,16 @@ def untouched_process(
     logging.captureWarnings(False)
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
+
+
+@pytest.fixture(scope="session")
+def oracles(tmp_path_factory: pytest.TempPathFactory) -> MakeOracle:
+    """Oracle of a shape, by name."""
+
+    @cache
+    def make(name: str) -> Oracle:
+        from tests.oracle import make_oracle  # torch, and the reference implementation
+
+        return make_oracle(name, tmp_path_factory.mktemp(name))
+
+    return make

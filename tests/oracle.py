@@ -6,6 +6,7 @@ Importing it is left to the functions, so that collecting tests does not need it
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from kronos_api.engine.checkpoint import Source
+from kronos_api.checkpoints.loader import Source
 from kronos_api.engine.sequence import Job
-from kronos_api.features import Scale, candle_matrix, normalise, time_features
+from kronos_api.timeseries.features import Scale, candle_matrix, normalise, time_features
 
 TOKENIZER = {
     "d_in": 6,
@@ -101,6 +102,9 @@ class Oracle:
         self.tokenizer.decode = decode
         s1, s2 = (tokens[0, -horizon:].numpy() for tokens in decoded)
         return frame.to_numpy(dtype=np.float32), s1, s2
+
+
+MakeOracle = Callable[[str], Oracle]
 
 
 @dataclass(frozen=True, slots=True)

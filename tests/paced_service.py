@@ -33,6 +33,6 @@ def build_engine(seconds: float, *_: object, **__: object) -> PacedEngine:
 
 
 if __name__ == "__main__":
-    # Before kronos_api.service takes the name; that module imports metrics, so not before `serve`.
+    # Before kronos_api.lifecycle takes the name; it imports metrics, so not before `serve`.
     build.build_engine = partial(build_engine, float(sys.argv.pop(1)))  # type: ignore[assignment]
     main()

@@ -18,8 +18,8 @@ import uvicorn
 
 from kronos_api import __version__
 from kronos_api.app import create_app
+from kronos_api.checkpoints import loader
 from kronos_api.config import Settings
-from kronos_api.engine import checkpoint
 from kronos_api.errors import StartupError
 from kronos_api.predictor import AsyncPredictor
 from kronos_api.schemas.responses import ErrorResponse, PredictResponse
@@ -189,13 +189,13 @@ async def test_a_model_that_fails_to_load_is_told_where_the_server_goes_on(
 
 async def test_checking_the_checkpoints_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
-    inner = checkpoint.locate
+    inner = loader.locate
 
-    def stuck(*args: Any, **options: Any) -> checkpoint.Source:
+    def stuck(*args: Any, **options: Any) -> loader.Source:
         release.wait(5)
         return inner(*args, **options)
 
-    monkeypatch.setattr("kronos_api.service.locate", stuck)
+    monkeypatch.setattr("kronos_api.lifecycle.locate", stuck)
     sent: list[Any] = []
 
     async def receive() -> Any:

@@ -18,9 +18,9 @@ from kronos_api.errors import (
     ShuttingDown,
     StartupError,
 )
-from kronos_api.features import time_features
 from kronos_api.predictor import AsyncPredictor, ForecastRequest
 from kronos_api.telemetry import metrics
+from kronos_api.timeseries.features import time_features
 from tests.fakes import FAKE_INFO, SleepyEngine, stuck
 from tests.web import predicting, until
 
@@ -30,8 +30,8 @@ def request(horizon: int = 4, **changes: Any) -> ForecastRequest:
     candles = np.abs(np.random.default_rng(1).normal(100, 1, (20, 6))).astype(np.float32)
     values: dict[str, Any] = {
         "candles": candles,
-        "history_stamps": stamps[:20],
-        "future_stamps": stamps[20:],
+        "history_time_features": stamps[:20],
+        "future_time_features": stamps[20:],
         "temperature": 1.0,
         "top_k": 0,
         "top_p": 0.9,

@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kronos_api.features import FIELDS, PRICES, Floats, Ints, candle_matrix
+from kronos_api.timeseries.features import FIELDS, PRICES, Floats, Ints, candle_matrix
 
 STAMP_COLUMNS = ("datetime", "timestamps", "timestamp", "date", "time")
 LONGEST_STANDSTILL = 8
 """Candles that may follow one another without any price moving before they are cut out."""
 MINUTE = np.timedelta64(1, "m")
 
-Stamps = NDArray[np.datetime64]
+Timestamps = NDArray[np.datetime64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,7 +25,7 @@ class Series:
     """One instrument at one bar length: candles float32 [n, 6], stamps datetime64[s] [n]."""
 
     name: str
-    stamps: Stamps
+    stamps: Timestamps
     candles: Floats
 
     def __len__(self) -> int:
@@ -165,8 +165,8 @@ def invert(candles: Floats) -> Floats:
     return inverted
 
 
-def stamp_features(stamps: Stamps) -> Ints:
-    """What `kronos_api.features.time_features` gives, for whole arrays: int64 [n, 5]."""
+def stamp_features(stamps: Timestamps) -> Ints:
+    """What `kronos_api.timeseries.features.time_features` gives, for whole arrays: int64 [n, 5]."""
     index = pd.DatetimeIndex(stamps)
     columns = (index.minute, index.hour, index.day_of_week, index.day, index.month)
     return np.stack([column.to_numpy() for column in columns], axis=1).astype(np.int64)

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from kronos_api.checkpoints.loader import locate
 from kronos_api.engine.build import build_engine
-from kronos_api.engine.checkpoint import locate
 from kronos_api.predictor import AsyncPredictor, ForecastRequest
 from training.candles import Series, load, split, stamp_features
 from training.metrics import LEVELS, Doubles, Score, historical_volatility, last_close, score
@@ -101,8 +101,8 @@ def request(window: Series, case: Case, seed: int) -> ForecastRequest:
     stamps = stamp_features(window.stamps)
     return ForecastRequest(
         candles=window.candles[: case.history],
-        history_stamps=stamps[: case.history],
-        future_stamps=stamps[case.history :],
+        history_time_features=stamps[: case.history],
+        future_time_features=stamps[case.history :],
         temperature=case.temperature,
         top_k=0,
         top_p=case.top_p,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kronos_api.features import EPSILON, Floats, normalise
+from kronos_api.timeseries.features import EPSILON, Floats, normalise
 from training.candles import Series, Split, invert, resample, stamp_features
 
 CLIP = 5.0

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Final, Generic, Protocol, TypeVar
 
-from kronos_api.batching.room import LOOK_AHEAD, Room
+from kronos_api.batching.start_policy import LOOK_AHEAD, Room
 from kronos_api.engine.pace import Pace, Work
 from kronos_api.errors import (
     InternalError,

@@ -16,8 +16,8 @@ from kronos_api.config import Settings, load_settings
 from kronos_api.errors import StartupError
 
 if TYPE_CHECKING:
-    from kronos_api.engine.checkpoint import ModelInfo
-    from kronos_api.service import Service
+    from kronos_api.checkpoints.loader import ModelInfo
+    from kronos_api.lifecycle import Lifecycle
 
 Result = TypeVar("Result")
 
@@ -33,8 +33,8 @@ def check() -> None:
     with one_line_errors():
         settings = load_settings(note)
 
+        from kronos_api.lifecycle import too_late
         from kronos_api.server.server import exit_at_once
-        from kronos_api.service import too_late
 
         try:
             info = in_time(lambda: _start(settings), settings.startup_timeout)
@@ -71,10 +71,10 @@ def in_time(work: Callable[[], Result], seconds: float) -> Result:
 def _start(settings: Settings) -> ModelInfo:
     """Start everything but the server; raises `StartupError` where a start would."""
     from kronos_api.app import create_app
-    from kronos_api.service import Service
+    from kronos_api.lifecycle import Lifecycle
 
     create_app(settings)
-    service = Service(settings, None)
+    service = Lifecycle(settings, None)
     if settings.metrics_dir is not None:
         _try_folder(settings.metrics_dir)
     if service.limiter is not None:
@@ -100,7 +100,7 @@ def _try_folder(folder: Path) -> None:
         raise cannot_keep(folder, error) from None
 
 
-async def _try_limiter(service: Service) -> None:
+async def _try_limiter(service: Lifecycle) -> None:
     assert service.limiter is not None
     await service.limiter.start()
     await service.limiter.stop()

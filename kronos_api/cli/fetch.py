@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kronos_api.checkpoints.registry import split, tokenizer_of
 from kronos_api.cli.console import one_line_errors
 from kronos_api.errors import StartupError
-from kronos_api.published import split, tokenizer_of
 
 if TYPE_CHECKING:
-    from kronos_api.engine.checkpoint import Kind, Source
+    from kronos_api.checkpoints.loader import Kind, Source
 
 
 def fetch(
@@ -26,7 +26,7 @@ def fetch(
 ) -> None:
     """Download a model and its tokenizer, check them, and say how to serve them."""
     with one_line_errors():
-        from kronos_api.engine.checkpoint import inspect, verify
+        from kronos_api.checkpoints.loader import inspect, verify
 
         second = tokenizer or tokenizer_of(model)
         if second is None:
@@ -45,7 +45,7 @@ def fetch(
 
 def _download(source: str, kind: Kind, to: Path | None) -> Source:
     """Fetch one checkpoint, with the hub library's progress bars."""
-    from kronos_api.engine.checkpoint import download, pinned
+    from kronos_api.checkpoints.loader import download, pinned
 
     revision = pinned(source)
     typer.echo(f"{kind} {split(source)[0]}" + (f" at {revision}" if revision else ""), err=True)

@@ -15,11 +15,11 @@ from kronos_api.config import Settings, load_settings
 from kronos_api.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from kronos_api.engine.checkpoint import ModelInfo
+    from kronos_api.checkpoints.loader import ModelInfo
     from kronos_api.files import Options
     from kronos_api.files.numbers import Decimal
     from kronos_api.predictor import Forecast, ForecastRequest
-    from kronos_api.stamps import Stamps
+    from kronos_api.timeseries import Timestamps
 
 MAX_SEED: Final = 2**53 - 1
 PATIENCE: Final = 3600.0
@@ -52,16 +52,16 @@ def predict(
         levels = parse_levels(quantiles)
         with progress("reading the candles"):
             from kronos_api.cli.tables import draw, read_series, write
-            from kronos_api.features import time_features
             from kronos_api.predictor import ForecastRequest, default_paths
+            from kronos_api.timeseries.features import time_features
 
             options = _options(columns, sep, decimal, time_format)
             series = read_series(csv, history, options)
             future = asyncio.run(_future(series.stamps, horizon, freq, calendar))
         request = ForecastRequest(
             candles=series.candles,
-            history_stamps=time_features(series.stamps.walls),
-            future_stamps=time_features(future.walls),
+            history_time_features=time_features(series.stamps.walls),
+            future_time_features=time_features(future.walls),
             temperature=settings.default_temperature if temperature is None else temperature,
             top_k=settings.default_top_k if top_k is None else top_k,
             top_p=settings.default_top_p if top_p is None else top_p,
@@ -121,8 +121,10 @@ def _check(request: ForecastRequest, settings: Settings) -> None:
         raise InvalidInput("--temperature must be 0 or at least 0.001")
 
 
-async def _future(history: Stamps, horizon: int, freq: str | None, calendar: str | None) -> Stamps:
-    from kronos_api.stamps import Calendars, infer_frequency, parse_frequency
+async def _future(
+    history: Timestamps, horizon: int, freq: str | None, calendar: str | None
+) -> Timestamps:
+    from kronos_api.timeseries import Calendars, infer_frequency, parse_frequency
 
     step = infer_frequency(history) if freq is None else parse_frequency(freq)
     if calendar is None:
@@ -132,8 +134,8 @@ async def _future(history: Stamps, horizon: int, freq: str | None, calendar: str
 
 async def _forecast(settings: Settings, request: ForecastRequest) -> tuple[Forecast, ModelInfo]:
     """Load what the service would load, and ask it once."""
+    from kronos_api.lifecycle import Checkpoints
     from kronos_api.predictor import AsyncPredictor
-    from kronos_api.service import Checkpoints
 
     checkpoints = Checkpoints(settings)
     predictor = AsyncPredictor(
@@ -167,11 +169,11 @@ def _notes(forecast: Forecast, request: ForecastRequest) -> list[str]:
     return lines
 
 
-def _show(title: str, forecast: Forecast, future: Stamps) -> None:
+def _show(title: str, forecast: Forecast, future: Timestamps) -> None:
     from rich import box
     from rich.table import Table
 
-    from kronos_api.features import FIELDS
+    from kronos_api.timeseries.features import FIELDS
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("time", no_wrap=True)

@@ -68,8 +68,8 @@ def _serve_together(settings: Settings, listener: socket.socket) -> None:
 
     from kronos_api.app import create_app
     from kronos_api.launch import announce, gunicorn_options, workers
+    from kronos_api.lifecycle import rehearse
     from kronos_api.server.arbiter import Application
-    from kronos_api.service import rehearse
 
     with one_line_errors():
         # Made here even if only workers serve it: what is wrong with it is told once.

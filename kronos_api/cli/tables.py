@@ -12,10 +12,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kronos_api.errors import InvalidInput
-from kronos_api.features import FIELDS, PRICES, Floats, candle_matrix
 from kronos_api.files import Candles, Options, read_candles
 from kronos_api.predictor import Forecast
-from kronos_api.stamps import Refusal, Stamps, parse_stamps
+from kronos_api.timeseries import Timestamps, parse_timestamps
+from kronos_api.timeseries.features import FIELDS, PRICES, Floats, candle_matrix
+from kronos_api.violations import InvalidFields
 
 LARGEST: Final = 1e17
 """Larger values could overflow float32 on their way through the model."""
@@ -28,7 +29,7 @@ class Series:
     """The last candles of a file: float32 [history, 6] and as many stamps."""
 
     candles: Floats
-    stamps: Stamps
+    stamps: Timestamps
     understood: str
     """One line on how the file was read."""
 
@@ -46,11 +47,13 @@ def read_series(path: Path, rows: int, options: Options | None = None) -> Series
 def _series(candles: Candles) -> Series:
     lines, columns = candles.lines, candles.columns
     try:
-        stamps = parse_stamps(candles.timestamps, candles.time_name)
-    except Refusal as error:
-        breach = error.breaches[0]
-        line = lines[breach.index or 0]
-        raise InvalidInput(f"line {line}: {breach.field} must be {breach.constraint}") from None
+        stamps = parse_timestamps(candles.timestamps, candles.time_name)
+    except InvalidFields as error:
+        violation = error.violations[0]
+        line = lines[violation.index or 0]
+        raise InvalidInput(
+            f"line {line}: {violation.field} must be {violation.constraint}"
+        ) from None
     _check(columns, lines)
     return Series(candle_matrix(columns), stamps, candles.understood)
 
@@ -82,7 +85,7 @@ def _check(columns: dict[str, NDArray[np.float64]], lines: Sequence[int]) -> Non
             raise InvalidInput(f"line {lines[int(faulty.argmax())]}: {rule}")
 
 
-def to_table(forecast: Forecast, future: Stamps) -> pd.DataFrame:
+def to_table(forecast: Forecast, future: Timestamps) -> pd.DataFrame:
     """One row a future candle: the six fields, then each again as `close-q-0.1` and so on."""
     columns = {name: forecast.mean[:, at] for at, name in enumerate(FIELDS)}
     for level, values in forecast.quantiles.items():
@@ -90,7 +93,7 @@ def to_table(forecast: Forecast, future: Stamps) -> pd.DataFrame:
     return pd.DataFrame(columns, index=pd.Index(future.texts, name="timestamps"))
 
 
-def write(forecast: Forecast, future: Stamps, path: Path) -> None:
+def write(forecast: Forecast, future: Timestamps, path: Path) -> None:
     """Write `to_table` as CSV; raises `InvalidInput` where it cannot be written."""
     try:
         to_table(forecast, future).to_csv(path)
@@ -98,7 +101,7 @@ def write(forecast: Forecast, future: Stamps, path: Path) -> None:
         raise InvalidInput(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
-def draw(series: Series, forecast: Forecast, future: Stamps, path: Path, title: str) -> None:
+def draw(series: Series, forecast: Forecast, future: Timestamps, path: Path, title: str) -> None:
     """Write a chart of the recent closes and the forecast; the ending says which format.
 
     The outermost quantiles, where there are two, become a band. Raises `InvalidInput` where

@@ -9,8 +9,8 @@ from typing import Final, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from kronos_api.checkpoints.registry import tokenizer_of
 from kronos_api.config.serving import LAST_STEPS, Serving
-from kronos_api.published import tokenizer_of
 from kronos_api.security.whitelist import Whitelist, listed, parse_servers
 
 NONE: Final = "none"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from kronos_api.engine.checkpoint import (
+from kronos_api.checkpoints.loader import (
     ModelInfo,
     Source,
     context_of,
@@ -12,11 +12,11 @@ from kronos_api.engine.checkpoint import (
     load_model,
     load_tokenizer,
 )
-from kronos_api.engine.codec import Codec
-from kronos_api.engine.cores import usable_cores
+from kronos_api.cores import usable_cores
 from kronos_api.engine.engine import Engine
-from kronos_api.engine.network import Network
+from kronos_api.engine.model_runner import Network
 from kronos_api.engine.sequence import Job
+from kronos_api.engine.tokenizer_runner import Codec
 from kronos_api.engine.window import WindowPolicy
 from kronos_api.errors import StartupError
 

@@ -19,13 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kronos_api.engine.checkpoint import ModelInfo
-from kronos_api.engine.codec import Codec
-from kronos_api.engine.memory import Memory, bytes_needed
-from kronos_api.engine.network import Network
+from kronos_api.checkpoints.loader import ModelInfo
+from kronos_api.engine.kv_cache import Memory, bytes_needed
+from kronos_api.engine.model_runner import Network
 from kronos_api.engine.pace import Pace, Phase, Work
 from kronos_api.engine.sampling import Options, choose, uniforms
 from kronos_api.engine.sequence import Job, Sequence
+from kronos_api.engine.tokenizer_runner import Codec
 from kronos_api.engine.window import WindowPolicy, plan_candles, plan_decoding
 
 CHUNK = 256
@@ -82,7 +82,7 @@ class Engine:
         """Take up `job`; the work itself is done by `step`."""
         device, total = self._like.device, job.history + job.horizon
         segments = plan_decoding(job.history, job.horizon, self.info.max_context, self.policy)
-        stamps = np.concatenate([job.history_stamps, job.future_stamps])
+        stamps = np.concatenate([job.history_time_features, job.future_time_features])
         draws = uniforms(job.seed, job.paths, 2 * job.horizon)
         tokens = torch.zeros(2, job.paths, total, dtype=torch.int64, device=device)
         sequence = Sequence(

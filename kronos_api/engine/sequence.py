@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kronos_api.engine.memory import Memory
+from kronos_api.engine.kv_cache import Memory
 from kronos_api.engine.pace import Phase, Work
 from kronos_api.engine.sampling import Options
 from kronos_api.engine.window import Segment
@@ -20,12 +20,12 @@ class Job:
     """What the engine is asked for, in the network's own terms.
 
     candles: normalised, float32 [history, 6].
-    history_stamps, future_stamps: int64 [history, 5] and [horizon, 5].
+    history_time_features, future_time_features: int64 [history, 5] and [horizon, 5].
     """
 
     candles: NDArray[np.float32]
-    history_stamps: NDArray[np.int64]
-    future_stamps: NDArray[np.int64]
+    history_time_features: NDArray[np.int64]
+    future_time_features: NDArray[np.int64]
     temperature: float
     top_k: int
     top_p: float
@@ -40,7 +40,7 @@ class Job:
     @property
     def horizon(self) -> int:
         """Candles asked for."""
-        return len(self.future_stamps)
+        return len(self.future_time_features)
 
 
 @dataclass(slots=True, eq=False)

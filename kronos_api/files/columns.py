@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from kronos_api.errors import InvalidInput
-from kronos_api.features import FIELDS, PRICES
 from kronos_api.files.table import described
+from kronos_api.timeseries.features import FIELDS, PRICES
 
 TIME: Final = "time"
 CLOCK: Final = "clock"

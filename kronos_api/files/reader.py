@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kronos_api.errors import InvalidInput
-from kronos_api.features import FIELDS, PRICES
 from kronos_api.files.columns import CLOCK, NAMES, TIME, Found, find, plain
 from kronos_api.files.numbers import Decimal, find_decimal, parse_numbers
 from kronos_api.files.table import SEPARATORS, Table, parse
 from kronos_api.files.text import CSV, decode, decompress
 from kronos_api.files.times import EXAMPLE, Unreadable, to_iso
+from kronos_api.timeseries.features import FIELDS, PRICES
 
 RATE: Final = 5.0
 """A turnover within this factor of volume times price is an amount; else it is a rate."""
@@ -165,7 +165,7 @@ def _timestamps(
 
 def _newest_first(timestamps: Sequence[str]) -> bool:
     """Whether every time stamp is before the one above it."""
-    # Stamps of one file have one form, so their texts are in the order of their times; where
+    # Timestamps of one file have one form, so their texts are in the order of their times; where
     # offsets differ, only neighbours within a day could be misjudged.
     return len(timestamps) > 1 and all(later < earlier for earlier, later in pairwise(timestamps))
 

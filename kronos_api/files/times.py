@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from kronos_api.errors import InvalidInput
-from kronos_api.stamps import is_stamp
+from kronos_api.timeseries import is_timestamp
 
 EXAMPLE: Final = "2025-06-02T09:30:00Z or 2025-06-02 09:30"
 EPOCH_DIGITS: Final = {10: 1, 13: 1_000, 16: 1_000_000, 19: 1_000_000_000}
@@ -40,7 +40,7 @@ def to_iso(cells: Sequence[str], form: str | None = None) -> list[str]:
     """
     if form is not None:
         return _each(cells, lambda cell: _by_form(cell, form))
-    if all(map(is_stamp, cells)):
+    if all(map(is_timestamp, cells)):
         return list(cells)
     if all(cell.isdigit() and len(cell) in EPOCH_DIGITS for cell in cells):
         return [_epoch(cell) for cell in cells]

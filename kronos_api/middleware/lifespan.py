@@ -20,7 +20,7 @@ PEERS: Final = "peers"
 """And under this one what says whether a peer is listed."""
 
 
-class Service(Protocol):
+class Lifecycle(Protocol):
     """What starts and stops."""
 
     async def start(self) -> None:
@@ -41,7 +41,7 @@ class Lifespan:
     own handling would print a traceback.
     """
 
-    def __init__(self, app: ASGIApp, *, service: Service, peers: Peers | None = None) -> None:
+    def __init__(self, app: ASGIApp, *, service: Lifecycle, peers: Peers | None = None) -> None:
         self.app = app
         self.service = service
         self.peers = peers

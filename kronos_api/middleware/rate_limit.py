@@ -10,9 +10,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from kronos_api.errors import RateLimited
 from kronos_api.middleware.callers import caller_key, caller_label
 from kronos_api.middleware.envelope import render
+from kronos_api.ratelimit.charge import STATE, CountedBy, Visit, quota_headers
 from kronos_api.ratelimit.limiter import Limiter
-from kronos_api.ratelimit.others import OtherLimiter
-from kronos_api.ratelimit.visit import STATE, CountedBy, Visit, quota_headers
+from kronos_api.ratelimit.other_routes import OtherLimiter
 
 PREFIX: Final = "/v1/predict/"
 REFUSED: Final = 503

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kronos_api.ratelimit.host import HostStore
+from kronos_api.ratelimit.host_store import HostStore
 from kronos_api.ratelimit.limiter import Limiter
 from kronos_api.ratelimit.quotas import Quotas, parse_routes
 
@@ -27,6 +27,6 @@ def build_limiter(
     if redis_url is None:
         return Limiter(quotas, HostStore(folder), workers=workers)
     # The client is only imported where it is used: it takes a while.
-    from kronos_api.ratelimit.shared import RedisStore
+    from kronos_api.ratelimit.redis_store import RedisStore
 
     return Limiter(quotas, RedisStore(redis_url), workers=workers * replicas)

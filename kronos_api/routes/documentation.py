@@ -6,7 +6,7 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from starlette.responses import HTMLResponse, JSONResponse
 
-from kronos_api.ratelimit.others import Limited
+from kronos_api.ratelimit.other_routes import Limited
 
 OPENAPI = "/openapi.json"
 

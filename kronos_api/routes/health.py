@@ -11,10 +11,10 @@ from typing import Final, Literal
 import psutil
 from fastapi import APIRouter, Request, Response
 
-from kronos_api.build import Build
+from kronos_api.build_info import Build
 from kronos_api.predictor import AsyncPredictor
 from kronos_api.ratelimit.limiter import Limiter
-from kronos_api.ratelimit.others import Limited
+from kronos_api.ratelimit.other_routes import Limited
 from kronos_api.schemas.responses import (
     LIMITED,
     Checks,

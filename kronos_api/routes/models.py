@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
-from kronos_api.build import Build
-from kronos_api.engine.checkpoint import Part
+from kronos_api.build_info import Build
+from kronos_api.checkpoints.loader import Part
 from kronos_api.errors import ModelNotReady
 from kronos_api.predictor import AsyncPredictor
-from kronos_api.ratelimit.others import Limited
+from kronos_api.ratelimit.other_routes import Limited
 from kronos_api.schemas.responses import (
     LIMITED,
     ModelDescription,

@@ -20,9 +20,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from kronos_api.errors import InternalError, KronosError, PredictionTimeout
-from kronos_api.features import time_features
 from kronos_api.predictor import AsyncPredictor, ForecastRequest, off_loop
-from kronos_api.ratelimit.visit import charge_series
+from kronos_api.ratelimit.charge import charge_series
 from kronos_api.schemas.examples import (
     BATCH_ANSWER,
     BATCH_REQUESTS,
@@ -33,8 +32,10 @@ from kronos_api.schemas.examples import (
 from kronos_api.schemas.reading import Reader, Series, numbered
 from kronos_api.schemas.responses import ErrorResponse, PredictResponse
 from kronos_api.schemas.writing import Answered, write_many, write_one
-from kronos_api.stamps import Calendars, Refusal, Stamps
 from kronos_api.telemetry import metrics
+from kronos_api.timeseries import Calendars, Timestamps
+from kronos_api.timeseries.features import time_features
+from kronos_api.violations import InvalidFields
 
 LARGE_BODY: Final = 128 * 1024
 """Bodies of more bytes are read in a thread, as those of batches are: this many take some 5 ms."""
@@ -137,17 +138,17 @@ class Forecasts:
         answers = zip(series, futures, forecasts, strict=True)
         return [Answered(*answer) for answer in answers]
 
-    async def _futures(self, series: Sequence[Series], large: bool) -> list[Stamps]:
+    async def _futures(self, series: Sequence[Series], large: bool) -> list[Timestamps]:
         """The future stamps of each series, as given or as made."""
         futures = []
         for one in series:
             try:
                 futures.append(await self._future(one, large))
-            except Refusal as error:
+            except InvalidFields as error:
                 raise numbered(error, one.item) from None
         return futures
 
-    async def _future(self, one: Series, large: bool) -> Stamps:
+    async def _future(self, one: Series, large: bool) -> Timestamps:
         if one.future is not None:
             return one.future
         assert one.freq is not None
@@ -172,12 +173,12 @@ class Forecasts:
         return Response(content, media_type="application/json")
 
 
-def _requests(series: Sequence[Series], futures: Sequence[Stamps]) -> list[ForecastRequest]:
+def _requests(series: Sequence[Series], futures: Sequence[Timestamps]) -> list[ForecastRequest]:
     return [
         ForecastRequest(
             candles=one.candles,
-            history_stamps=time_features(one.history.walls),
-            future_stamps=time_features(future.walls),
+            history_time_features=time_features(one.history.walls),
+            future_time_features=time_features(future.walls),
             temperature=one.temperature,
             top_k=one.top_k,
             top_p=one.top_p,

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from kronos_api.schemas.requests import BatchRequest, Columns, PredictRequest
-from kronos_api.stamps import Breach
+from kronos_api.violations import Violation
 
 RULE: Final = "given once: it stands twice in one object"
 LONGEST_KEY: Final = 64
@@ -23,7 +23,7 @@ LONGEST_KEY: Final = 64
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"[ \t\r\n]*+(:?)', re.DOTALL)
 
 
-def find_duplicate(parsed: BaseModel, body: bytes) -> Breach | None:
+def find_duplicate(parsed: BaseModel, body: bytes) -> Violation | None:
     """The first key that stands twice in one object of `body`, which was parsed as `parsed`.
 
     `body` has as many keys as `parsed` has fields set, or more if some stand twice. Counting
@@ -64,13 +64,13 @@ class _Pairs(list[tuple[str, Any]]):
 
 def _first(
     value: Any, names: tuple[str, ...], index: int | None, item: int | None
-) -> Breach | None:
+) -> Violation | None:
     """The first key that stands twice in `value`, which stands at `names`, `index` and `item`."""
     if isinstance(value, _Pairs):
         seen = set()
         for key, inner in value:
             if key in seen:
-                return Breach(".".join((*names, key[:LONGEST_KEY])), RULE, index, item)
+                return Violation(".".join((*names, key[:LONGEST_KEY])), RULE, index, item)
             seen.add(key)
             if found := _first(inner, (*names, key), index, item):
                 return found

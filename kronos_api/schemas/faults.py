@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from kronos_api.errors import KronosError, MalformedJson, ValidationFailed
 from kronos_api.schemas.requests import Overrides, PredictRequest
-from kronos_api.stamps import Breach, Refusal
+from kronos_api.violations import InvalidFields, Violation
 
 MOST_FAULTS: Final = 1000
 """More faults are not listed: a list of a million takes a second to make."""
@@ -65,25 +65,25 @@ _TYPES: Final[Mapping[str, str]] = {
 def told(error: ValidationError, item: int | None = None) -> KronosError:
     """The refusal that `error` amounts to, in a batch's item number `item`.
 
-    `MalformedJson` if the body is not JSON, `Refusal` if values alone are out of bounds,
+    `MalformedJson` if the body is not JSON, `InvalidFields` if values alone are out of bounds,
     `ValidationFailed` if a type is wrong or a key is missing or unknown.
     """
     if error.error_count() > MOST_FAULTS:
-        faults = [Breach("body", f"free of faults: it has more than {MOST_FAULTS}", item=item)]
+        faults = [Violation("body", f"free of faults: it has more than {MOST_FAULTS}", item=item)]
         return _failed(faults)
     found: list[Any] = error.errors(include_url=False, include_input=False)
     if found[0]["type"] == "json_invalid":
-        fault = Breach("body", f"JSON: {found[0]['ctx']['error']}", item=item)
+        fault = Violation("body", f"JSON: {found[0]['ctx']['error']}", item=item)
         return MalformedJson(f"{fault}.", details=[fault.detail()])
     found = _without_other_form(found)
     faults = [_breach(one, item) for one in found]
     if all(one["type"] in _BOUNDS for one in found):
-        return Refusal(faults)
+        return InvalidFields(faults)
     return _failed(faults)
 
 
-def _failed(faults: list[Breach]) -> ValidationFailed:
-    listed = Refusal(faults)
+def _failed(faults: list[Violation]) -> ValidationFailed:
+    listed = InvalidFields(faults)
     return ValidationFailed(listed.message, details=listed.details)
 
 
@@ -98,7 +98,7 @@ def _without_other_form(found: list[Any]) -> list[Any]:
     return rest if len(forms) == 1 else forms[:1] + rest
 
 
-def _breach(one: Any, item: int | None) -> Breach:
+def _breach(one: Any, item: int | None) -> Violation:
     """Where and what, from ("items", 3, "candles", "rows", 17, "high") and its like."""
     loc: tuple[int | str, ...] = one["loc"]
     if len(loc) > 1 and loc[0] == "items" and isinstance(loc[1], int):
@@ -112,7 +112,7 @@ def _breach(one: Any, item: int | None) -> Breach:
     if form and len(loc) == 1 and one["type"] in _NO_FORM:
         rule = "an array of candles or an object of columns"
     field = ".".join(names) or ("items" if item is not None else "body")
-    return Breach(field, rule, indices[-1] if indices else None, item)
+    return Violation(field, rule, indices[-1] if indices else None, item)
 
 
 def _nearest(key: str, within_overrides: bool) -> str | None:

@@ -14,7 +14,6 @@ from typing import Final, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from kronos_api.errors import KronosError, MalformedJson
-from kronos_api.features import Floats
 from kronos_api.predictor import QUANTILE_PATHS, default_paths
 from kronos_api.schemas.candles import read_candles
 from kronos_api.schemas.duplicates import find_duplicate
@@ -27,16 +26,15 @@ from kronos_api.schemas.requests import (
     PredictRequest,
 )
 from kronos_api.schemas.splitting import split_items
-from kronos_api.stamps import (
-    Breach,
+from kronos_api.timeseries import (
     Frequency,
-    Refusal,
-    Stamps,
+    Timestamps,
     infer_frequency,
     parse_frequency,
-    parse_stamps,
-    refusal,
+    parse_timestamps,
 )
+from kronos_api.timeseries.features import Floats
+from kronos_api.violations import InvalidFields, Violation, invalid_field
 
 MOST_VALUES: Final = 32_768
 """Values that are parsed at once: over twice what a series can hold.
@@ -81,8 +79,8 @@ class Series:
     item: int | None
     series_id: str | None
     candles: Floats
-    history: Stamps
-    future: Stamps | None
+    history: Timestamps
+    future: Timestamps | None
     horizon: int
     freq: Frequency | None
     calendar: str | None
@@ -118,7 +116,7 @@ class Reader:
         # A body that cannot be split is hardly ever right; as a whole it tells what is wrong.
         whole = _parse(BatchRequest, body).items if parts is None else ()
         if len(parts or whole) > most:
-            raise refusal("items", f"at most {most} long")
+            raise invalid_field("items", f"at most {most} long")
         items = whole or (_parse(BatchItem, part, n) for n, part in enumerate(parts or ()))
         series = [self._series(item, number) for number, item in enumerate(items)]
         self._check_work(series)
@@ -130,10 +128,10 @@ class Reader:
         faults += _misfits(request, overrides)
         read = faults.of(lambda: read_candles(request.candles, request.repair_input))
         candles, mended = (None, 0) if read is None else read
-        history = faults.of(lambda: parse_stamps(request.timestamps, "timestamps"))
+        history = faults.of(lambda: parse_timestamps(request.timestamps, "timestamps"))
         if candles is not None and len(request.timestamps) != len(candles):
             rule = f"as long as candles ({len(candles)})"
-            faults.append(Breach("timestamps", rule))
+            faults.append(Violation("timestamps", rule))
         future = None
         if request.prediction_timestamps is not None and history is not None:
             future = faults.of(lambda: _future(request.prediction_timestamps or (), history))
@@ -148,7 +146,7 @@ class Reader:
             )
         sample_count = self._sample_count(request, overrides, faults)
         if faults:
-            raise numbered(Refusal(faults), item)
+            raise numbered(InvalidFields(faults), item)
         assert candles is not None and history is not None
         return Series(
             item=item,
@@ -171,7 +169,7 @@ class Reader:
         )
 
     def _sample_count(
-        self, request: PredictRequest, overrides: Overrides, faults: list[Breach]
+        self, request: PredictRequest, overrides: Overrides, faults: list[Violation]
     ) -> int:
         quantiles = bool(request.quantile_levels)
         sample_count = overrides.sample_count or default_paths(
@@ -182,47 +180,49 @@ class Reader:
                 "at least 2 where quantile_levels are given: all quantiles of one path are the"
                 f" same. Leave it out to draw {QUANTILE_PATHS}"
             )
-            faults.append(Breach("overrides.sample_count", rule))
+            faults.append(Violation("overrides.sample_count", rule))
         if sample_count > self.limits.samples:
             rule = f"at most {self.limits.samples}"
-            faults.append(Breach("overrides.sample_count", rule))
+            faults.append(Violation("overrides.sample_count", rule))
         return sample_count
 
     def _check_work(self, series: Sequence[Series]) -> None:
         work = sum(one.sample_count * one.horizon for one in series)
         if work > self.limits.work:
             rule = f"at most {self.limits.work} when multiplied by the horizon and summed"
-            raise refusal("overrides.sample_count", f"{rule} over the request")
+            raise invalid_field("overrides.sample_count", f"{rule} over the request")
 
 
-class _Faults(list[Breach]):
+class _Faults(list[Violation]):
     """Breaches of several rules, collected."""
 
     def of(self, step: Callable[[], Result]) -> Result | None:
-        """What `step` gives; None, and its breaches here, if it refuses."""
+        """What `step` gives; None, and its violations here, if it refuses."""
         try:
             return step()
-        except Refusal as error:
-            self.extend(error.breaches)
+        except InvalidFields as error:
+            self.extend(error.violations)
             return None
 
 
-def numbered(error: Refusal, item: int | None) -> Refusal:
+def numbered(error: InvalidFields, item: int | None) -> InvalidFields:
     """`error` as that of the batch's item number `item`; None: there is no batch."""
-    return Refusal([replace(breach, item=item) for breach in error.breaches])
+    return InvalidFields([replace(violation, item=item) for violation in error.violations])
 
 
 def _text(body: bytes) -> bytes:
     """`body` without a byte order mark; raises `MalformedJson` if it looks like UTF-16 or -32."""
     if body.startswith(_UTF16) or b"\0" in body[:4]:
-        breach = Breach("body", "UTF-8, with or without a byte order mark; it looks like UTF-16")
-        raise MalformedJson(f"{breach}.", details=[breach.detail()])
+        violation = Violation(
+            "body", "UTF-8, with or without a byte order mark; it looks like UTF-16"
+        )
+        raise MalformedJson(f"{violation}.", details=[violation.detail()])
     return body.removeprefix(codecs.BOM_UTF8)
 
 
 def _parse(model: type[Wire], body: bytes, item: int | None = None) -> Wire:
     if body.count(b",") >= MOST_VALUES:
-        raise numbered(refusal("body", f"of at most {MOST_VALUES} values"), item)
+        raise numbered(invalid_field("body", f"of at most {MOST_VALUES} values"), item)
     try:
         parsed = model.model_validate_json(body)
     except ValidationError as error:
@@ -231,35 +231,37 @@ def _parse(model: type[Wire], body: bytes, item: int | None = None) -> Wire:
         duplicate = find_duplicate(parsed, body)
         if duplicate is None:
             return parsed
-        refused = Refusal([duplicate if item is None else replace(duplicate, item=item)])
+        refused = InvalidFields([duplicate if item is None else replace(duplicate, item=item)])
     # Raised out here, so that the input does not hang on it.
     raise refused
 
 
-def _misfits(request: PredictRequest, overrides: Overrides) -> list[Breach]:
+def _misfits(request: PredictRequest, overrides: Overrides) -> list[Violation]:
     """Options that contradict each other."""
-    breaches = []
+    violations = []
     given = request.prediction_timestamps
     if given is not None:
         names = ("horizon", "freq", "calendar")
         rule = "absent where prediction_timestamps are given"
-        breaches += [Breach(name, rule) for name in names if getattr(request, name) is not None]
+        violations += [
+            Violation(name, rule) for name in names if getattr(request, name) is not None
+        ]
     steps = request.horizon if given is None else len(given)
     if steps is not None and overrides.pred_len not in (None, steps):
         rule = f"the number of future stamps ({steps})"
-        breaches.append(Breach("overrides.pred_len", rule))
+        violations.append(Violation("overrides.pred_len", rule))
     if 0 < (overrides.temperature or 0) < 0.001:
-        breaches.append(Breach("overrides.temperature", "0 or at least 0.001"))
+        violations.append(Violation("overrides.temperature", "0 or at least 0.001"))
     levels = request.quantile_levels or []
     repeated = [index for index, level in enumerate(levels) if level in levels[:index]]
-    breaches += [Breach("quantile_levels", "given once", index) for index in repeated]
-    return breaches
+    violations += [Violation("quantile_levels", "given once", index) for index in repeated]
+    return violations
 
 
-def _future(texts: Sequence[str], history: Stamps) -> Stamps:
-    future = parse_stamps(texts, "prediction_timestamps", aware=history.aware)
+def _future(texts: Sequence[str], history: Timestamps) -> Timestamps:
+    future = parse_timestamps(texts, "prediction_timestamps", aware=history.aware)
     if future.instants[0] <= history.instants[-1]:
-        raise refusal("prediction_timestamps", "after the last of timestamps", 0)
+        raise invalid_field("prediction_timestamps", "after the last of timestamps", 0)
     return future
 
 

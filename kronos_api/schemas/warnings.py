@@ -8,10 +8,10 @@ from typing import Final
 
 import numpy as np
 
-from kronos_api.engine.checkpoint import ModelInfo
+from kronos_api.checkpoints.loader import ModelInfo
 from kronos_api.predictor import FEW_PATHS, Forecast
 from kronos_api.schemas.reading import Series
-from kronos_api.stamps import Stamps
+from kronos_api.timeseries import Timestamps
 
 ALIKE: Final = 0.1
 """Steps that differ by less than this share are alike: February is as long as March."""
@@ -30,7 +30,7 @@ class WarningCode(StrEnum):
 
 
 def warnings_of(
-    series: Series, future: Stamps, forecast: Forecast, info: ModelInfo
+    series: Series, future: Timestamps, forecast: Forecast, info: ModelInfo
 ) -> Iterator[tuple[WarningCode, str]]:
     """Code and message of each warning."""
     if info.demo:
@@ -75,7 +75,7 @@ def warnings_of(
         )
 
 
-def _irregular(history: Stamps, future: Stamps) -> bool:
+def _irregular(history: Timestamps, future: Timestamps) -> bool:
     """Whether fewer than half of the steps are like those of the history."""
     if len(history) < 2 or len(future) < 2:
         return False

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import to_json
 
-from kronos_api.engine.checkpoint import ModelInfo, Part
-from kronos_api.features import FIELDS, Floats
+from kronos_api.checkpoints.loader import ModelInfo, Part
 from kronos_api.predictor import Forecast
 from kronos_api.schemas.reading import Series
 from kronos_api.schemas.warnings import warnings_of
-from kronos_api.stamps import Stamps
+from kronos_api.timeseries import Timestamps
+from kronos_api.timeseries.features import FIELDS, Floats
 
 _DIGITS: Final = (6, 7, 8, 9)
 """Significant digits tried in turn: nine tell any float32 from all others."""
@@ -30,7 +30,7 @@ class Answered:
     """One series and its forecast at `future`."""
 
     series: Series
-    future: Stamps
+    future: Timestamps
     forecast: Forecast
 
     @property

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from kronos_api.security.identity import Identity
+from kronos_api.security.local_networks import LocalNetworks
 from kronos_api.security.resolver import Resolver
-from kronos_api.security.surroundings import Surroundings
 from kronos_api.security.whitelist import Whitelist
 
 
@@ -23,6 +23,6 @@ def build_identities(
     """
     surroundings = None
     if proxies.names or (allowed is not None and allowed.names):
-        surroundings = Surroundings(Resolver(servers, timeout=timeout), networks=networks)
+        surroundings = LocalNetworks(Resolver(servers, timeout=timeout), networks=networks)
     allowing = None if allowed is None else Identity(allowed, surroundings)
     return allowing, Identity(proxies, surroundings)

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Final
 
+from kronos_api.security.local_networks import Interface, LocalNetworks
 from kronos_api.security.resolver import (
     FRESH_SECONDS,
     REUSE_SECONDS,
@@ -15,7 +16,6 @@ from kronos_api.security.resolver import (
     Resolver,
     ResolverOut,
 )
-from kronos_api.security.surroundings import Interface, Surroundings
 from kronos_api.security.whitelist import Address, Whitelist
 
 OTHER: Final = "other"
@@ -73,7 +73,7 @@ class Identity:
     answers about this host's own subnets count.
     """
 
-    def __init__(self, whitelist: Whitelist, surroundings: Surroundings | None = None) -> None:
+    def __init__(self, whitelist: Whitelist, surroundings: LocalNetworks | None = None) -> None:
         self.whitelist = whitelist
         self.surroundings = surroundings
         self.unanswered = False
@@ -148,7 +148,7 @@ class Identity:
         settled: Settled,
         address: Address,
         beside: Interface,
-        surroundings: Surroundings,
+        surroundings: LocalNetworks,
         since: float,
     ) -> bool:
         """Whether what named the caller at `address` does so by answers asked for since `since`."""
@@ -172,7 +172,7 @@ class Identity:
         return name == caller.container
 
     async def _by_name(
-        self, address: Address, beside: Interface, surroundings: Surroundings, refresh: bool
+        self, address: Address, beside: Interface, surroundings: LocalNetworks, refresh: bool
     ) -> Caller | None:
         resolver = surroundings.resolver
         since = resolver.now() - FRESH_SECONDS if refresh else -math.inf
@@ -203,7 +203,7 @@ class Identity:
         self,
         address: Address,
         beside: Interface,
-        surroundings: Surroundings,
+        surroundings: LocalNetworks,
         since: float,
         *,
         failures: float = FRESH_SECONDS,

@@ -25,10 +25,10 @@ from gunicorn.errors import HaltServer
 from starlette.types import ASGIApp
 
 from kronos_api.server.heartbeats import LOOK, AwakeClock, Heartbeats
-from kronos_api.server.page import Condition, Order
 from kronos_api.server.server import NOT_STARTED
 from kronos_api.server.worker import Worker
-from kronos_api.telemetry import vitals
+from kronos_api.server.worker_status import Condition, Order
+from kronos_api.telemetry import process_metrics
 
 SERVING: Final = (Condition.READY, Condition.WORN)
 LONGEST_PAUSE: Final = 60.0
@@ -141,7 +141,7 @@ class Arbiter(GunicornArbiter):
 
     def manage_workers(self) -> None:
         """Start, replace and stop workers, as far as their number and condition ask for it."""
-        vitals.look_after_master()
+        process_metrics.look_after_master()
         self._dismiss_stalled()
         workers = sorted(self._workers.values(), key=lambda worker: worker.age)
         staying = [

@@ -20,7 +20,7 @@ from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from kronos_api.errors import (
-    HeadTooLarge,
+    HeadersTooLarge,
     KronosError,
     MalformedRequest,
     RequestTimeout,
@@ -31,10 +31,10 @@ from kronos_api.middleware.lifespan import PEERS
 from kronos_api.security.identity import Connection
 from kronos_api.server.connection_limit import ConnectionLimit
 from kronos_api.server.deadlines import Deadlines, Timer, Wait
+from kronos_api.server.error_response import refusal
 from kronos_api.server.half_closed import HalfClosed
 from kronos_api.server.lingering import Lingering
 from kronos_api.server.parser import EVENTS_PER_TURN, MAX_HEAD, Parser, Refused
-from kronos_api.server.refusal import refusal
 from kronos_api.telemetry import metrics
 
 log = structlog.stdlib.get_logger(__name__)
@@ -173,7 +173,7 @@ class Protocol(H11Protocol):
         if isinstance(cause, Refused):
             self._refuse(cause.error)
         elif hint == 431:
-            self._refuse(HeadTooLarge(f"Request line and headers exceed {MAX_HEAD} bytes."))
+            self._refuse(HeadersTooLarge(f"Request line and headers exceed {MAX_HEAD} bytes."))
         else:
             self._refuse(MalformedRequest(msg))
 

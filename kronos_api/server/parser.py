@@ -13,7 +13,7 @@ from typing import Any, Final
 import h11
 from h11._receivebuffer import ReceiveBuffer
 
-from kronos_api.errors import HeadTooLarge, KronosError, MalformedRequest, RequestTooLarge
+from kronos_api.errors import HeadersTooLarge, KronosError, MalformedRequest, RequestTooLarge
 
 MAX_HEAD: Final = 16 * 1024
 """Bytes of a request line and its headers, or of the trailers of a chunked body."""
@@ -72,11 +72,11 @@ class BoundedBuffer(ReceiveBuffer):
             return super().maybe_extract_lines()
         end = _BLANK_LINE.search(self._data, 0, MAX_HEAD)
         if end is None and len(self._data) >= MAX_HEAD:
-            raise Refused(HeadTooLarge(f"Request line and headers exceed {MAX_HEAD} bytes."))
+            raise Refused(HeadersTooLarge(f"Request line and headers exceed {MAX_HEAD} bytes."))
         # The line break that ends the head and the one that ends the request line are no headers.
         lines = self._data.count(b"\n", 0, end.end() if end else MAX_HEAD) - 2
         if lines > MAX_HEADER_LINES:
-            raise Refused(HeadTooLarge(f"The request has more than {MAX_HEADER_LINES} headers."))
+            raise Refused(HeadersTooLarge(f"The request has more than {MAX_HEADER_LINES} headers."))
         return super().maybe_extract_lines()
 
     def maybe_extract_next_line(self) -> bytearray | None:

@@ -26,7 +26,7 @@ from kronos_api.errors import StartupError
 from kronos_api.middleware.lifespan import STATE
 from kronos_api.server.heartbeats import Watchdog
 from kronos_api.server.listener import Listener, SocketLike
-from kronos_api.server.page import Condition, Order, Page
+from kronos_api.server.worker_status import Condition, Order, Page
 from kronos_api.telemetry import logging
 
 NOT_STARTED: Final = 3
@@ -54,7 +54,7 @@ def exit_at_once(status: int) -> NoReturn:
     os._exit(status)
 
 
-class Service(Protocol):
+class Lifecycle(Protocol):
     """What is served."""
 
     @property
@@ -102,7 +102,7 @@ class Server(uvicorn.Server):
         self._watchdog = watchdog
         self._stalled_ticks = 0
         self._reason: str | None = None
-        self._service: Service | None = None
+        self._service: Lifecycle | None = None
         self._listeners: list[Listener] = []
 
     async def serve(self, sockets: Sequence[SocketLike] | None = None) -> None:

@@ -15,8 +15,8 @@ from gunicorn.glogging import Logger as GunicornLogger
 from uvicorn_worker import UvicornWorker
 
 from kronos_api.errors import StartupError
-from kronos_api.server.page import Condition, Page
 from kronos_api.server.server import NOT_STARTED, Server
+from kronos_api.server.worker_status import Condition, Page
 from kronos_api.telemetry import logging
 
 BEAT: Final = 1.0

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from kronos_api.engine.checkpoint import BUNDLED
+from kronos_api.checkpoints.loader import BUNDLED
 from tests.cli.conftest import Command
 
 
@@ -91,7 +91,7 @@ def test_a_failure_of_another_kind_is_one_line(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("CUDA error: out of memory\nand more")
 
-    monkeypatch.setattr("kronos_api.service.build_engine", fail)
+    monkeypatch.setattr("kronos_api.lifecycle.build_engine", fail)
     result = command("check")
     told = "kronos-api: the model could not be loaded: CUDA error: out of memory\n"
     assert (result.exit_code, result.stderr) == (1, told)
@@ -109,7 +109,7 @@ def test_a_check_that_hangs_ends_at_its_deadline(
     def leave(status: int) -> None:
         raise SystemExit(status)
 
-    monkeypatch.setattr("kronos_api.service.build_engine", hang)
+    monkeypatch.setattr("kronos_api.lifecycle.build_engine", hang)
     monkeypatch.setattr("kronos_api.server.server.exit_at_once", leave)
     monkeypatch.setenv("KRONOS_STARTUP_TIMEOUT", "0.5")
     result = command("check")

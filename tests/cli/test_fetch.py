@@ -10,8 +10,8 @@ from threading import Thread
 import pytest
 from huggingface_hub import constants
 
-from kronos_api.engine.checkpoint import BUNDLED, Source, inspect
-from kronos_api.published import PUBLISHED, Published
+from kronos_api.checkpoints.loader import BUNDLED, Source, inspect
+from kronos_api.checkpoints.registry import PUBLISHED, Published
 from tests.cli.conftest import Command
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"

@@ -11,9 +11,9 @@ import pytest
 
 from kronos_api.cli.tables import Series, draw, read_series, to_table, write
 from kronos_api.errors import InvalidInput
-from kronos_api.features import FIELDS
 from kronos_api.predictor import Forecast
-from kronos_api.stamps import Stamps, parse_stamps
+from kronos_api.timeseries import Timestamps, parse_timestamps
+from kronos_api.timeseries.features import FIELDS
 
 HEADER = "timestamps,open,high,low,close,volume"
 GOOD = ("2026-01-05,10,12,9,11,100", "2026-01-06,11,13,10,12,200", "2026-01-07,12,14,11,13,300")
@@ -130,8 +130,8 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def future() -> Stamps:
-    return parse_stamps(["2026-01-08", "2026-01-09"], "timestamps")
+def future() -> Timestamps:
+    return parse_timestamps(["2026-01-08", "2026-01-09"], "timestamps")
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def forecast() -> Forecast:
     return Forecast(mean, {0.1: mean - 1, 0.9: mean + 1}, None, 3, 0, 0.0, 0.0)
 
 
-def test_table_has_all_fields_and_quantiles(forecast: Forecast, future: Stamps) -> None:
+def test_table_has_all_fields_and_quantiles(forecast: Forecast, future: Timestamps) -> None:
     table = to_table(forecast, future)
     quantiles = [f"{name}-q-{level}" for level in (0.1, 0.9) for name in FIELDS]
     assert list(table.columns) == [*FIELDS, *quantiles]
@@ -148,7 +148,7 @@ def test_table_has_all_fields_and_quantiles(forecast: Forecast, future: Stamps) 
     assert table.loc["2026-01-09", "close-q-0.1"] == 18
 
 
-def test_written_table_reads_back(tmp_path: Path, forecast: Forecast, future: Stamps) -> None:
+def test_written_table_reads_back(tmp_path: Path, forecast: Forecast, future: Timestamps) -> None:
     write(forecast, future, tmp_path / "out.csv")
     back = pd.read_csv(tmp_path / "out.csv", index_col="timestamps")
     np.testing.assert_array_equal(back[list(FIELDS)].to_numpy(), forecast.mean)
@@ -163,7 +163,7 @@ def series(tmp_path: Path) -> Series:
 
 @pytest.mark.parametrize("quantiles", [0, 1, 2])
 def test_chart_is_a_picture(
-    tmp_path: Path, series: Series, forecast: Forecast, future: Stamps, quantiles: int
+    tmp_path: Path, series: Series, forecast: Forecast, future: Timestamps, quantiles: int
 ) -> None:
     levels = dict(list(forecast.quantiles.items())[:quantiles])
     shown = Forecast(forecast.mean, levels, None, 3, 0, 0.0, 0.0)
@@ -173,7 +173,7 @@ def test_chart_is_a_picture(
 
 @pytest.mark.parametrize("name", ["out.nonsense", "none/out.png"])
 def test_chart_that_cannot_be_written(
-    tmp_path: Path, series: Series, forecast: Forecast, future: Stamps, name: str
+    tmp_path: Path, series: Series, forecast: Forecast, future: Timestamps, name: str
 ) -> None:
     with pytest.raises(InvalidInput, match="cannot be written"):
         draw(series, forecast, future, tmp_path / name, "a title")
@@ -184,7 +184,7 @@ def test_chart_without_matplotlib_tells_how_to_get_it(
     tmp_path: Path,
     series: Series,
     forecast: Forecast,
-    future: Stamps,
+    future: Timestamps,
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(InvalidInput, match=r"pip install 'kronos-api\[charts\]'"):

@@ -14,9 +14,8 @@ from kronos_api.engine.build import build_engine
 from kronos_api.engine.engine import Engine
 from kronos_api.engine.sequence import Job, Sequence
 from kronos_api.engine.window import WindowPolicy
-from tests.oracle import Oracle, make_oracle
+from tests.oracle import MakeOracle
 
-MakeOracle = Callable[[str], Oracle]
 MakeEngine = Callable[[str, WindowPolicy], Engine]
 
 
@@ -29,17 +28,6 @@ def _threads(request: pytest.FixtureRequest) -> None:
     slow = request.node.get_closest_marker("slow") is not None
     alone = "PYTEST_XDIST_WORKER" not in os.environ
     torch.set_num_threads((os.cpu_count() or 1) if slow and alone else 1)
-
-
-@pytest.fixture(scope="session")
-def oracles(tmp_path_factory: pytest.TempPathFactory) -> MakeOracle:
-    """Oracle of a shape, by name."""
-
-    @cache
-    def make(name: str) -> Oracle:
-        return make_oracle(name, tmp_path_factory.mktemp(name))
-
-    return make
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import torch
 from kronos_api.engine import build
 from kronos_api.engine.build import build_engine
 from kronos_api.errors import StartupError
-from tests.engine.conftest import MakeOracle
+from tests.oracle import MakeOracle
 
 
 def gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:

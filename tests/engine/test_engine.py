@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from kronos_api.engine.checkpoint import load_model, load_tokenizer
+from kronos_api.checkpoints.loader import load_model, load_tokenizer
 from kronos_api.engine.engine import Engine, NotFinite
 from kronos_api.engine.pace import Work
 from kronos_api.engine.sequence import Job, Sequence
 from kronos_api.engine.window import WindowPolicy
-from tests.engine.conftest import MakeEngine, MakeOracle
-from tests.oracle import walk
+from tests.engine.conftest import MakeEngine
+from tests.oracle import MakeOracle, walk
 
 
 def naive_greedy(oracles: MakeOracle, job: Job) -> tuple[list[tuple[int, int]], Tensor]:
@@ -23,7 +23,9 @@ def naive_greedy(oracles: MakeOracle, job: Job) -> tuple[list[tuple[int, int]], 
     oracle = oracles("tiny")
     model, _ = load_model(oracle.sources[0])
     tokenizer, _ = load_tokenizer(oracle.sources[1])
-    stamps = torch.from_numpy(np.concatenate([job.history_stamps, job.future_stamps]))[None]
+    stamps = torch.from_numpy(
+        np.concatenate([job.history_time_features, job.future_time_features])
+    )[None]
     with torch.inference_mode():
         s1, s2 = tokenizer.tokens(tokenizer.latents(torch.from_numpy(job.candles)[None]))
         for _ in range(job.horizon):
@@ -79,7 +81,9 @@ def test_anchored_window_goes_on_from_its_last_half(
     run = tiny.run(job)
     assert run.context_used == 32
     model, _ = load_model(oracles("tiny").sources[0])
-    stamps = torch.from_numpy(np.concatenate([job.history_stamps, job.future_stamps]))[None]
+    stamps = torch.from_numpy(
+        np.concatenate([job.history_time_features, job.future_time_features])
+    )[None]
     at = 50 + 32  # the first candle of the second segment
     with torch.inference_mode():
         window = slice(at - 32, at)

@@ -7,8 +7,8 @@ import pytest
 
 from kronos_api.engine.engine import Engine
 from kronos_api.engine.window import WindowPolicy
-from tests.engine.conftest import MakeEngine, MakeOracle, together
-from tests.oracle import Oracle, walk
+from tests.engine.conftest import MakeEngine, together
+from tests.oracle import MakeOracle, Oracle, walk
 
 QUICK = [
     ("mini", 1, 24),

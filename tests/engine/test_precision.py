@@ -9,9 +9,8 @@ import torch
 from kronos_api.engine import attention, linear
 from kronos_api.engine.build import build_engine
 from kronos_api.engine.engine import Engine
-from tests.engine.conftest import MakeOracle
 from tests.engine.test_engine import assert_same_bytes, mixed_jobs
-from tests.oracle import walk
+from tests.oracle import MakeOracle, walk
 
 
 def test_bfloat16_is_near(oracles: MakeOracle, tiny: Engine) -> None:

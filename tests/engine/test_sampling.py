@@ -10,8 +10,8 @@ from torch import Tensor
 
 from kronos_api.engine.engine import Engine
 from kronos_api.engine.sampling import Options, choose, uniforms
-from tests.engine.conftest import MakeOracle, together
-from tests.oracle import walk
+from tests.engine.conftest import together
+from tests.oracle import MakeOracle, walk
 
 DRAWS = 4000
 
@@ -117,7 +117,7 @@ def test_engine_samples_the_published_distribution(
     others = [walk(5 + n, seed=n).job(3, top_k=0, paths=2, seed=n)[0] for n in range(32)]
     run = together(tiny, [*others[:16], job, *others[16:]])[16]
     with torch.no_grad():
-        stamps = torch.from_numpy(job.history_stamps).float().unsqueeze(0)
+        stamps = torch.from_numpy(job.history_time_features).float().unsqueeze(0)
         logits, _ = oracle.model.decode_s1(run.s1[:1, :30], run.s2[:1, :30], stamps)
     p = p_value(run.s1[:, 30], published(logits[0, -1], 0.3, 0, 0.9))
     assert p > 1e-3 if top_p == 0.9 else p < 1e-6

@@ -13,7 +13,7 @@ from kronos_api.app import create_app
 from kronos_api.config import Settings
 from kronos_api.middleware.body_memory import BodyMemory
 from kronos_api.server.deadlines import Deadlines
-from kronos_api.server.options import options
+from kronos_api.server.uvicorn_config import options
 from kronos_api.telemetry.metrics import REGISTRY
 from tests.fakes import SleepyEngine, stuck
 from tests.web import BATCH, JSON, SINGLE, body, encode, listening, predictor_of, serving, until

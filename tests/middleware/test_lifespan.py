@@ -8,7 +8,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from kronos_api.errors import StartupError
-from kronos_api.middleware.lifespan import STATE, Lifespan, Service
+from kronos_api.middleware.lifespan import STATE, Lifecycle, Lifespan
 
 
 async def untouched(scope: Scope, _: Receive, send: Send) -> None:
@@ -33,7 +33,7 @@ class Steps:
 
 
 async def run(
-    service: Service, kind: str = "lifespan", state: dict[str, Any] | None = None
+    service: Lifecycle, kind: str = "lifespan", state: dict[str, Any] | None = None
 ) -> list[dict[str, Any]]:
     sent: list[Any] = []
 

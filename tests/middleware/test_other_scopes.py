@@ -11,7 +11,7 @@ from kronos_api.middleware.access_log import AccessLog
 from kronos_api.middleware.body_limit import BodyLimit
 from kronos_api.middleware.body_memory import BodyMemory
 from kronos_api.middleware.envelope import Envelope
-from kronos_api.middleware.head import Head
+from kronos_api.middleware.head_method import HeadMethod
 from kronos_api.middleware.request_id import RequestId
 
 
@@ -20,7 +20,7 @@ from kronos_api.middleware.request_id import RequestId
     [
         AccessLog,
         Envelope,
-        Head,
+        HeadMethod,
         RequestId,
         lambda app: BodyLimit(app, limit=0, memory=BodyMemory(0)),
     ],

@@ -17,10 +17,10 @@ from kronos_api.app import create_app
 from kronos_api.config import Settings
 from kronos_api.errors import StartupError
 from kronos_api.middleware.rate_limit import PREFIX, RateLimit
-from kronos_api.ratelimit.host import HostStore
+from kronos_api.ratelimit.charge import charge_series
+from kronos_api.ratelimit.host_store import HostStore
 from kronos_api.ratelimit.limiter import Limiter
 from kronos_api.ratelimit.quotas import Quotas
-from kronos_api.ratelimit.visit import charge_series
 from kronos_api.schemas.responses import ErrorResponse, Health
 from kronos_api.telemetry.metrics import REGISTRY
 from tests.middleware.test_caller_identity import routes

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from kronos_api.ratelimit import limiter as module
-from kronos_api.ratelimit.host import HostStore
+from kronos_api.ratelimit.host_store import HostStore
 from kronos_api.ratelimit.limiter import Limiter
 from kronos_api.ratelimit.quotas import Quotas
 from kronos_api.ratelimit.store import Reading, Tally
-from tests.ratelimit.test_host import DAY, calls
+from tests.ratelimit.test_host_store import DAY, calls
 from tests.web import until
 
 

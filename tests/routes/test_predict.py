@@ -17,8 +17,8 @@ from kronos_api.config import Settings
 from kronos_api.predictor import AsyncPredictor, Forecast, off_loop
 from kronos_api.routes import predict as predict_routes
 from kronos_api.schemas.responses import PredictResponse
-from kronos_api.stamps import Frequency, Stamps
 from kronos_api.telemetry.metrics import REGISTRY
+from kronos_api.timeseries import Frequency, Timestamps
 from tests.fakes import SleepyEngine
 from tests.web import (
     BATCH,
@@ -161,8 +161,8 @@ async def test_the_engine_gets_what_the_request_says() -> None:
     assert (job.temperature, job.top_k, job.top_p) == (0.5, 9, 0.8)
     assert (job.paths, job.seed, answer.seed) == (3, 11, 11)
     # the wall clock as written: minute, hour, weekday, day, month
-    assert job.history_stamps.tolist()[1] == [15, 9, 0, 3, 3]
-    assert job.future_stamps.tolist() == [[0, 10, 0, 3, 3], [15, 10, 0, 3, 3]]
+    assert job.history_time_features.tolist()[1] == [15, 9, 0, 3, 3]
+    assert job.future_time_features.tolist() == [[0, 10, 0, 3, 3], [15, 10, 0, 3, 3]]
 
 
 async def test_defaults_are_the_settings() -> None:
@@ -272,7 +272,7 @@ async def test_the_stamps_of_a_large_batch_are_made_in_a_thread(
     threads: list[bool] = []
     inner = Frequency.following
 
-    def following(self: Frequency, history: Stamps, horizon: int) -> Stamps:
+    def following(self: Frequency, history: Timestamps, horizon: int) -> Timestamps:
         threads.append(threading.current_thread() is not threading.main_thread())
         return inner(self, history, horizon)
 

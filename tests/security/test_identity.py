@@ -17,6 +17,7 @@ from dns.resolver import BaseResolver, NoResolverConfiguration
 from kronos_api.errors import StartupError
 from kronos_api.security.build import build_identities
 from kronos_api.security.identity import Caller, Identity, Settled
+from kronos_api.security.local_networks import LocalNetworks, own_interfaces
 from kronos_api.security.resolver import (
     FRESH_SECONDS,
     REUSE_SECONDS,
@@ -24,7 +25,6 @@ from kronos_api.security.resolver import (
     ResolverOut,
     Shared,
 )
-from kronos_api.security.surroundings import Surroundings, own_interfaces
 from kronos_api.security.whitelist import Whitelist
 from tests.security.dns import Nameserver, answering
 
@@ -63,7 +63,7 @@ def identity(
     dns: Nameserver, clock: Clock, entries: str, networks: tuple[str, ...] = ()
 ) -> Identity:
     resolver = Resolver((dns.address,), timeout=TIMEOUT, now=clock)
-    around = Surroundings(resolver, networks=networks, interfaces=lambda: OWN, now=clock)
+    around = LocalNetworks(resolver, networks=networks, interfaces=lambda: OWN, now=clock)
     return Identity(Whitelist.parse(entries), around)
 
 
@@ -338,7 +338,7 @@ def test_own_interfaces(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_interfaces_are_read_again(clock: Clock) -> None:
     held = [OWN[:1], OWN]
     resolver = Resolver((("127.0.0.1", 53),), timeout=TIMEOUT)
-    around = Surroundings(resolver, interfaces=lambda: held.pop(0), now=clock)
+    around = LocalNetworks(resolver, interfaces=lambda: held.pop(0), now=clock)
     assert around.next_to(ip_address("fd00:9::9")) is None
     assert around.next_to(ip_address("10.9.0.9")) == OWN[0]
     clock.seconds += 2

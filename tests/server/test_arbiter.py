@@ -16,8 +16,8 @@ from starlette.applications import Starlette
 from kronos_api.cli.serve import bind
 from kronos_api.server.arbiter import LONGEST_PAUSE, START_MARGIN, Application, Arbiter
 from kronos_api.server.heartbeats import LOOK, AwakeClock
-from kronos_api.server.page import Condition, Order, Page
 from kronos_api.server.server import NOT_STARTED
+from kronos_api.server.worker_status import Condition, Order, Page
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from kronos_api.security.resolver import ResolverOut
 from kronos_api.security.whitelist import Whitelist
 from kronos_api.server.connection_limit import LOG_EVERY, ConnectionLimit, peer_key
 from kronos_api.server.deadlines import Deadlines
-from kronos_api.server.options import options
+from kronos_api.server.uvicorn_config import options
 from kronos_api.telemetry.metrics import REGISTRY
 from tests import web
 from tests.web import predictor_of, until

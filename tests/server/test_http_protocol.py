@@ -24,8 +24,8 @@ from kronos_api.server import half_closed
 from kronos_api.server.deadlines import Deadlines
 from kronos_api.server.http_protocol import Protocol
 from kronos_api.server.lingering import ANSWER_START, LINGER
-from kronos_api.server.options import options
 from kronos_api.server.parser import EVENTS_PER_TURN, FREE_CHUNKS, MAX_HEAD, BoundedBuffer
+from kronos_api.server.uvicorn_config import options
 from kronos_api.telemetry.metrics import REGISTRY
 from tests import web
 from tests.fakes import SleepyEngine

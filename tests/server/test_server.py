@@ -18,13 +18,13 @@ import uvicorn
 from kronos_api.app import create_app
 from kronos_api.config import Settings
 from kronos_api.errors import StartupError
+from kronos_api.lifecycle import Lifecycle
 from kronos_api.predictor import AsyncPredictor
 from kronos_api.server.deadlines import Deadlines
 from kronos_api.server.heartbeats import Watchdog
-from kronos_api.server.options import options
-from kronos_api.server.page import Condition, Order, Page
 from kronos_api.server.server import NOT_STARTED, Server
-from kronos_api.service import Service
+from kronos_api.server.uvicorn_config import options
+from kronos_api.server.worker_status import Condition, Order, Page
 from tests.fakes import SleepyEngine, stuck
 from tests.web import SINGLE, body, encode, predictor_of, until
 
@@ -230,7 +230,7 @@ async def test_why_a_model_does_not_load_is_told_however_soon_the_end_comes(
     def load() -> Any:
         raise StartupError("no such device")
 
-    service = Service(Settings(), AsyncPredictor(load))
+    service = Lifecycle(Settings(), AsyncPredictor(load))
     await service.start()
     await service.stop()
     assert "no such device" in capsys.readouterr().out

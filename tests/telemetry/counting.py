@@ -127,7 +127,7 @@ def main() -> None:
 
     import structlog
 
-    from kronos_api.telemetry import metrics, vitals
+    from kronos_api.telemetry import metrics, process_metrics
 
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
@@ -148,7 +148,7 @@ def main() -> None:
             case "set":
                 metrics.QUEUE_DEPTH.set(int(words[0]))
                 metrics.MODEL_INFO.labels("m", "t", "cpu", "float32", "true").set(1)
-                vitals.note_process()
+                process_metrics.note_process()
                 answer("set")
             case "begin":
                 metrics.begin()

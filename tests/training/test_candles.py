@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kronos_api.features import time_features
+from kronos_api.timeseries.features import time_features
 from tests.training.walks import walk
 from training.candles import (
     LONGEST_STANDSTILL,

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from kronos_api.features import time_features
 from kronos_api.model import Kronos, KronosTokenizer
+from kronos_api.timeseries.features import time_features
 from tests.training.walks import walk, write_csv
 from training import checkpoint
 from training.evaluate import Case, main, request, returns
@@ -21,7 +21,9 @@ def test_the_request_holds_the_history_and_nothing_of_the_future() -> None:
     window = walk(60)
     asked = request(window, Case(history=50, horizon=10, paths=7), seed=3)
     np.testing.assert_array_equal(asked.candles, window.candles[:50])
-    np.testing.assert_array_equal(asked.future_stamps, time_features(window.stamps.tolist()[50:]))
+    np.testing.assert_array_equal(
+        asked.future_time_features, time_features(window.stamps.tolist()[50:])
+    )
     assert (asked.sample_count, asked.seed, asked.temperature) == (7, 3, 1.0)
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kronos_api.features import normalise
+from kronos_api.timeseries.features import normalise
 from tests.training.walks import walk
 from training.candles import split
 from training.windows import (

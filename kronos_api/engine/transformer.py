@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from kronos_api.engine.attention import attend, attend_both
+from kronos_api.engine.kv_cache import Memory
 from kronos_api.engine.linear import Linear, make_linear, make_step_linear
-from kronos_api.engine.memory import Memory
 from kronos_api.model.layers import NORM_EPSILON, Attention, Block, RMSNorm
 
 

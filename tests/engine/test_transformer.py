@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kronos_api.engine.memory import Memory
-from kronos_api.engine.stack import Stack, norm_weight, shorten
+from kronos_api.engine.kv_cache import Memory
+from kronos_api.engine.transformer import Stack, norm_weight, shorten
 from kronos_api.model.layers import Block, RMSNorm
 
 WIDTH, LAYERS, POSITIONS = 32, 2, 24

@@ -13,19 +13,19 @@ from typing import Any, Final
 
 import structlog
 
-from kronos_api.batching.worker import Engine
-from kronos_api.build import this_build
+from kronos_api.batching.engine_thread import Engine
+from kronos_api.build_info import this_build
+from kronos_api.checkpoints.loader import Source, inspect, locate
 from kronos_api.config import Settings
+from kronos_api.cores import usable_cores
 from kronos_api.engine.build import build_engine
-from kronos_api.engine.checkpoint import Source, inspect, locate
-from kronos_api.engine.cores import usable_cores
 from kronos_api.engine.sequence import Job
 from kronos_api.errors import StartupError
 from kronos_api.predictor import AsyncPredictor, State
 from kronos_api.ratelimit.build import build_limiter
 from kronos_api.ratelimit.limiter import Limiter
 from kronos_api.schemas.writing import version
-from kronos_api.telemetry import metrics, vitals
+from kronos_api.telemetry import metrics, process_metrics
 
 LAST_SECOND: Final = 1.0
 """What the model gets to end, in seconds, even if the time to stop is over."""
@@ -78,7 +78,7 @@ class Checkpoints:
         )
 
 
-class Service:
+class Lifecycle:
     """What runs from start to stop."""
 
     def __init__(
@@ -123,7 +123,7 @@ class Service:
         metrics.begin()
         build = this_build()
         metrics.BUILD_INFO.labels(build.version, build.commit).set(1)
-        for watch in (self._tell_when_ready(), vitals.watch(self.predictor)):
+        for watch in (self._tell_when_ready(), process_metrics.watch(self.predictor)):
             self._watches.append(asyncio.create_task(watch))
 
     def leave(self, seconds: float | None = None) -> None:

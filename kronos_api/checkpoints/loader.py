@@ -20,9 +20,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
+from kronos_api.checkpoints.registry import PUBLISHED, split
 from kronos_api.errors import StartupError
 from kronos_api.model import Kronos, KronosConfig, KronosTokenizer, TokenizerConfig
-from kronos_api.published import PUBLISHED, split
 
 Kind = Literal["model", "tokenizer"]
 

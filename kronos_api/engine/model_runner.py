@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from kronos_api.engine.attention import attend, attend_both
+from kronos_api.engine.kv_cache import Memory
 from kronos_api.engine.linear import make_linear, make_step_linear
-from kronos_api.engine.memory import Memory
-from kronos_api.engine.stack import Stack, norm_weight, shorten
+from kronos_api.engine.transformer import Stack, norm_weight, shorten
 from kronos_api.model import Kronos
 from kronos_api.model.config import DEPENDENCY_HEADS
 from kronos_api.model.kronos import STAMP_SIZES

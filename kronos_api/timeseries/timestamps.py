@@ -1,4 +1,4 @@
-"""Stamps as text and as numbers.
+"""Timestamps as text and as numbers.
 
 Order is that of instants; the model sees the wall clock as written. What is read of a stamp
 goes down to the microsecond, further digits are ignored.
@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from kronos_api.stamps.refusal import Breach, Refusal
+from kronos_api.violations import InvalidFields, Violation
 
 FIRST_YEAR: Final = 1700
 LAST_YEAR: Final = 2200
@@ -61,7 +61,7 @@ class Style:
     def holding(self, walls: Sequence[datetime]) -> Style:
         """This style, with time of day, seconds and fraction if one of `walls` needs them.
 
-        Stamps of one series have one form: many readers take it from the first.
+        Timestamps of one series have one form: many readers take it from the first.
         """
         clocks = {wall.time() for wall in walls}
         separator = self.separator or ("T" if any(clocks - {time.min}) else None)
@@ -80,8 +80,8 @@ class Style:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Stamps:
-    """Stamps of one series, in the order given.
+class Timestamps:
+    """Timestamps of one series, in the order given.
 
     `walls` are naive wall clocks as written; `instants` are microseconds since 1970, int64 [n],
     where stamps without an offset count as UTC. `offset` and `style` are the last stamp's.
@@ -101,10 +101,10 @@ class Stamps:
         """Whether the stamps have offsets."""
         return self.offset is not None
 
-    def continued(self, walls: Sequence[datetime]) -> Stamps:
-        """Stamps with the wall clocks `walls`, in the style and at the offset of the last one."""
+    def continued(self, walls: Sequence[datetime]) -> Timestamps:
+        """Timestamps of the wall clocks `walls`, in the style and at the offset of the last."""
         style = self.style.holding(walls)
-        return Stamps(
+        return Timestamps(
             texts=[style.write(wall) for wall in walls],
             walls=walls,
             instants=microseconds(walls) - (self.offset or timedelta()) // _MICROSECOND,
@@ -119,15 +119,15 @@ def microseconds(walls: Sequence[datetime]) -> Instants:
     return np.array([(wall - _EPOCH) // _MICROSECOND for wall in walls], dtype=np.int64)
 
 
-def is_stamp(text: str) -> bool:
-    """Whether `text` has the form that `parse_stamps` takes."""
+def is_timestamp(text: str) -> bool:
+    """Whether `text` has the form that `parse_timestamps` takes."""
     return _STAMP.fullmatch(text) is not None
 
 
-def parse_stamps(texts: Sequence[str], field: str, *, aware: bool | None = None) -> Stamps:
+def parse_timestamps(texts: Sequence[str], field: str, *, aware: bool | None = None) -> Timestamps:
     """Read `texts`, which must not be empty.
 
-    All or none must have an offset: as `aware` says, else as the first has. Raises `Refusal`
+    All or none must have an offset: as `aware` says, else as the first has. Raises `InvalidFields`
     that names `field` for texts that are no stamps, mixed with and without offset, or not
     strictly ascending.
     """
@@ -142,20 +142,22 @@ def parse_stamps(texts: Sequence[str], field: str, *, aware: bool | None = None)
     expected = bool(zones[0]) if aware is None else aware
     if odd := [index for index, zone in enumerate(zones) if bool(zone) != expected]:
         rule = f"{'with' if expected else 'without'} an offset, as the stamps before it"
-        raise Refusal([Breach(field, rule, index) for index in odd])
+        raise InvalidFields([Violation(field, rule, index) for index in odd])
 
     offsets = {zone: _offset(zone) for zone in set(zones)}
     shifts = {zone: (offset or timedelta()) // _MICROSECOND for zone, offset in offsets.items()}
     instants = walls - np.array([shifts[zone] for zone in zones], dtype=np.int64)
     if (disorder := np.flatnonzero(np.diff(instants) <= 0) + 1).size:
         if len(texts) > 2 and (np.diff(instants) < 0).all():
-            raise Refusal([Breach(field, NEWEST_FIRST)])
-        raise Refusal([Breach(field, "after the one before it", int(at)) for at in disorder])
+            raise InvalidFields([Violation(field, NEWEST_FIRST)])
+        raise InvalidFields(
+            [Violation(field, "after the one before it", int(at)) for at in disorder]
+        )
 
     assert last is not None
     separator, seconds, fraction, _ = last.groups()
     style = Style(separator, seconds is not None, len(fraction or ""), zones[-1])
-    return Stamps(texts, walls.view("M8[us]").tolist(), instants, offsets[zones[-1]], style)
+    return Timestamps(texts, walls.view("M8[us]").tolist(), instants, offsets[zones[-1]], style)
 
 
 def _alike(texts: Sequence[str], last: re.Match[str]) -> Instants | None:
@@ -188,18 +190,18 @@ def _alike(texts: Sequence[str], last: re.Match[str]) -> Instants | None:
 
 
 def _one_by_one(texts: Sequence[str], field: str) -> tuple[Instants, list[str]]:
-    """Wall clocks in microseconds, and offsets as written; raises `Refusal`."""
-    walls, zones, breaches = [], [], []
+    """Wall clocks in microseconds, and offsets as written; raises `InvalidFields`."""
+    walls, zones, violations = [], [], []
     for index, text in enumerate(texts):
         match = _STAMP.fullmatch(text)
         wall = None if match is None else _wall(match)
         if match is None or wall is None:
-            breaches.append(Breach(field, FORM, index))
+            violations.append(Violation(field, FORM, index))
             continue
         walls.append(wall)
         zones.append(_zone(match))
-    if breaches:
-        raise Refusal(breaches)
+    if violations:
+        raise InvalidFields(violations)
     return microseconds(walls), zones
 
 

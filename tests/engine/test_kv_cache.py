@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kronos_api.engine.memory import Memory, bytes_needed
+from kronos_api.engine.kv_cache import Memory, bytes_needed
 
 WIDTH = 12
 HEADS = [2, 3]

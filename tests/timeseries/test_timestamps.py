@@ -1,4 +1,4 @@
-"""Stamps as text: what is read, and how others like them are written."""
+"""Timestamps as text: what is read, and how others like them are written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kronos_api.stamps import Refusal, parse_stamps
+from kronos_api.timeseries import parse_timestamps
+from kronos_api.violations import InvalidFields
 
 
 @pytest.mark.parametrize(
@@ -30,14 +31,14 @@ from kronos_api.stamps import Refusal, parse_stamps
     ],
 )
 def test_what_is_read(text: str, wall: datetime, offset: int | None) -> None:
-    stamps = parse_stamps([text], "timestamps")
+    stamps = parse_timestamps([text], "timestamps")
     assert list(stamps.walls) == [wall]
     assert stamps.offset == (None if offset is None else timedelta(minutes=offset))
     assert stamps.aware == (offset is not None)
     instant = wall - timedelta(minutes=offset or 0) - datetime(1970, 1, 1)
     assert stamps.instants.tolist() == [instant // timedelta(microseconds=1)]
     # With one of another form they are read one by one.
-    both = parse_stamps([text, "2200-12-31 00:00:00.00000" + "Z" * stamps.aware], "timestamps")
+    both = parse_timestamps([text, "2200-12-31 00:00:00.00000" + "Z" * stamps.aware], "timestamps")
     assert both.walls[0] == wall
     assert both.instants[0] == stamps.instants[0]
 
@@ -71,8 +72,8 @@ def test_what_is_read(text: str, wall: datetime, offset: int | None) -> None:
     ],
 )
 def test_what_is_not(text: str) -> None:
-    with pytest.raises(Refusal, match=r"timestamps\[0\] must be an ISO 8601"):
-        parse_stamps([text], "timestamps")
+    with pytest.raises(InvalidFields, match=r"timestamps\[0\] must be an ISO 8601"):
+        parse_timestamps([text], "timestamps")
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,7 @@ def test_what_is_not(text: str) -> None:
     ],
 )
 def test_how_others_are_written(like: str, wall: datetime, text: str) -> None:
-    stamps = parse_stamps([like], "timestamps")
+    stamps = parse_timestamps([like], "timestamps")
     assert list(stamps.continued([wall]).texts) == [text]
 
 
@@ -98,26 +99,28 @@ def test_how_others_are_written(like: str, wall: datetime, text: str) -> None:
     st.sampled_from(["", "Z", "+02:00", "-0930"]),
 )
 def test_what_is_written_reads_back(wall: datetime, zone: str) -> None:
-    like = parse_stamps([f"2024-01-02T03:04:05.123456{zone}"], "timestamps")
+    like = parse_timestamps([f"2024-01-02T03:04:05.123456{zone}"], "timestamps")
     written = like.continued([wall])
-    back = parse_stamps(written.texts, "timestamps")
+    back = parse_timestamps(written.texts, "timestamps")
     assert list(back.walls) == [wall]
     assert back.instants.tolist() == written.instants.tolist()
 
 
 def test_order_is_that_of_instants() -> None:
     texts = ["2024-01-01T12:00+02:00", "2024-01-01T11:30+01:00", "2024-01-01T11:00Z"]
-    stamps = parse_stamps(texts, "timestamps")
+    stamps = parse_timestamps(texts, "timestamps")
     assert len(stamps) == 3
-    with pytest.raises(Refusal) as caught:
-        parse_stamps([texts[0], texts[0], *texts[2:0:-1]], "timestamps")
-    assert [breach.index for breach in caught.value.breaches] == [1, 3]
+    with pytest.raises(InvalidFields) as caught:
+        parse_timestamps([texts[0], texts[0], *texts[2:0:-1]], "timestamps")
+    assert [violation.index for violation in caught.value.violations] == [1, 3]
 
 
 def test_a_series_that_is_newest_first_is_called_so() -> None:
     texts = ["2025-06-03", "2025-06-02", "2025-06-01"]
-    with pytest.raises(Refusal, match="timestamps must be oldest first; these are newest first"):
-        parse_stamps(texts, "timestamps")
+    with pytest.raises(
+        InvalidFields, match="timestamps must be oldest first; these are newest first"
+    ):
+        parse_timestamps(texts, "timestamps")
 
 
 @pytest.mark.parametrize(
@@ -133,7 +136,7 @@ def test_a_series_that_is_newest_first_is_called_so() -> None:
     ],
 )
 def test_stamps_that_are_made_have_one_form(last: str, step: float, texts: list[str]) -> None:
-    history = parse_stamps([last], "timestamps")
+    history = parse_timestamps([last], "timestamps")
     walls = [history.walls[0] + timedelta(hours=step) * number for number in (1, 2, 3)]
     assert history.continued(walls).texts == texts
 
@@ -152,8 +155,8 @@ def test_many_are_read_as_one(
 ) -> None:
     zone = zone if "%H" in clock else ""
     texts = sorted({f"{wall:{clock}}{zone}" for wall in walls})
-    stamps = parse_stamps(texts, "timestamps")
-    alone = [parse_stamps([text], "timestamps") for text in texts]
+    stamps = parse_timestamps(texts, "timestamps")
+    alone = [parse_timestamps([text], "timestamps") for text in texts]
     assert list(stamps.walls) == [
         datetime.strptime(text.removesuffix(zone), clock) for text in texts
     ]
@@ -166,12 +169,12 @@ def test_many_are_read_as_one(
     other = data.draw(st.sampled_from("0123456789-+:.TZ /\n\u0661"))
     texts[number] = texts[number][:at] + other + texts[number][at + 1 :]
     try:
-        (wall,) = parse_stamps([texts[number]], "timestamps").walls
-    except Refusal as refused:
-        with pytest.raises(Refusal) as caught:
-            parse_stamps(texts, "timestamps")
-        (breach,) = caught.value.breaches
-        assert breach == replace(refused.breaches[0], index=number)
+        (wall,) = parse_timestamps([texts[number]], "timestamps").walls
+    except InvalidFields as refused:
+        with pytest.raises(InvalidFields) as caught:
+            parse_timestamps(texts, "timestamps")
+        (violation,) = caught.value.violations
+        assert violation == replace(refused.violations[0], index=number)
     else:
-        with suppress(Refusal):
-            assert parse_stamps(texts, "timestamps").walls[number] == wall
+        with suppress(InvalidFields):
+            assert parse_timestamps(texts, "timestamps").walls[number] == wall

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from kronos_api.telemetry import metrics, vitals
+from kronos_api.telemetry import metrics, process_metrics
 from kronos_api.telemetry.metrics import REGISTRY
 from tests.web import until
 
@@ -42,7 +42,7 @@ def open_files_bounded_by_those_open() -> Iterator[None]:
 
 
 def test_the_process() -> None:
-    vitals.note_process()
+    process_metrics.note_process()
     here = psutil.Process()
     assert told("process_resident_memory_bytes") > 20e6
     assert told("process_threads") >= 1
@@ -51,12 +51,12 @@ def test_the_process() -> None:
 
 
 def test_processor_time_adds_up() -> None:
-    vitals.note_process()
+    process_metrics.note_process()
     before = told("process_cpu_seconds_total")
     until_then = time.process_time() + 0.05
     while time.process_time() < until_then:
         pass
-    vitals.note_process()
+    process_metrics.note_process()
     after = told("process_cpu_seconds_total")
     assert before + 0.05 <= after <= time.process_time()
 
@@ -64,7 +64,7 @@ def test_processor_time_adds_up() -> None:
 def test_without_a_file_descriptor_left_the_rest_is_told() -> None:
     with open_files_bounded_by_those_open():
         before = told("process_cpu_seconds_total")
-        vitals.note_process()
+        process_metrics.note_process()
         assert told("process_cpu_seconds_total") > before
         assert told("process_max_fds") == 0
 
@@ -72,7 +72,7 @@ def test_without_a_file_descriptor_left_the_rest_is_told() -> None:
 async def test_the_load_is_written_down_unasked() -> None:
     load = Busy()
     metrics.begin()
-    watching = asyncio.create_task(vitals.watch(load))
+    watching = asyncio.create_task(process_metrics.watch(load))
     await until(lambda: told("queue_depth") == 3, 30)
     assert (told("active_series"), told("kv_cache_bytes"), told("workers")) == (2, 4096, 1)
     load.queue_depth = 0

@@ -27,9 +27,9 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from kronos_api.stamps.frequency import Frequency
-from kronos_api.stamps.refusal import refusal
-from kronos_api.stamps.series import Instants, Stamps, microseconds
+from kronos_api.timeseries.frequency import Frequency
+from kronos_api.timeseries.timestamps import Instants, Timestamps, microseconds
+from kronos_api.violations import invalid_field
 
 FIRST_YEAR: Final = 1970
 """The first year of every calendar, and the first in which a history may end."""
@@ -38,7 +38,7 @@ LAST_YEAR: Final = datetime.now(UTC).year + 10
 YEARS_AHEAD: Final = 3
 """512 sessions after a history end within so many years."""
 RECENT: Final = 256
-"""Stamps of the history that are looked at to see how they are labelled."""
+"""Timestamps of the history that are looked at to see how they are labelled."""
 BUILDERS: Final = 2
 """Calendars built at one time. Building holds the interpreter's lock, so more would be no faster
 and would slow down the event loop; the second lets XNYS (0.1 s) pass XKRX (1.7 s)."""
@@ -63,20 +63,20 @@ class Sessions:
     opens: Instants
     closes: Instants
 
-    def following(self, history: Stamps, horizon: int, freq: Frequency) -> Stamps:
-        """The next `horizon` stamps after `history`; raises `Refusal`."""
+    def following(self, history: Timestamps, horizon: int, freq: Frequency) -> Timestamps:
+        """The next `horizon` stamps after `history`; raises `InvalidFields`."""
         if freq.daily:
             walls = self._daily(history, horizon)
         elif freq.intraday and freq.step is not None:
             walls = self._intraday(history, horizon, freq.step)
         else:
-            raise refusal("freq", "shorter than a day, 1D or B where a calendar is given")
+            raise invalid_field("freq", "shorter than a day, 1D or B where a calendar is given")
         if len(walls) < horizon:
             rule = f"one that reaches over the horizon: {self.code} ends on {self.days[-1]}"
-            raise refusal("calendar", rule)
+            raise invalid_field("calendar", rule)
         return history.continued(walls)
 
-    def _daily(self, history: Stamps, horizon: int) -> list[datetime]:
+    def _daily(self, history: Timestamps, horizon: int) -> list[datetime]:
         as_written = list(history.walls[-RECENT:])
         local = self._local(history)
         # 15:00Z may be written for a day that began at midnight in Tokyo.
@@ -96,7 +96,7 @@ class Sessions:
         dates = np.array([wall.date() for wall in walls], dtype="datetime64[D]")
         return int(np.isin(dates, self.days).sum())
 
-    def _intraday(self, history: Stamps, horizon: int, step: timedelta) -> list[datetime]:
+    def _intraday(self, history: Timestamps, horizon: int, step: timedelta) -> list[datetime]:
         recent = self._instants(history)
         length = step // timedelta(microseconds=1)
         by_end = np.isin(recent, self.closes).sum() > np.isin(recent, self.opens).sum()
@@ -112,20 +112,20 @@ class Sessions:
                 break
         return self._walls(history, labels[:horizon])
 
-    def _instants(self, history: Stamps) -> Instants:
+    def _instants(self, history: Timestamps) -> Instants:
         """Of the recent stamps; those without an offset are read as the exchange's local time."""
         if history.aware:
             return history.instants[-RECENT:]
         local = (wall.replace(tzinfo=self.zone) for wall in history.walls[-RECENT:])
         return microseconds([wall.astimezone(UTC).replace(tzinfo=None) for wall in local])
 
-    def _local(self, history: Stamps) -> list[datetime]:
+    def _local(self, history: Timestamps) -> list[datetime]:
         """Of the recent stamps, the exchange's wall clock."""
         if not history.aware:
             return list(history.walls[-RECENT:])
         return [self._zoned(int(instant)) for instant in history.instants[-RECENT:]]
 
-    def _walls(self, history: Stamps, instants: Sequence[int]) -> list[datetime]:
+    def _walls(self, history: Timestamps, instants: Sequence[int]) -> list[datetime]:
         """Wall clocks at the last stamp's offset; without one, the exchange's."""
         if history.offset is None:
             return [self._zoned(instant) for instant in instants]
@@ -148,8 +148,10 @@ class Calendars:
         self._built: dict[str, Future[Sessions | None]] = {}
         self._builders = ThreadPoolExecutor(BUILDERS, thread_name_prefix="calendar")
 
-    async def following(self, code: str, history: Stamps, horizon: int, freq: Frequency) -> Stamps:
-        """The next `horizon` stamps in the sessions of exchange `code`; raises `Refusal`."""
+    async def following(
+        self, code: str, history: Timestamps, horizon: int, freq: Frequency
+    ) -> Timestamps:
+        """The next `horizon` stamps in the sessions of exchange `code`; raises `InvalidFields`."""
         year = history.walls[-1].year
         last = LAST_YEAR - YEARS_AHEAD
         if not FIRST_YEAR <= year <= last:
@@ -157,16 +159,16 @@ class Calendars:
                 f"absent where timestamps end in {year}: calendars are known for those that end"
                 f" from {FIRST_YEAR} to {last}"
             )
-            raise refusal("calendar", rule)
+            raise invalid_field("calendar", rule)
         sessions = await self.sessions(code)
         first = sessions.days[0].item().year
         if first > year:
             rule = f"one that reaches back to {year}: {sessions.code} begins in {first}"
-            raise refusal("calendar", rule)
+            raise invalid_field("calendar", rule)
         return await asyncio.to_thread(sessions.following, history, horizon, freq)
 
     async def sessions(self, code: str) -> Sessions:
-        """All known sessions of exchange `code`, in any case; raises `Refusal`."""
+        """All known sessions of exchange `code`, in any case; raises `InvalidFields`."""
         canonical = await asyncio.to_thread(canonical_code, code)
         with self._lock:
             build = self._built.get(canonical)
@@ -176,7 +178,7 @@ class Calendars:
         # Shielded: a caller that leaves must not cancel what others wait for.
         sessions = await asyncio.shield(asyncio.wrap_future(build))
         if sessions is None:
-            raise refusal("calendar", f"one that can be built: {canonical} cannot")
+            raise invalid_field("calendar", f"one that can be built: {canonical} cannot")
         return sessions
 
 
@@ -207,18 +209,18 @@ def _names() -> dict[str, str]:
 
 
 def canonical_code(code: str) -> str:
-    """The code of the calendar that `code` stands for; raises `Refusal` if there is none."""
+    """The code of the calendar that `code` stands for; raises `InvalidFields` if there is none."""
     names = _names()
     if (known := names.get(code.upper())) is not None:
         return known
     if (same_days := NO_HOURS.get(code.upper())) is not None:
-        raise refusal(
+        raise invalid_field(
             "calendar",
             f"one whose hours are known: {code.upper()} is not. {same_days} trades on the same"
             " days, which is enough for daily candles",
         )
     near = difflib.get_close_matches(code.upper(), names, n=3, cutoff=0.5)
-    raise refusal(
+    raise invalid_field(
         "calendar",
         "the code of a known exchange, such as XNYS, XSHG, CRYPTO or FX"
         + (f"; spelt alike are {', '.join(near)}" if near else ""),

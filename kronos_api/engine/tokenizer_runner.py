@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kronos_api.engine.kv_cache import Memory
 from kronos_api.engine.linear import make_linear
-from kronos_api.engine.memory import Memory
-from kronos_api.engine.stack import Stack
+from kronos_api.engine.transformer import Stack
 from kronos_api.model import KronosTokenizer
 
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from kronos_api.errors import InvalidInput
 
 MAX_DETAILS = 20
-"""Details in one answer; the message tells how many breaches there are in all."""
+"""Details in one answer; the message tells how many violations there are in all."""
 
 
 @dataclass(frozen=True, slots=True)
-class Breach:
+class Violation:
     """One value that breaks a rule; the value itself is never repeated."""
 
     field: str
@@ -35,19 +35,19 @@ class Breach:
         return f"{place}{index} must be {self.constraint}"
 
 
-class Refusal(InvalidInput):
-    """`InvalidInput` that still knows its breaches, so that a batch can number them."""
+class InvalidFields(InvalidInput):
+    """`InvalidInput` that still knows its violations, so that a batch can number them."""
 
-    def __init__(self, breaches: Sequence[Breach]) -> None:
-        more = len(breaches) - 1
-        message = f"{breaches[0]}" + (f" (and {more} more)" if more else "")
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        more = len(violations) - 1
+        message = f"{violations[0]}" + (f" (and {more} more)" if more else "")
         super().__init__(
             message if message.endswith("?") else f"{message}.",
-            details=[breach.detail() for breach in breaches[:MAX_DETAILS]],
+            details=[violation.detail() for violation in violations[:MAX_DETAILS]],
         )
-        self.breaches = list(breaches)
+        self.violations = list(violations)
 
 
-def refusal(field: str, constraint: str, index: int | None = None) -> Refusal:
+def invalid_field(field: str, constraint: str, index: int | None = None) -> InvalidFields:
     """The refusal of a single value."""
-    return Refusal([Breach(field, constraint, index)])
+    return InvalidFields([Violation(field, constraint, index)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 
-class Head:
+class HeadMethod:
     """Have the router answer HEAD as it answers GET; the server sends no body.
 
     Balancers ask whether a service lives by it.

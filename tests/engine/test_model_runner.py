@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from kronos_api.engine.checkpoint import load_model
+from kronos_api.checkpoints.loader import load_model
 from kronos_api.engine.engine import Engine
-from kronos_api.engine.memory import Memory
-from kronos_api.engine.network import Network
+from kronos_api.engine.kv_cache import Memory
+from kronos_api.engine.model_runner import Network
 from kronos_api.model import Kronos
-from tests.engine.conftest import MakeOracle
+from tests.oracle import MakeOracle
 
 Forecast = tuple[int, int, int]
 """Paths, candles of the prompt, and a seed."""

@@ -17,7 +17,7 @@ from kronos_api.ratelimit import limiter as module
 from kronos_api.ratelimit.build import build_limiter
 from kronos_api.ratelimit.limiter import Limiter
 from kronos_api.ratelimit.quotas import Quota, Quotas, parse_routes
-from kronos_api.ratelimit.shared import RedisStore
+from kronos_api.ratelimit.redis_store import RedisStore
 from kronos_api.ratelimit.store import StoreOut, Tally
 from tests.processes import Redis, free_port, needs_redis, redis_server
 from tests.web import until

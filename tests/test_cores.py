@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from kronos_api.engine import cores
-from kronos_api.engine.cores import usable_cores
+from kronos_api import cores
+from kronos_api.cores import usable_cores
 
 
 @pytest.fixture(autouse=True)

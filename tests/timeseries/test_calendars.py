@@ -1,4 +1,4 @@
-"""Stamps in the sessions of exchanges: holidays, half days, lunch breaks, both kinds of labels."""
+"""Timestamps in the sessions of exchanges: holidays, half days, lunch breaks, both labels."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import threading
 
 import pytest
 
-from kronos_api.stamps import Calendars, Refusal, parse_frequency, parse_stamps
-from kronos_api.stamps import calendars as module
+from kronos_api.timeseries import Calendars, parse_frequency, parse_timestamps
+from kronos_api.timeseries import calendars as module
+from kronos_api.violations import InvalidFields
 
 
 async def following(code: str, texts: list[str], freq: str, horizon: int) -> list[str]:
-    history = parse_stamps(texts, "timestamps")
+    history = parse_timestamps(texts, "timestamps")
     return list((await CALENDARS.following(code, history, horizon, parse_frequency(freq))).texts)
 
 
@@ -89,7 +90,7 @@ async def test_what_follows(code: str, texts: list[str], freq: str, expected: li
 async def test_the_longest_horizon(freq: str) -> None:
     texts = await following("XNYS", ["2025-12-30T15:00:00"], freq, 512)
     assert len(set(texts)) == 512
-    parse_stamps(texts, "prediction_timestamps")  # ascends
+    parse_timestamps(texts, "prediction_timestamps")  # ascends
 
 
 @pytest.mark.parametrize(
@@ -115,11 +116,11 @@ async def test_the_longest_horizon(freq: str) -> None:
 async def test_what_is_refused(
     code: str, text: str, freq: str, field: str, constraint: str
 ) -> None:
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(InvalidFields) as caught:
         await following(code, [text], freq, 5)
-    (breach,) = caught.value.breaches
-    assert breach.field == field
-    assert constraint in breach.constraint
+    (violation,) = caught.value.violations
+    assert violation.field == field
+    assert constraint in violation.constraint
 
 
 async def test_a_calendar_that_cannot_be_built_is_refused_and_tried_once(
@@ -136,7 +137,7 @@ async def test_a_calendar_that_cannot_be_built_is_refused_and_tried_once(
     monkeypatch.setattr(exchange_calendars, "get_calendar", broken)
     calendars = Calendars()
     for _ in range(2):
-        with pytest.raises(Refusal, match="one that can be built: XNYS cannot"):
+        with pytest.raises(InvalidFields, match="one that can be built: XNYS cannot"):
             await calendars.sessions("XNYS")
     assert tried == ["XNYS"]
 
@@ -155,7 +156,7 @@ async def test_a_calendar_is_built_once_for_all_years_and_names(
     calendars = Calendars()
     freq = parse_frequency("1D")
     for code, years in {"XNYS": range(1980, 2016), "nyse": range(2016, 2020)}.items():
-        histories = [parse_stamps([f"{year}-03-06"], "timestamps") for year in years]
+        histories = [parse_timestamps([f"{year}-03-06"], "timestamps") for year in years]
         await asyncio.gather(*(calendars.following(code, one, 1, freq) for one in histories))
     assert built == ["XNYS"]
 
@@ -234,5 +235,5 @@ def test_names_that_traders_use(alias: str, code: str) -> None:
 
 
 def test_an_exchange_without_known_hours_names_one_of_the_same_days() -> None:
-    with pytest.raises(Refusal, match=r"SHFE is not\. XSHG trades on the same days"):
+    with pytest.raises(InvalidFields, match=r"SHFE is not\. XSHG trades on the same days"):
         module.canonical_code("shfe")

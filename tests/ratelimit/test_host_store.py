@@ -19,8 +19,8 @@ import pytest
 import structlog
 
 from kronos_api.errors import StartupError
-from kronos_api.ratelimit import host
-from kronos_api.ratelimit.host import BUCKET_BYTES, BUCKETS, HostStore, default_folder
+from kronos_api.ratelimit import host_store
+from kronos_api.ratelimit.host_store import BUCKET_BYTES, BUCKETS, HostStore, default_folder
 from kronos_api.ratelimit.limiter import Limiter
 from kronos_api.ratelimit.quotas import Quota, Quotas, parse_routes
 from kronos_api.ratelimit.store import StoreOut, Tally
@@ -33,7 +33,7 @@ DAY = Quota("all", 100, 86_400)
 WORKER = """
 import asyncio, sys
 from pathlib import Path
-from kronos_api.ratelimit.host import HostStore
+from kronos_api.ratelimit.host_store import HostStore
 from kronos_api.ratelimit.quotas import Quota
 from kronos_api.ratelimit.store import StoreOut, Tally
 
@@ -220,7 +220,7 @@ async def test_the_workers_of_a_host_share_the_key_and_hosts_do_not(tmp_path: Pa
         folder.mkdir(exist_ok=True)
         store = HostStore(folder)
         await calls(store, 1)
-        keys.append(store.path.read_bytes()[: host.KEY_BYTES])
+        keys.append(store.path.read_bytes()[: host_store.KEY_BYTES])
         await store.close()
     assert keys[0] == keys[1] != keys[2]
     assert any(keys[0])
@@ -229,12 +229,12 @@ async def test_the_workers_of_a_host_share_the_key_and_hosts_do_not(tmp_path: Pa
 async def test_a_full_bucket_loses_the_count_that_ends_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(host, "BUCKETS", 1)
+    monkeypatch.setattr(host_store, "BUCKETS", 1)
     store, before = HostStore(tmp_path), evictions()
     hour = Quota("hour", 100, 3600)
     monkeypatch.setattr(time, "time", lambda: 86_400.0)
     await calls(store, 5, "short", hour)
-    for number in range(host.IN_BUCKET - 1):
+    for number in range(host_store.IN_BUCKET - 1):
         assert await calls(store, 1, str(number)) == [True]
     assert evictions() == before
     assert await calls(store, 1, "one more") == [True]
@@ -247,11 +247,11 @@ async def test_a_full_bucket_loses_the_count_that_ends_first(
 async def test_a_window_that_has_ended_makes_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(host, "BUCKETS", 1)
+    monkeypatch.setattr(host_store, "BUCKETS", 1)
     store, before = HostStore(tmp_path), evictions()
     monkeypatch.setattr(time, "time", lambda: 86_400.0)
     await calls(store, 1, "short", Quota("hour", 100, 3600))
-    for number in range(host.IN_BUCKET - 1):
+    for number in range(host_store.IN_BUCKET - 1):
         await calls(store, 1, str(number))
     monkeypatch.setattr(time, "time", lambda: 86_400.0 + 3600)
     assert sum(await calls(store, 101, "one more")) == 100
@@ -285,7 +285,7 @@ async def test_quotas_of_one_caller_never_share_a_slot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even in one bucket and on their first call."""
-    monkeypatch.setattr(host, "BUCKETS", 1)
+    monkeypatch.setattr(host_store, "BUCKETS", 1)
     store = HostStore(tmp_path)
     small = Quota("batch", 100, 3600)
     assert await calls(store, 1, "web", DAY, small) == [True]
@@ -312,7 +312,7 @@ def test_the_file_is_small_and_private(tmp_path: Path) -> None:
     asyncio.run(store.open())
     found = store.path.stat()
     assert found.st_mode & 0o777 == 0o600
-    assert found.st_size == host.HEADER_BYTES + BUCKETS * BUCKET_BYTES < 2**20 + 4096
+    assert found.st_size == host_store.HEADER_BYTES + BUCKETS * BUCKET_BYTES < 2**20 + 4096
     asyncio.run(store.close())
 
 
@@ -339,6 +339,6 @@ def test_the_file_of_somebody_else_is_refused(
 
 
 def test_by_default_the_file_is_in_memory() -> None:
-    assert host.default_folder is not default_folder  # each test has a folder of its own
+    assert host_store.default_folder is not default_folder  # each test has a folder of its own
     assert default_folder().is_dir()
     assert str(default_folder()) == "/dev/shm" or not os.access("/dev/shm", os.W_OK)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kronos_api import __version__, build
-from kronos_api.build import Build, commit_of, this_build
+from kronos_api import __version__, build_info
+from kronos_api.build_info import Build, commit_of, this_build
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,7 @@ def test_an_image_says_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_checkout_is_asked(monkeypatch: pytest.MonkeyPatch, checkout: Path) -> None:
-    monkeypatch.setattr(build, "SOURCE", checkout)
+    monkeypatch.setattr(build_info, "SOURCE", checkout)
     assert this_build().commit == head(checkout)
     commit_of.cache_clear()
     (checkout / "file").write_text("two", "utf-8")

@@ -38,7 +38,7 @@ def _interface(address: str, netmask: str) -> Interface:
     return ip_interface(f"{address}/{netmask}")
 
 
-class Surroundings:
+class LocalNetworks:
     """What is next to this host.
 
     `networks`: the names of its networks. Without any, they are learned from the names of its

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kronos_api.stamps.refusal import refusal
-from kronos_api.stamps.series import Stamps
+from kronos_api.timeseries.timestamps import Timestamps
+from kronos_api.violations import invalid_field
 
 FORM: Final = (
     "a step of one second to one year: 15min, 1h, 1D, 7D; B, W-FRI, MS, ME, QE (pandas offsets);"
@@ -82,7 +82,7 @@ class Frequency:
         """One step is shorter than a day."""
         return self.step is not None and self.step < DAY
 
-    def following(self, history: Stamps, horizon: int) -> Stamps:
+    def following(self, history: Timestamps, horizon: int) -> Timestamps:
         """The next `horizon` stamps on the wall clock of the last one, at its offset.
 
         Steps with an anchor (month ends, Fridays, ...) go on from the first anchor after it.
@@ -102,7 +102,7 @@ class Frequency:
         after = last + half if in_steps else last
         return history.continued([day for day in days if day > after][:horizon])
 
-    def _months(self, history: Stamps, horizon: int) -> Stamps:
+    def _months(self, history: Timestamps, horizon: int) -> Timestamps:
         count = self.text.removesuffix(MONTH)
         if named := _in_the_calendar(history, _LONG[0][1][0]):
             return Frequency(f"{count}{named}", None).following(history, horizon)
@@ -122,13 +122,15 @@ def _unit(text: str) -> str:
 
 
 def parse_frequency(text: str) -> Frequency:
-    """The frequency that `text` names; raises `Refusal`."""
+    """The frequency that `text` names; raises `InvalidFields`."""
     match = _FORM.fullmatch(text)
     if match is None:
-        raise refusal("freq", FORM)
+        raise invalid_field("freq", FORM)
     count, unit = int(match[1] or 1), match[2]
     if unit == "m" and not match[1]:
-        raise refusal("freq", "1m or min for a minute, 1mo or ME for a month; m may be either")
+        raise invalid_field(
+            "freq", "1m or min for a minute, 1mo or ME for a month; m may be either"
+        )
     if unit in _WEEKS:
         count, unit, text = 7 * count, "D", f"{7 * count}D"
     else:
@@ -137,25 +139,25 @@ def parse_frequency(text: str) -> Frequency:
         text = match[1] + unit
     length = _FIXED[unit] if unit in _FIXED else _least(unit)
     if not 1 <= length.total_seconds() * count <= YEAR.total_seconds():
-        raise refusal("freq", FORM)
+        raise invalid_field("freq", FORM)
     return Frequency(text, length * count if unit in _FIXED else None)
 
 
-def infer_frequency(history: Stamps) -> Frequency:
-    """The step that `history` repeats; raises `Refusal` where there is none to see.
+def infer_frequency(history: Timestamps) -> Frequency:
+    """The step that `history` repeats; raises `InvalidFields` where there is none to see.
 
     The commonest step counts, if more than half of the steps are of its length, so gaps do no
     harm. Daily stamps that skip weekends are business days; steps of four weeks and more are
     told apart by where they lie in the calendar.
     """
     if len(history) < 3:
-        raise refusal("freq", GIVE)
+        raise invalid_field("freq", GIVE)
     lengths, counts = np.unique(np.diff(history.instants), return_counts=True)
     step = timedelta(microseconds=int(lengths[counts.argmax()]))
     if named := _in_the_calendar(history, step.days):
         return Frequency(named, None)
     if 2 * counts.max() <= counts.sum() or step % timedelta(seconds=1) or _varies(lengths, step):
-        raise refusal("freq", GIVE)
+        raise invalid_field("freq", GIVE)
     if step == DAY and _skips_weekends(history):
         return Frequency("B", None)
     days, rest = divmod(step, DAY)
@@ -174,13 +176,13 @@ def _varies(lengths: NDArray[np.int64], step: timedelta) -> bool:
     return step.days >= 28 and bool(((days > 0.5) & (days < 10)).any())
 
 
-def _skips_weekends(history: Stamps) -> bool:
+def _skips_weekends(history: Timestamps) -> bool:
     weekdays = np.array([wall.weekday() for wall in history.walls])
     goes_over = (np.diff(weekdays) < 0).any()  # from one week into the next
     return bool(goes_over and (weekdays < 5).all())
 
 
-def _in_the_calendar(history: Stamps, days: int) -> str | None:
+def _in_the_calendar(history: Timestamps, days: int) -> str | None:
     """The name of months, quarters or years on whose first or last (business) days all lie."""
     for units, (least, most), anchors in _LONG:
         if not least <= days <= most:
@@ -192,7 +194,7 @@ def _in_the_calendar(history: Stamps, days: int) -> str | None:
     return _months_of_trading_days(history)
 
 
-def _months_of_trading_days(history: Stamps) -> str | None:
+def _months_of_trading_days(history: Timestamps) -> str | None:
     """BME or BMS for one stamp in each month, in its last or first days; holidays move them."""
     months = np.array([12 * wall.year + wall.month for wall in history.walls])
     days = np.array([wall.day for wall in history.walls])

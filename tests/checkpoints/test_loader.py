@@ -12,18 +12,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from kronos_api.engine import checkpoint
-from kronos_api.engine.build import build_engine
-from kronos_api.engine.checkpoint import (
+from kronos_api.checkpoints import loader
+from kronos_api.checkpoints.loader import (
     Source,
     inspect,
     load_model,
     load_tokenizer,
     locate,
 )
+from kronos_api.checkpoints.registry import PUBLISHED, Published
+from kronos_api.engine.build import build_engine
 from kronos_api.errors import StartupError
-from kronos_api.published import PUBLISHED, Published
-from tests.engine.conftest import MakeOracle
+from tests.oracle import MakeOracle
 
 Damage = Callable[[Path], None]
 
@@ -258,6 +258,6 @@ def test_weights_are_memory_of_our_own(folder: Path) -> None:
     """Replacing the file under a running service must not change what it answers."""
     model, _ = load_model(sources(folder)[0])
     before = model.head.proj_s1.weight.clone()
-    target = folder / "model" / checkpoint.WEIGHTS
+    target = folder / "model" / loader.WEIGHTS
     target.write_bytes(bytes(target.stat().st_size))
     assert torch.equal(model.head.proj_s1.weight, before)

@@ -7,14 +7,15 @@ from datetime import datetime, timedelta
 import pandas as pd
 import pytest
 
-from kronos_api.stamps import Refusal, Stamps, infer_frequency, parse_frequency, parse_stamps
+from kronos_api.timeseries import Timestamps, infer_frequency, parse_frequency, parse_timestamps
+from kronos_api.violations import InvalidFields
 
 
-def history(*texts: str) -> Stamps:
-    return parse_stamps(texts, "timestamps")
+def history(*texts: str) -> Timestamps:
+    return parse_timestamps(texts, "timestamps")
 
 
-def regular(start: str, freq: str, periods: int = 30) -> Stamps:
+def regular(start: str, freq: str, periods: int = 30) -> Timestamps:
     return history(
         *(f"{day:%Y-%m-%dT%H:%M:%S}" for day in pd.date_range(start, periods=periods, freq=freq))
     )
@@ -54,7 +55,7 @@ def test_names_of_others_are_taken(name: str, same: str) -> None:
 
 
 def test_a_lone_m_is_neither_minutes_nor_months() -> None:
-    with pytest.raises(Refusal, match="1m or min for a minute, 1mo or ME for a month"):
+    with pytest.raises(InvalidFields, match="1m or min for a minute, 1mo or ME for a month"):
         parse_frequency("m")
 
 
@@ -98,7 +99,7 @@ def test_months_of_trading_days_are_inferred() -> None:
     ],
 )
 def test_every_other_name_is_refused(name: str) -> None:
-    with pytest.raises(Refusal, match="freq must be a step of one second to one year"):
+    with pytest.raises(InvalidFields, match="freq must be a step of one second to one year"):
         parse_frequency(name)
 
 
@@ -115,7 +116,7 @@ def test_every_other_name_is_refused(name: str) -> None:
         (history("2200-12-31"), "YE", ["2201-12-31"]),
     ],
 )
-def test_what_follows(stamps: Stamps, freq: str, expected: list[str]) -> None:
+def test_what_follows(stamps: Timestamps, freq: str, expected: list[str]) -> None:
     assert list(parse_frequency(freq).following(stamps, len(expected)).texts) == expected
 
 
@@ -162,9 +163,9 @@ def test_what_follows(stamps: Stamps, freq: str, expected: list[str]) -> None:
         (history("2025-03-03T00:00:00", "2025-03-03T00:00:01.5", "2025-03-03T00:00:03"), None),
     ],
 )
-def test_what_is_seen_in_a_history(stamps: Stamps, name: str | None) -> None:
+def test_what_is_seen_in_a_history(stamps: Timestamps, name: str | None) -> None:
     if name is None:
-        with pytest.raises(Refusal, match="freq must be given"):
+        with pytest.raises(InvalidFields, match="freq must be given"):
             infer_frequency(stamps)
         return
     seen = infer_frequency(stamps)
@@ -176,6 +177,6 @@ def test_what_is_seen_in_a_history(stamps: Stamps, name: str | None) -> None:
 def test_a_history_goes_on_as_it_went() -> None:
     for freq in ("15min", "B", "W-FRI", "ME", "QS", "YE"):
         whole = regular("2024-01-31", freq, periods=40)
-        seen = parse_stamps(whole.texts[:30], "timestamps")
+        seen = parse_timestamps(whole.texts[:30], "timestamps")
         future = infer_frequency(seen).following(seen, 10)
         assert list(future.texts) == list(whole.texts[30:]), freq

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from kronos_api.engine.checkpoint import load_tokenizer
-from kronos_api.engine.codec import Codec
+from kronos_api.checkpoints.loader import load_tokenizer
+from kronos_api.engine.tokenizer_runner import Codec
 from kronos_api.model import KronosTokenizer
-from tests.engine.conftest import MakeOracle
+from tests.oracle import MakeOracle
 
 ROWS = 40
 

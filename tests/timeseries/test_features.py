@@ -5,7 +5,7 @@ from datetime import datetime
 import numpy as np
 import pytest
 
-from kronos_api.features import (
+from kronos_api.timeseries.features import (
     Floats,
     Scale,
     candle_matrix,
