@@ -1,4 +1,6 @@
-"""Write the example files beside this script: python examples/make_examples.py
+"""Write the example files into this script's folder.
+
+Run it with `python examples/make_examples.py`.
 
 The candles are made up: a random walk whose volatility comes in clusters, with a volume that
 follows it, in 15-minute steps. The same seed gives the same bytes on every machine; prices and

@@ -14,6 +14,7 @@ from typing import Any
 
 
 def say(line: str) -> None:
+    """Print one line of the report."""
     print(f"audit  {line}", flush=True)
 
 
@@ -33,6 +34,7 @@ def asked(listed: str) -> list[dict[str, Any]] | None:
 
 
 def main() -> int:
+    """Print the known vulnerabilities and return the exit status."""
     told = asked(sys.stdin.read())
     known = [package for package in told or () if "skip_reason" not in package]
     if told is None or not known:

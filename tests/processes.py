@@ -113,7 +113,8 @@ class Service:
             lives = self.process.poll() is None
             if len(lines := self.lines(event)) >= times:
                 return lines
-            assert lives and time.monotonic() < deadline, self.log.read_text("utf-8")
+            assert lives, self.log.read_text("utf-8")
+            assert time.monotonic() < deadline, self.log.read_text("utf-8")
             time.sleep(0.05)
 
     def wait_until_it_listens(self, seconds: float = 120) -> None:

@@ -47,7 +47,8 @@ async def test_a_forecast_in_the_units_of_the_request() -> None:
         asked = request(quantile_levels=levels, return_samples=True, repair=False)
         forecast = await predictor.predict(asked, timeout=5)
     assert forecast.mean.shape == (4, 6)
-    assert forecast.samples is not None and forecast.samples.shape == (3, 4, 6)
+    assert forecast.samples is not None
+    assert forecast.samples.shape == (3, 4, 6)
     np.testing.assert_allclose(forecast.mean, forecast.samples.mean(axis=0), rtol=1e-5)
     for level in levels:
         expected = np.quantile(forecast.samples, level, axis=0)
@@ -55,7 +56,8 @@ async def test_a_forecast_in_the_units_of_the_request() -> None:
     assert 90 < forecast.mean[0, 3] < 110
     assert forecast.context_used == 20
     assert forecast.repaired == 0
-    assert forecast.queue_ms >= 0 and forecast.inference_ms > 0
+    assert forecast.queue_ms >= 0
+    assert forecast.inference_ms > 0
 
 
 async def test_repair_makes_candles_possible_and_counts() -> None:
@@ -63,7 +65,8 @@ async def test_repair_makes_candles_possible_and_counts() -> None:
     async with predicting(SleepyEngine()) as predictor:
         fixed = await predictor.predict(asked, timeout=5)
         raw = await predictor.predict(request(return_samples=True, repair=False), timeout=5)
-    assert fixed.samples is not None and raw.samples is not None
+    assert fixed.samples is not None
+    assert raw.samples is not None
     for array in (fixed.mean, fixed.quantiles[0.5], fixed.samples):
         assert (array[..., 1] >= array[..., :4].max(axis=-1)).all()
         assert (array[..., 2] <= array[..., :4].min(axis=-1)).all()
@@ -233,7 +236,8 @@ async def test_nothing_is_taken_before_the_model_is_loaded() -> None:
 
     predictor = AsyncPredictor(load)
     await predictor.start()
-    assert predictor.state == "loading" and predictor.info is None
+    assert predictor.state == "loading"
+    assert predictor.info is None
     with pytest.raises(ModelNotReady) as refusal:
         await predictor.predict(request(), timeout=1)
     assert refusal.value.retry_after

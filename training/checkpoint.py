@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import torch
@@ -25,7 +24,7 @@ def write(model: Kronos | KronosTokenizer, folder: Path) -> None:
     scratch = folder / "model.safetensors.part"
     save_file(tensors, scratch)
     scratch.chmod(0o644)  # safetensors writes for the owner alone
-    os.replace(scratch, folder / "model.safetensors")
+    scratch.replace(folder / "model.safetensors")
 
 
 def read(folder: Path) -> tuple[Kronos, KronosTokenizer]:

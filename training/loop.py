@@ -7,7 +7,6 @@ optimiser and step number are the whole state.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,7 +128,7 @@ class Trainer:
         }
         scratch = path.with_suffix(".part")
         torch.save(state, scratch)
-        os.replace(scratch, path)
+        scratch.replace(path)
 
     def load(self, path: Path) -> None:
         """Take up the state in `path`."""

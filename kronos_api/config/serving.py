@@ -99,6 +99,7 @@ class Serving(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the environment alone, which already holds what `.env` adds."""
         del settings_cls, dotenv_settings, file_secret_settings
         return init_settings, env_settings
 

@@ -127,8 +127,10 @@ class Pace:
         )
 
     def _step_seconds(self, rows: int, now: float, extrapolate: bool) -> float:
-        """A step takes a + b x rows: neither less than one of fewer rows, nor than its share of
-        one of more."""
+        """Seconds of a decode step by a + b x rows.
+
+        At least those of a step of fewer rows, and at least its share of a step of more.
+        """
         found = widest = 0.0
         for samples, measured in zip(self._steps, self._rows, strict=True):
             if (seconds := samples.at(now)) > 0:

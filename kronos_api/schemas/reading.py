@@ -147,7 +147,8 @@ class Reader:
         sample_count = self._sample_count(request, overrides, faults)
         if faults:
             raise numbered(InvalidFields(faults), item)
-        assert candles is not None and history is not None
+        assert candles is not None
+        assert history is not None
         return Series(
             item=item,
             series_id=request.series_id,

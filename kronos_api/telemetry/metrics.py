@@ -251,6 +251,7 @@ class Folder(Collector):
         self._slots = slots
 
     def collect(self) -> Iterator[Metric]:
+        """Sizes in bytes, read at each scrape."""
         system = os.statvfs(self._slots.folder)
         yield GaugeMetricFamily(
             "kronos_metrics_folder_bytes",

@@ -65,7 +65,8 @@ class CountingEngine:
             self.broken = False
             raise RuntimeError("engine failure")
         for run in sequences:
-            assert not run.ended and not run.released
+            assert not run.ended
+            assert not run.released
             run.left.steps -= 1
             if run.left.steps == 0:
                 run.ended = True
@@ -169,7 +170,8 @@ def test_work_that_cannot_be_done_in_time_is_refused_at_once_with_the_figures() 
     assert isinstance(refusal, WorkTooLarge)
     for figure in ("64 sample paths of 512 steps", "102 s", "KRONOS_INFERENCE_TIMEOUT allows 30 s"):
         assert figure in refusal.message
-    assert len(desk.engine.runs) == 1 and not desk.outcomes[small]
+    assert len(desk.engine.runs) == 1
+    assert not desk.outcomes[small]
 
 
 @pytest.mark.parametrize("measured", [(), ((64, 0.08),), ((1, 0.005),), ((128, 0.1),)])
@@ -181,7 +183,8 @@ def test_work_that_may_be_done_in_time_is_not_refused(
     paced(desk, *measured)
     timed(desk, Job(512, rows=64), inference_timeout=30)
     desk.advance()
-    assert len(desk.engine.runs) == 1 and len(desk.scheduler.active) == 1
+    assert len(desk.engine.runs) == 1
+    assert len(desk.scheduler.active) == 1
 
 
 def test_running_work_is_refused_once_the_pace_is_known() -> None:
@@ -286,7 +289,8 @@ def test_deadlines_end_the_waiting_and_the_running_at_the_next_step() -> None:
     assert isinstance(desk.outcome(running), PredictionTimeout)
     assert isinstance(desk.outcome(waiting), PredictionTimeout)
     assert desk.engine.runs[0].released
-    assert not desk.scheduler.active and not desk.scheduler.waiting
+    assert not desk.scheduler.active
+    assert not desk.scheduler.waiting
 
 
 def test_inference_time_counts_from_the_start_of_inference() -> None:
@@ -406,7 +410,8 @@ class Scheduling(RuleBasedStateMachine):
         for _ in range(40):
             self.desk.advance(1)
         assert all(len(outcomes) == 1 for outcomes in self.desk.outcomes.values())
-        assert not self.desk.scheduler.active and not self.desk.scheduler.waiting
+        assert not self.desk.scheduler.active
+        assert not self.desk.scheduler.waiting
 
 
 TestScheduling = Scheduling.TestCase

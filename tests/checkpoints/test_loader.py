@@ -193,7 +193,9 @@ def test_a_published_digest_is_checked(
 
 def test_the_bundled_checkpoint_is_the_default() -> None:
     source = locate(None, "model", timeout=1)
-    assert source.demo and source.id == "kronos-demo" and source.folder.is_dir()
+    assert source.demo
+    assert source.id == "kronos-demo"
+    assert source.folder.is_dir()
 
 
 @pytest.mark.parametrize("name", ["nonsense", "a/b/c"])

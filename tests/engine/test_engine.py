@@ -107,7 +107,8 @@ def mixed_jobs() -> list[Job]:
 
 
 def assert_same_bytes(run: Sequence, alone: Sequence) -> None:
-    assert torch.equal(run.s1, alone.s1) and torch.equal(run.s2, alone.s2)
+    assert torch.equal(run.s1, alone.s1)
+    assert torch.equal(run.s2, alone.s2)
     assert values_of(run).tobytes() == values_of(alone).tobytes()
 
 
@@ -165,7 +166,8 @@ def test_a_network_that_is_not_finite_fails_its_own_request(tiny: Engine) -> Non
     while not all(run.ended for run in runs):
         tiny.step([run for run in runs if not run.ended])
     assert isinstance(runs[0].failure, NotFinite)
-    assert runs[0].memory is None and runs[0].values is None
+    assert runs[0].memory is None
+    assert runs[0].values is None
     assert_same_bytes(runs[1], tiny.run(good))
 
 

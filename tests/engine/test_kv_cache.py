@@ -57,7 +57,8 @@ def test_positions_just_stored_are_known_before_the_cache_advances() -> None:
     memory.store(0, new)
     keys, values = memory.known(0, new=2)
     whole = by_head(torch.cat([first, new], dim=1), HEADS[0])
-    assert torch.equal(keys, whole[0]) and torch.equal(values, whole[1])
+    assert torch.equal(keys, whole[0])
+    assert torch.equal(values, whole[1])
     assert memory.known(0, 0)[0].shape[2] == 2
 
 

@@ -122,7 +122,8 @@ def test_operations_are_near_float64(backend: Backend, dtype: torch.dtype, bias:
     ):
         assert found.dtype == dtype
         torch.testing.assert_close(found.double(), expected, rtol=near[0], atol=near[1])
-    assert torch.equal(x, given[0]) and torch.equal(other, given[1])  # no operand is overwritten
+    assert torch.equal(x, given[0])  # no operand is overwritten
+    assert torch.equal(other, given[1])
 
 
 @pytest.mark.parametrize("invariant", [True, False])

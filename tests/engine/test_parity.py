@@ -104,7 +104,8 @@ def test_greedy_equals_published_among_neighbours(
         np.testing.assert_array_equal(run.s2[0, history:].numpy(), s2)
     for run in runs:
         alone = engine.run(run.job)
-        assert run.values is not None and alone.values is not None
+        assert run.values is not None
+        assert alone.values is not None
         assert run.values.tobytes() == alone.values.tobytes()
 
 
@@ -114,6 +115,7 @@ def test_paths_of_a_greedy_forecast_are_one(tiny: Engine, paths: int) -> None:
     job, _ = walk(40).job(20, paths=paths)
     alone, _ = walk(40).job(20)
     values, expected = tiny.run(job).values, tiny.run(alone).values
-    assert values is not None and expected is not None
+    assert values is not None
+    assert expected is not None
     for path in values:
         np.testing.assert_allclose(path, expected[0], rtol=1e-5, atol=1e-5)

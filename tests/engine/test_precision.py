@@ -19,11 +19,13 @@ def test_bfloat16_is_near(oracles: MakeOracle, tiny: Engine) -> None:
     assert narrow.info.dtype == "bfloat16"
     job, _ = walk(40).job(12, top_k=0, paths=200, temperature=0.5, seed=3)
     exact, rough = tiny.run(job).values, narrow.run(job).values
-    assert exact is not None and rough is not None
+    assert exact is not None
+    assert rough is not None
     spread = exact.std(axis=0).mean()
     assert np.abs(exact.mean(axis=0) - rough.mean(axis=0)).mean() < spread / 4
     again = narrow.run(job).values
-    assert again is not None and again.tobytes() == rough.tobytes()
+    assert again is not None
+    assert again.tobytes() == rough.tobytes()
 
 
 @pytest.mark.parametrize("paths", [1, 3])
@@ -37,8 +39,10 @@ def test_plain_operators_decode_the_same_tokens(
     plain = build_engine(*oracles("tiny").sources, max_context=64, torch_threads=1)
     job, _ = walk(40).job(60, top_k=0, top_p=0.9, paths=paths, seed=8)
     packed, other = tiny.run(job), plain.run(job)
-    assert torch.equal(packed.s1, other.s1) and torch.equal(packed.s2, other.s2)
-    assert packed.values is not None and other.values is not None
+    assert torch.equal(packed.s1, other.s1)
+    assert torch.equal(packed.s2, other.s2)
+    assert packed.values is not None
+    assert other.values is not None
     np.testing.assert_allclose(packed.values, other.values, rtol=1e-4, atol=1e-5)
 
 

@@ -104,7 +104,8 @@ def test_streams_depend_on_seed_and_path_alone() -> None:
     assert len(np.unique(many)) == many.size
     assert not np.array_equal(few, uniforms(6, 3, 20))
     np.testing.assert_array_equal(uniforms(2**53 - 1, 1, 4), uniforms(2**53 - 1, 1, 4))
-    assert many.min() >= 0 and many.max() < 1
+    assert many.min() >= 0
+    assert many.max() < 1
 
 
 @pytest.mark.parametrize("top_p", [0.85, 0.9, 0.95])

@@ -16,7 +16,8 @@ def test_a_failure_ends_a_sequence_and_releases_its_cache(tiny: Engine) -> None:
     assert not run.ended
     failure = ValueError("x")
     run.fail(failure)
-    assert run.ended and run.failure is failure
+    assert run.ended
+    assert run.failure is failure
     assert run.memory is run.hidden is run.work is None
 
 

@@ -93,7 +93,9 @@ def test_the_parts_are_hardened_and_on_loopback_alone(monitoring: Stack) -> None
     for service in ("prometheus", "alertmanager", "grafana"):
         (container,) = monitoring.containers(service)
         host = inspect(container)["HostConfig"]
-        assert host["ReadonlyRootfs"] and host["CapDrop"] == ["ALL"] and host["Memory"] > 0
+        assert host["ReadonlyRootfs"]
+        assert host["CapDrop"] == ["ALL"]
+        assert host["Memory"] > 0
         assert inspect(container)["Config"]["User"] not in ("", "0", "root")
         bound = [port for ports in host["PortBindings"].values() for port in ports]
         assert [port["HostIp"] for port in bound] == ["127.0.0.1"]

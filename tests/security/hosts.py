@@ -58,7 +58,8 @@ class Host:
     ) -> socket.socket:
         """A socket of this host; it stays of this host wherever it is used."""
         libc = ctypes.CDLL(None, use_errno=True)
-        with open("/proc/thread-self/ns/net") as own, open(NAMESPACES / self.name) as other:
+        own_path, other_path = Path("/proc/thread-self/ns/net"), NAMESPACES / self.name
+        with own_path.open() as own, other_path.open() as other:
             assert libc.setns(other.fileno(), _CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
             try:
                 return socket.socket(family, kind)

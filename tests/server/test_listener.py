@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -107,7 +108,7 @@ async def test_without_room_for_a_connection_it_tries_again(
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with socket.socket() as caller:
         caller.setblocking(False)
-        full = max(int(name) for name in os.listdir("/proc/self/fd")) + 1
+        full = max(int(path.name) for path in Path("/proc/self/fd").iterdir()) + 1
         try:
             taken = []
             resource.setrlimit(resource.RLIMIT_NOFILE, (full, hard))
