@@ -20,7 +20,8 @@ import torch
 
 from benchmarks.floor import best_of, count_work, measure_machine
 from benchmarks.report import parser, write_json
-from kronos_api.checkpoints.loader import Source, load_model, load_tokenizer
+from kronos_api.checkpoints.info import Source
+from kronos_api.checkpoints.loader import load_model, load_tokenizer
 from kronos_api.engine.build import build_engine
 from tests.oracle import SHAPES, Series, make_oracle, walk
 

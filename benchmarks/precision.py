@@ -18,7 +18,8 @@ from torch import Tensor
 
 from benchmarks.floor import best_of
 from benchmarks.report import parser, print_row, write_json
-from kronos_api.checkpoints.loader import Source, locate
+from kronos_api.checkpoints.hub import locate
+from kronos_api.checkpoints.info import Source
 from kronos_api.engine.build import build_engine
 from kronos_api.engine.engine import Engine
 from kronos_api.engine.sequence import Job

@@ -5,26 +5,25 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
-import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Final
 
 import structlog
 
 from kronos_api.batching.engine_thread import Engine
 from kronos_api.build_info import this_build
-from kronos_api.checkpoints.loader import Source, inspect, locate
+from kronos_api.checkpoints.hub import locate
+from kronos_api.checkpoints.info import Source
+from kronos_api.checkpoints.loader import inspect
 from kronos_api.config import Settings
 from kronos_api.cores import usable_cores
+from kronos_api.daemon_thread import run_in_daemon_thread
 from kronos_api.engine.build import build_engine
 from kronos_api.engine.sequence import Job
 from kronos_api.errors import StartupError
 from kronos_api.predictor import AsyncPredictor, State
 from kronos_api.ratelimit.build import build_limiter
 from kronos_api.ratelimit.limiter import Limiter
-from kronos_api.schemas.writing import version
 from kronos_api.telemetry import metrics, process_metrics
 
 LAST_SECOND: Final = 1.0
@@ -112,7 +111,8 @@ class Lifecycle:
         if self.checkpoints is not None:
             try:
                 async with asyncio.timeout(self.settings.startup_timeout):
-                    await _in_daemon(self.checkpoints.find)
+                    finding = run_in_daemon_thread(self.checkpoints.find, "checkpoints")
+                    await asyncio.wrap_future(finding)
             except TimeoutError:
                 raise too_late(self.settings, "found and checked") from None
         if not self.settings.security_enabled:
@@ -171,7 +171,7 @@ class Lifecycle:
         gc.freeze()
         info = self.predictor.info
         assert info is not None
-        named = {"model": version(info.model), "tokenizer": version(info.tokenizer)}
+        named = {"model": info.model.version, "tokenizer": info.tokenizer.version}
         metrics.MODEL_INFO.labels(
             **named, device=info.device, dtype=info.dtype, demo=str(info.demo).lower()
         ).set(1)
@@ -189,31 +189,6 @@ def too_late(settings: Settings, done: str) -> StartupError:
     return StartupError(
         f"{named}: not {done} within KRONOS_STARTUP_TIMEOUT ({settings.startup_timeout:g} s)"
     )
-
-
-async def _in_daemon(work: Callable[[], None]) -> None:
-    """Run `work` in a thread that the process does not wait for when it ends.
-
-    A file system that is gone never answers, and nobody could stop such a thread.
-    """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[None] = loop.create_future()
-
-    def tell(failure: BaseException | None) -> None:
-        if not done.done():
-            done.set_result(None) if failure is None else done.set_exception(failure)
-
-    def run() -> None:
-        failure = None
-        try:
-            work()
-        except Exception as error:
-            failure = error
-        with suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(tell, failure)
-
-    threading.Thread(target=run, name="checkpoints", daemon=True).start()
-    await done
 
 
 def _limiter(settings: Settings, workers: int) -> Limiter:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from kronos_api.batching.engine_thread import Engine, Worker
 from kronos_api.batching.scheduler import RunState, Scheduler, Ticket
-from kronos_api.checkpoints.loader import ModelInfo
+from kronos_api.checkpoints.info import ModelInfo
 from kronos_api.engine.sequence import Job
 from kronos_api.errors import (
     InternalError,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from kronos_api.checkpoints.loader import ModelInfo, Part
+from kronos_api.checkpoints.info import ModelInfo, Part
 from kronos_api.engine.pace import Pace, Work
 from kronos_api.engine.sequence import Job
 

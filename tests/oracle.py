@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from kronos_api.checkpoints.loader import Source
+from kronos_api.checkpoints.info import Source
 from kronos_api.engine.sequence import Job
 from kronos_api.timeseries.features import Scale, candle_matrix, normalise, time_features
 

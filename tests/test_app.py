@@ -18,7 +18,8 @@ import uvicorn
 
 from kronos_api import __version__
 from kronos_api.app import create_app
-from kronos_api.checkpoints import loader
+from kronos_api.checkpoints import hub
+from kronos_api.checkpoints.info import Source
 from kronos_api.config import Settings
 from kronos_api.errors import StartupError
 from kronos_api.predictor import AsyncPredictor
@@ -189,9 +190,9 @@ async def test_a_model_that_fails_to_load_is_told_where_the_server_goes_on(
 
 async def test_checking_the_checkpoints_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
-    inner = loader.locate
+    inner = hub.locate
 
-    def stuck(*args: Any, **options: Any) -> loader.Source:
+    def stuck(*args: Any, **options: Any) -> Source:
         release.wait(5)
         return inner(*args, **options)
 

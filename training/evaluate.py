@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from kronos_api.checkpoints.loader import locate
+from kronos_api.checkpoints.hub import BUNDLED, locate
 from kronos_api.engine.build import build_engine
 from kronos_api.predictor import AsyncPredictor, ForecastRequest
 from training.candles import Series, load, split, stamp_features
@@ -27,7 +27,6 @@ TOGETHER = 4
 """Forecasts asked for at a time; the engine decodes them together."""
 PATIENCE = 600.0
 CLOSE = 3
-BUNDLED = Path(__file__).parent.parent / "kronos_api" / "assets" / "kronos-demo"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import Generic, Protocol
 import structlog
 
 from kronos_api.batching.scheduler import Job, Job_contra, Run, Runner, Scheduler, Ticket
-from kronos_api.checkpoints.loader import ModelInfo
+from kronos_api.checkpoints.info import ModelInfo
 from kronos_api.errors import InternalError, ShuttingDown, StartupError
 
 log = structlog.get_logger(__name__)

@@ -1,1 +1,4 @@
-"""Checkpoints: where they come from, what is published about them, and loading them."""
+"""Checkpoints: which are published, where they lie, what they hold.
+
+`registry` and `info` import no PyTorch, so that settings, routes and wire models can use them.
+"""

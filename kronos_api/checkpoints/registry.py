@@ -1,4 +1,4 @@
-"""What is known of the checkpoints that the authors of Kronos have published."""
+"""Checkpoints that the authors of Kronos published: digests, revisions, tokenizers, contexts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """One checkpoint; `sha256` is of its weights file, at `revision` or the newest."""
+    """A published checkpoint; `sha256` is of its weights file, at `revision` or the newest.
+
+    `tokenizer` is a hub id and `max_context` is in candles; both are None for tokenizers.
+    """
 
     sha256: str
     revision: str | None = None

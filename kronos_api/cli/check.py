@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import typer
 
 from kronos_api.cli.console import log_to_stderr, note, one_line_errors
 from kronos_api.config import Settings, load_settings
+from kronos_api.daemon_thread import run_in_daemon_thread
 from kronos_api.errors import StartupError
 
 if TYPE_CHECKING:
-    from kronos_api.checkpoints.loader import ModelInfo
+    from kronos_api.checkpoints.info import ModelInfo
     from kronos_api.lifecycle import Lifecycle
-
-Result = TypeVar("Result")
 
 
 def check() -> None:
@@ -37,7 +34,8 @@ def check() -> None:
         from kronos_api.server.server import exit_at_once
 
         try:
-            info = in_time(lambda: _start(settings), settings.startup_timeout)
+            starting = run_in_daemon_thread(lambda: _start(settings), "check")
+            info = starting.result(settings.startup_timeout)
         except TimeoutError:
             note(str(too_late(settings, "checked and loaded")))
             exit_at_once(1)
@@ -45,27 +43,6 @@ def check() -> None:
         f"kronos-api: the settings are good, and so are {info.model.id} and {info.tokenizer.id}"
         f" on {info.device}"
     )
-
-
-def in_time(work: Callable[[], Result], seconds: float) -> Result:
-    """The outcome of `work`, which is done in a thread; raises `TimeoutError`."""
-    outcome: list[Result | Exception] = []
-
-    def run() -> None:
-        try:
-            outcome.append(work())
-        except Exception as failure:
-            outcome.append(failure)
-
-    # A daemon: reading from a file system that is gone must not keep the process alive.
-    thread = threading.Thread(target=run, name="check", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if not outcome:
-        raise TimeoutError
-    if isinstance(outcome[0], Exception):
-        raise outcome[0]
-    return outcome[0]
 
 
 def _start(settings: Settings) -> ModelInfo:

@@ -12,7 +12,7 @@ from kronos_api.cli.console import one_line_errors
 from kronos_api.errors import StartupError
 
 if TYPE_CHECKING:
-    from kronos_api.checkpoints.loader import Kind, Source
+    from kronos_api.checkpoints.info import Kind, Source
 
 
 def fetch(
@@ -45,7 +45,7 @@ def fetch(
 
 def _download(source: str, kind: Kind, to: Path | None) -> Source:
     """Fetch one checkpoint, with the hub library's progress bars."""
-    from kronos_api.checkpoints.loader import download, pinned
+    from kronos_api.checkpoints.hub import download, pinned
 
     revision = pinned(source)
     typer.echo(f"{kind} {split(source)[0]}" + (f" at {revision}" if revision else ""), err=True)

@@ -15,7 +15,7 @@ from kronos_api.config import Settings, load_settings
 from kronos_api.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from kronos_api.checkpoints.loader import ModelInfo
+    from kronos_api.checkpoints.info import ModelInfo
     from kronos_api.files import Options
     from kronos_api.files.numbers import Decimal
     from kronos_api.predictor import Forecast, ForecastRequest

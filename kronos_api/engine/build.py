@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from kronos_api.checkpoints.loader import (
-    ModelInfo,
-    Source,
-    context_of,
-    inspect,
-    load_model,
-    load_tokenizer,
-)
+from kronos_api.checkpoints.info import ModelInfo, Source
+from kronos_api.checkpoints.loader import context_of, inspect, load_model, load_tokenizer
 from kronos_api.cores import usable_cores
 from kronos_api.engine.engine import Engine
 from kronos_api.engine.model_runner import Network

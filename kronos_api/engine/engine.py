@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kronos_api.checkpoints.loader import ModelInfo
+from kronos_api.checkpoints.info import ModelInfo
 from kronos_api.engine.kv_cache import Memory, bytes_needed
 from kronos_api.engine.model_runner import Network
 from kronos_api.engine.pace import Pace, Phase, Work

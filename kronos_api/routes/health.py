@@ -28,7 +28,6 @@ from kronos_api.schemas.responses import (
     Readiness,
     WhitelistCheck,
 )
-from kronos_api.schemas.writing import version
 from kronos_api.security.identity import Identity
 
 FULL_PERCENT: Final = 90.0
@@ -103,7 +102,7 @@ def _model(predictor: AsyncPredictor) -> ModelCheck:
     return ModelCheck(
         status="ok" if state == "ready" else state,
         loaded=info is not None,
-        version=version(info.model) if info else None,
+        version=info.model.version if info else None,
     )
 
 

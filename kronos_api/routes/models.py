@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 
 from kronos_api.build_info import Build
-from kronos_api.checkpoints.loader import Part
+from kronos_api.checkpoints.info import Part
 from kronos_api.errors import ModelNotReady
 from kronos_api.predictor import AsyncPredictor
 from kronos_api.ratelimit.other_routes import Limited

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import to_json
 
-from kronos_api.checkpoints.loader import ModelInfo, Part
+from kronos_api.checkpoints.info import ModelInfo
 from kronos_api.predictor import Forecast
 from kronos_api.schemas.reading import Series
 from kronos_api.schemas.warnings import warnings_of
@@ -48,11 +48,6 @@ class Answered:
         return all(bool(np.isfinite(array).all()) for array in arrays)
 
 
-def version(part: Part) -> str:
-    """What a checkpoint is called: its id, and its revision or else the start of its digest."""
-    return f"{part.id}@{part.revision or part.sha256[:12]}"
-
-
 def write_one(answered: Answered, info: ModelInfo, total_ms: float) -> bytes:
     """One `PredictResponse` as JSON."""
     series, forecast = answered.series, answered.forecast
@@ -71,8 +66,8 @@ def write_one(answered: Answered, info: ModelInfo, total_ms: float) -> bytes:
             {"code": code, "message": message}
             for code, message in warnings_of(series, answered.future, forecast, info)
         ],
-        "model_version": version(info.model),
-        "tokenizer_version": version(info.tokenizer),
+        "model_version": info.model.version,
+        "tokenizer_version": info.tokenizer.version,
         "timings_ms": {
             "queue": round(forecast.queue_ms, 3),
             "inference": round(forecast.inference_ms, 3),

@@ -1,4 +1,4 @@
-"""Checkpoints that are not what they should be: one clear line each, before anything is served."""
+"""Damaged checkpoints are refused with one line; sound ones are loaded as float32."""
 
 from __future__ import annotations
 
@@ -12,16 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from kronos_api.checkpoints import loader
-from kronos_api.checkpoints.loader import (
-    Source,
-    inspect,
-    load_model,
-    load_tokenizer,
-    locate,
-)
+from kronos_api.checkpoints.hub import locate
+from kronos_api.checkpoints.info import WEIGHTS, Source
+from kronos_api.checkpoints.loader import context_of, inspect, load_model, load_tokenizer
 from kronos_api.checkpoints.registry import PUBLISHED, Published
-from kronos_api.engine.build import build_engine
 from kronos_api.errors import StartupError
 from tests.oracle import MakeOracle
 
@@ -191,75 +185,17 @@ def test_a_published_digest_is_checked(
     load_tokenizer(locate("owner/known@other", "tokenizer", timeout=5))
 
 
-def test_the_bundled_checkpoint_is_the_default() -> None:
-    source = locate(None, "model", timeout=1)
-    assert source.demo
-    assert source.id == "kronos-demo"
-    assert source.folder.is_dir()
-
-
-@pytest.mark.parametrize("name", ["nonsense", "a/b/c"])
-def test_neither_folder_nor_hub_id(name: str) -> None:
-    with pytest.raises(StartupError, match="neither a folder nor a hub id"):
-        locate(name, "model", timeout=1)
-
-
-def test_hub_ids_are_fetched_at_their_pinned_revision(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[tuple[str, str | None]] = []
-
-    def snapshot(
-        name: str, *, revision: str | None, local_dir: Path | None, allow_patterns: list[str]
-    ) -> str:
-        assert local_dir is None
-        asked.append((name, revision))
-        assert set(allow_patterns) == {"config.json", "model.safetensors"}
-        return str(folder / "model")
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
-    known = PUBLISHED["NeoQuasar/Kronos-small"].revision
-    assert locate("NeoQuasar/Kronos-small", "model", timeout=5).revision == known
-    assert locate("NeoQuasar/Kronos-small@v2", "model", timeout=5).revision == "v2"
-    assert locate("owner/other", "model", timeout=5).revision == "model"
-    assert asked == [
-        ("NeoQuasar/Kronos-small", known),
-        ("NeoQuasar/Kronos-small", "v2"),
-        ("owner/other", None),
-    ]
-
-
-def test_a_hub_that_fails_or_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    import threading
-
-    release = threading.Event()
-
-    def hang(*_: object, **__: object) -> str:
-        release.wait()
-        return ""
-
-    def fail(*_: object, **__: object) -> str:
-        raise OSError("no route to host\nand more")
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", hang)
-    with pytest.raises(StartupError, match=r"could not be fetched from the hub in 0\.1 s"):
-        locate("owner/name", "model", timeout=0.1)
-    release.set()
-    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
-    with pytest.raises(StartupError, match=r"no route to host$"):
-        locate("owner/name", "model", timeout=5)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="checks a machine without a GPU")
-def test_a_gpu_that_is_not_there(folder: Path) -> None:
-    with pytest.raises(StartupError, match="device cuda:1 was asked for"):
-        build_engine(*sources(folder), device="cuda:1")
-
-
 def test_weights_are_memory_of_our_own(folder: Path) -> None:
     """Replacing the file under a running service must not change what it answers."""
     model, _ = load_model(sources(folder)[0])
     before = model.head.proj_s1.weight.clone()
-    target = folder / "model" / loader.WEIGHTS
+    target = folder / "model" / WEIGHTS
     target.write_bytes(bytes(target.stat().st_size))
     assert torch.equal(model.head.proj_s1.weight, before)
+
+
+@pytest.mark.parametrize(
+    ("hub_id", "context"), [("NeoQuasar/Kronos-mini", 2048), ("owner/other", 512)]
+)
+def test_context_is_the_published_one_or_512(hub_id: str, context: int) -> None:
+    assert context_of(Source("model", hub_id, Path())) == context

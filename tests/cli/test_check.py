@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from kronos_api.checkpoints.loader import BUNDLED
+from kronos_api.checkpoints.hub import BUNDLED
 from tests.cli.conftest import Command
 
 

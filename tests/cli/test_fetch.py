@@ -10,7 +10,9 @@ from threading import Thread
 import pytest
 from huggingface_hub import constants
 
-from kronos_api.checkpoints.loader import BUNDLED, Source, inspect
+from kronos_api.checkpoints.hub import BUNDLED
+from kronos_api.checkpoints.info import Source
+from kronos_api.checkpoints.loader import inspect
 from kronos_api.checkpoints.registry import PUBLISHED, Published
 from tests.cli.conftest import Command
 

@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from kronos_api.checkpoints.loader import Part
 from kronos_api.predictor import Forecast
 from kronos_api.schemas.reading import Defaults, Limits, Reader
-from kronos_api.schemas.writing import Answered, shortest, version, write_one
+from kronos_api.schemas.writing import Answered, shortest, write_one
 from tests.fakes import FAKE_INFO
 from tests.web import body, encode
 
@@ -61,8 +60,3 @@ def test_an_answer_is_what_the_forecast_is() -> None:
     assert answer["timings_ms"] == {"queue": 1.5, "inference": 2.25, "total": 9.0}
     assert (answer["context_used"], answer["repaired"]) == (4, 5)
     assert answered.size == 2 * 6 * (1 + 1 + 3)
-
-
-def test_versions() -> None:
-    assert version(Part("a/b", "main", "0" * 64, 1)) == "a/b@main"
-    assert version(Part("demo", None, "abcdef" * 10, 1)) == "demo@abcdefabcdef"

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from kronos_api.checkpoints.loader import BUNDLED
+from kronos_api.checkpoints.hub import BUNDLED
 from kronos_api.server.server import NOT_STARTED
 from tests.processes import Service, free_port, services, start_service
 from tests.server.callers import calling
@@ -81,13 +81,13 @@ def test_what_cannot_start_ends_at_once(
 
 CHECK_HANGS = """
 import sys, time
-from kronos_api.checkpoints import loader
-inner = checkpoint.locate
+from kronos_api.checkpoints import hub
+inner = hub.locate
 def locate(source, *more, **options):
     if source is not None:
         time.sleep(1000)  # a file system that is gone
     return inner(source, *more, **options)
-checkpoint.locate = locate
+hub.locate = locate
 from kronos_api.cli import main
 main()
 """

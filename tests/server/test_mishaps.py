@@ -17,7 +17,7 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from kronos_api.checkpoints.loader import BUNDLED
+from kronos_api.checkpoints.hub import BUNDLED
 from kronos_api.server.server import NOT_STARTED
 from tests.processes import OPENER, Service, services, start_service
 from tests.server.callers import calling
