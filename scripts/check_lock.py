@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 TEST = ("test", "arrow", "charts")
-EXTRAS = {"runtime": (), "test": TEST, "train": (*TEST, "train")}
+EXTRAS = {"docs": ("docs",), "runtime": (), "test": TEST, "train": (*TEST, "train")}
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)", re.MULTILINE)
 
 
