@@ -130,8 +130,8 @@ def _ours(folder: Path, context: int, series: Series, case: Case) -> Callable[[]
     tokenizer = Source("tokenizer", "random", folder / "tokenizer")
     threads = torch.get_num_threads()
     engine = build_engine(model, tokenizer, max_context=context, torch_threads=threads)
-    job, _ = series.job(case.horizon, paths=case.paths, top_k=0, top_p=0.9)
-    return lambda: engine.run(job)
+    request = series.request(case.horizon, sample_count=case.paths, top_k=0, top_p=0.9)
+    return lambda: engine.run(request)
 
 
 def _published(folder: Path, context: int, series: Series, case: Case) -> Callable[[], object]:

@@ -32,8 +32,8 @@ def load(shape: str) -> tuple[Engine, float]:
 
 def measure(engine: Engine, history: int, horizon: int, paths: int) -> tuple[float, float]:
     """Seconds of a forecast, and MB of keys and values it holds at most."""
-    job, _ = walk(history).job(horizon, top_k=0, top_p=0.9, paths=paths)
-    return best_of(3, lambda: engine.run(job)), engine.memory_bytes(job) / 2**20
+    request = walk(history).request(horizon, top_k=0, top_p=0.9, sample_count=paths)
+    return best_of(3, lambda: engine.run(request)), engine.memory_bytes(request) / 2**20
 
 
 def main() -> None:

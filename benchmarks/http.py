@@ -129,8 +129,8 @@ def main() -> None:
 
 def _direct(oracle: Oracle, threads: int, count: int) -> list[float]:
     engine = build_engine(*oracle.sources, torch_threads=threads)
-    job, _ = walk(HISTORY).job(HORIZON, top_k=0, top_p=0.9)
-    return milliseconds(count, lambda: engine.run(job))
+    request = walk(HISTORY).request(HORIZON, top_k=0, top_p=0.9)
+    return milliseconds(count, lambda: engine.run(request))
 
 
 def _over_http(url: str, count: int) -> dict[str, list[float]]:

@@ -22,7 +22,7 @@ from kronos_api.checkpoints.hub import locate
 from kronos_api.checkpoints.info import Source
 from kronos_api.engine.build import build_engine
 from kronos_api.engine.engine import Engine
-from kronos_api.engine.sequence import Job
+from kronos_api.engine.request import ForecastRequest
 from tests.oracle import Series, make_oracle, walk
 
 HISTORY, HORIZON, PATHS = 400, 24, 64
@@ -32,24 +32,24 @@ WIDTHS = (36, 14, 14)
 def teacher_forced(engine: Engine, series: Series, s1: Tensor, s2: Tensor) -> Tensor:
     """Logits of the next s1 after every one of the tokens [T]: float32 [T, V1]."""
     network = engine.network
-    job, _ = series.job(HORIZON)
-    stamps = torch.from_numpy(np.concatenate([job.history_time_features, job.future_time_features]))
+    request = series.request(HORIZON)
+    times = np.concatenate([request.history_time_features, request.future_time_features])
     with torch.inference_mode():
-        x = network.embed(s1, s2, network.times(stamps))
+        x = network.embed(s1, s2, network.times(torch.from_numpy(times)))
         memory = network.memory(1, len(s1))
         return network.s1_logits(network.extend(x.unsqueeze(0), memory).squeeze(0))
 
 
-def closes(engine: Engine, job: Job) -> NDArray[np.float32]:
+def closes(engine: Engine, request: ForecastRequest) -> NDArray[np.float32]:
     """Normalised closes of every sample path: [paths, horizon]."""
-    values = engine.run(job).values
+    values = engine.run(request).values
     assert values is not None
     return values[..., 3]
 
 
-def seconds(engine: Engine, job: Job) -> float:
+def seconds(engine: Engine, request: ForecastRequest) -> float:
     """Best time of three."""
-    return best_of(3, lambda: engine.run(job))
+    return best_of(3, lambda: engine.run(request))
 
 
 def compare(sources: tuple[Source, Source], threads: int) -> dict[str, float]:
@@ -57,12 +57,12 @@ def compare(sources: tuple[Source, Source], threads: int) -> dict[str, float]:
     wide = build_engine(*sources, dtype="float32", torch_threads=threads)
     narrow = build_engine(*sources, dtype="bfloat16", torch_threads=threads)
     series = walk(HISTORY)
-    tokens = wide.run(series.job(HORIZON)[0])
+    tokens = wide.run(series.request(HORIZON))
     exact = teacher_forced(wide, series, tokens.s1[0], tokens.s2[0])
     rough = teacher_forced(narrow, series, tokens.s1[0], tokens.s2[0])
     error = (rough - exact).abs() / exact.std()
-    one, _ = series.job(HORIZON, top_k=0, top_p=0.9)
-    many, _ = series.job(HORIZON, top_k=0, top_p=0.9, paths=PATHS)
+    one = series.request(HORIZON, top_k=0, top_p=0.9)
+    many = series.request(HORIZON, top_k=0, top_p=0.9, sample_count=PATHS)
     paths = closes(wide, many)
     difference = closes(narrow, many).mean(axis=0) - paths.mean(axis=0)
     return {

@@ -18,7 +18,8 @@ import torch
 from benchmarks.report import parser, print_row, write_json
 from kronos_api.engine.build import build_engine
 from kronos_api.engine.engine import Engine
-from kronos_api.predictor import AsyncPredictor, ForecastRequest
+from kronos_api.engine.request import ForecastRequest
+from kronos_api.predictor import AsyncPredictor
 from tests.oracle import make_oracle, walk
 
 TOGETHER = 32
@@ -30,22 +31,11 @@ def make_requests(count: int, horizon: int, paths: int = 1) -> list[ForecastRequ
     """Requests with histories spread evenly from 64 to 400, in shuffled order."""
     histories = np.linspace(64, 400, count).astype(int)
     np.random.default_rng(0).shuffle(histories)
-    made = []
-    for seed, history in enumerate(histories):
-        job, _ = walk(int(history), seed=seed).job(horizon)
-        made.append(
-            ForecastRequest(
-                candles=job.candles,
-                history_time_features=job.history_time_features,
-                future_time_features=job.future_time_features,
-                temperature=1.0,
-                top_k=0,
-                top_p=0.9,
-                sample_count=paths,
-                seed=seed,
-            )
-        )
-    return made
+    params = {"top_k": 0, "top_p": 0.9, "sample_count": paths}
+    return [
+        walk(int(history), seed=seed).request(horizon, seed=seed, **params)
+        for seed, history in enumerate(histories)
+    ]
 
 
 async def start(engine: Engine, max_active: int) -> AsyncPredictor:

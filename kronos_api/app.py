@@ -73,7 +73,9 @@ def create_app(
     service = Lifecycle(settings, predictor, workers)
     predictor, limiter = service.predictor, service.limiter
     reader = _reader(settings, limiter)
-    forecasts = predict.router(predictor, reader, timeout=settings.request_timeout)
+    forecasts = predict.router(
+        predictor, reader, timeout=settings.request_timeout, clip=settings.clip_value
+    )
     if limiter is not None:
         limiter.quotas.check([path.removeprefix(PREFIX) for path in _paths(forecasts)])
     allowed, proxies = build_identities(

@@ -19,7 +19,7 @@ from kronos_api.config import Settings
 from kronos_api.cores import usable_cores
 from kronos_api.daemon_thread import run_in_daemon_thread
 from kronos_api.engine.build import build_engine
-from kronos_api.engine.sequence import Job
+from kronos_api.engine.request import ForecastRequest
 from kronos_api.errors import StartupError
 from kronos_api.predictor import AsyncPredictor, State
 from kronos_api.ratelimit.build import build_limiter
@@ -61,7 +61,7 @@ class Checkpoints:
         inspect(model, tokenizer)
         self.sources = model, tokenizer
 
-    def load(self) -> Engine[Job, Any]:
+    def load(self) -> Engine[ForecastRequest, Any]:
         """The engine that runs them; called in the engine's thread."""
         settings = self.settings
         assert self.sources is not None
@@ -91,7 +91,6 @@ class Lifecycle:
                 self.checkpoints.load,
                 max_queue=settings.max_queue,
                 inference_timeout=settings.inference_timeout,
-                clip=settings.clip_value,
                 kv_cache_mb=settings.kv_cache_mb,
             )
         self.predictor = predictor

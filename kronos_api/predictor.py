@@ -1,7 +1,7 @@
 """One forecast from request values to response values, without blocking the event loop.
 
-The predictor turns a request into a job for the engine, waits for the sample paths, and
-aggregates them. Waiting, queueing and decoding together are bounded by the caller's timeout.
+The predictor hands a request to the engine's thread, waits for the sample paths, and aggregates
+them. Waiting, queueing and decoding together are bounded by the caller's timeout.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from kronos_api.batching.engine_thread import Engine, Worker
 from kronos_api.batching.scheduler import RunState, Scheduler, Ticket
 from kronos_api.checkpoints.info import ModelInfo
-from kronos_api.engine.sequence import Job
+from kronos_api.engine.request import ForecastRequest
 from kronos_api.errors import (
     InternalError,
     KronosError,
@@ -33,9 +33,7 @@ from kronos_api.telemetry import metrics
 from kronos_api.timeseries.features import (
     FIELDS,
     Floats,
-    Ints,
     Scale,
-    normalise,
     price_floor,
     repair,
 )
@@ -57,8 +55,12 @@ aggregated off the event loop."""
 
 
 class Decoded(RunState, Protocol):
-    """What the engine hands back: normalised sample paths, float32 [paths, horizon, 6]."""
+    """What the engine hands back: normalised sample paths, and the scale that restores them.
 
+    values: float32 [sample_count, horizon, 6].
+    """
+
+    scale: Scale
     values: NDArray[np.float32] | None
     context_used: int
 
@@ -68,36 +70,13 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ForecastRequest:
-    """What to forecast, checked by the caller.
-
-    candles: float32 [history, 6] in the order of `features.FIELDS`.
-    history_time_features, future_time_features: int64 [history, 5] and [horizon, 5], from
-    `features.time_features`.
-    seed: 0 … 2^53 - 1.
-    """
-
-    candles: Floats
-    history_time_features: Ints
-    future_time_features: Ints
-    temperature: float
-    top_k: int
-    top_p: float
-    sample_count: int
-    seed: int
-    quantile_levels: tuple[float, ...] = ()
-    return_samples: bool = False
-    repair: bool = True
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Forecast:
     """A forecast in the units of the request.
 
     mean: float32 [horizon, 6], over the sample paths; quantiles: level → float32 [horizon, 6];
-    samples: float32 [paths, horizon, 6], if asked for. repaired counts the numbers changed, and
-    floored those of them that were prices too low to exist. scaled: whether the prices were scaled
-    before they were normalised.
+    samples: float32 [sample_count, horizon, 6], if asked for. repaired counts the numbers changed,
+    and floored those of them that were prices too low to exist. scaled: whether the prices were
+    scaled before they were normalised.
     """
 
     mean: Floats
@@ -116,21 +95,20 @@ class AsyncPredictor:
 
     def __init__(
         self,
-        load: Callable[[], Engine[Job, Run]],
+        load: Callable[[], Engine[ForecastRequest, Run]],
         *,
         max_queue: int = 64,
         inference_timeout: float = 30.0,
-        clip: float = 5.0,
         kv_cache_mb: int = 1024,
         max_active: int = 64,
     ) -> None:
         self.max_queue = max_queue
         self._inference_timeout = inference_timeout
-        self._clip = clip
         self._leaving = False
         self._draining = False
-        scheduler: Scheduler[Job, Run] = Scheduler(max_queue, kv_cache_mb << 20, max_active)
-        self._worker: Worker[Job, Any] = Worker(load, scheduler)
+        budget = kv_cache_mb << 20
+        scheduler: Scheduler[ForecastRequest, Run] = Scheduler(max_queue, budget, max_active)
+        self._worker: Worker[ForecastRequest, Any] = Worker(load, scheduler)
 
     @property
     def state(self) -> State:
@@ -221,10 +199,7 @@ class AsyncPredictor:
         """
         self._check_state()
         deadline = time.monotonic() + timeout
-        pending = [
-            _Pending.of(request, self._clip, deadline, self._inference_timeout)
-            for request in requests
-        ]
+        pending = [_Pending.of(request, deadline, self._inference_timeout) for request in requests]
         self._worker.submit([one.ticket for one in pending])
         try:
             # The engine checks deadlines between steps; this also covers a step that hangs.
@@ -267,37 +242,23 @@ class _Pending:
     """A request under way, between the two threads."""
 
     request: ForecastRequest
-    scale: Scale
     outcome: asyncio.Future[Decoded]
     accepted_at: float
-    ticket: Ticket[Job, Decoded] = field(init=False)
+    ticket: Ticket[ForecastRequest, Decoded] = field(init=False)
 
     @classmethod
-    def of(
-        cls, request: ForecastRequest, clip: float, deadline: float, inference_timeout: float
-    ) -> Self:
-        normal, scale = normalise(request.candles, clip)
-        job = Job(
-            candles=normal,
-            history_time_features=request.history_time_features,
-            future_time_features=request.future_time_features,
-            temperature=request.temperature,
-            top_k=request.top_k,
-            top_p=request.top_p,
-            paths=request.sample_count,
-            seed=request.seed,
-        )
+    def of(cls, request: ForecastRequest, deadline: float, inference_timeout: float) -> Self:
         loop = asyncio.get_running_loop()
-        pending = cls(request, scale, loop.create_future(), time.monotonic())
+        pending = cls(request, loop.create_future(), time.monotonic())
 
-        def done(_: Ticket[Job, Decoded], outcome: Decoded | Exception) -> None:
+        def done(_: Ticket[ForecastRequest, Decoded], outcome: Decoded | Exception) -> None:
             # Called in the engine's thread; the loop may be closed by then.
             try:
                 loop.call_soon_threadsafe(pending.settle, outcome)
             except RuntimeError:
                 log.debug("outcome_without_a_loop")
 
-        pending.ticket = Ticket(job, deadline, inference_timeout, done)
+        pending.ticket = Ticket(request, deadline, inference_timeout, done)
         return pending
 
     def settle(self, outcome: Decoded | Exception) -> None:
@@ -314,18 +275,13 @@ class _Pending:
     def numbers(self) -> int:
         """Numbers that aggregating goes through."""
         one = self.request
-        return (
-            one.sample_count
-            * len(one.future_time_features)
-            * len(FIELDS)
-            * (1 + len(one.quantile_levels))
-        )
+        return one.sample_count * one.horizon * len(FIELDS) * (1 + len(one.quantile_levels))
 
     async def forecast(self, run: Decoded, large: bool) -> Forecast:
         """Aggregate the sample paths of an ended run, in a thread if the request is `large`."""
         assert run.values is not None
         mean, quantiles, samples, (repaired, floored) = await off_loop(
-            large, _aggregate, run.values, self.scale, self.request
+            large, _aggregate, run.values, run.scale, self.request
         )
         ticket = self.ticket
         return Forecast(
@@ -337,7 +293,7 @@ class _Pending:
             queue_ms=(ticket.started_at - self.accepted_at) * 1e3,
             inference_ms=(ticket.ended_at - ticket.started_at) * 1e3,
             floored=floored,
-            scaled=self.scale.scaled,
+            scaled=run.scale.scaled,
         )
 
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from kronos_api.checkpoints.info import ModelInfo, Part
 from kronos_api.engine.pace import Pace, Work
-from kronos_api.engine.sequence import Job
+from kronos_api.engine.request import ForecastRequest
+from kronos_api.timeseries.features import Floats, Scale, normalise
 
 FAKE_INFO = ModelInfo(
     model=Part("fake/model", "abc", "0" * 64, 1000),
@@ -29,7 +30,9 @@ FAKE_INFO = ModelInfo(
 class SleepyRun:
     """A forecast that ends after so many steps."""
 
-    job: Job
+    request: ForecastRequest
+    scale: Scale
+    normalised: Floats
     steps: int
     context_used: int
     left: Work
@@ -56,19 +59,20 @@ class SleepyEngine:
     steps: int = 5
     info: ModelInfo = FAKE_INFO
     on_step: Callable[[], None] = lambda: None
-    bytes_a_job: int = 0
+    bytes_a_request: int = 0
     pace: Pace = field(default_factory=Pace)
     runs: list[SleepyRun] = field(default_factory=list)
 
-    def memory_bytes(self, job: Job) -> int:
-        return self.bytes_a_job or job.paths
+    def memory_bytes(self, request: ForecastRequest) -> int:
+        return self.bytes_a_request or request.sample_count
 
-    def work(self, job: Job) -> Work:
-        return Work(job.paths, job.horizon)
+    def work(self, request: ForecastRequest) -> Work:
+        return Work(request.sample_count, request.horizon)
 
-    def start(self, job: Job) -> SleepyRun:
-        context_used = min(job.history, self.info.max_context)
-        run = SleepyRun(job, self.steps, context_used, self.work(job))
+    def start(self, request: ForecastRequest) -> SleepyRun:
+        normalised, scale = normalise(request.candles, request.clip)
+        context_used = min(request.history, self.info.max_context)
+        run = SleepyRun(request, scale, normalised, self.steps, context_used, self.work(request))
         self.runs.append(run)
         return run
 
@@ -78,14 +82,15 @@ class SleepyEngine:
         for run in sequences:
             run.steps -= 1
             if run.steps <= 0:
-                run.values = _walk(run.job)
+                run.values = _walk(run)
 
 
-def _walk(job: Job) -> NDArray[np.float32]:
-    """Sample paths, float32 [paths, horizon, 6], that depend on the seed alone."""
-    numbers = np.random.default_rng(job.seed)
-    moves = numbers.normal(0, 0.05, (job.paths, job.horizon, 6)).cumsum(axis=1)
-    walk: NDArray[np.float32] = (job.candles[-1] + moves).astype(np.float32)
+def _walk(run: SleepyRun) -> NDArray[np.float32]:
+    """Sample paths, float32 [sample_count, horizon, 6], that depend on the seed alone."""
+    request = run.request
+    numbers = np.random.default_rng(request.params.seed)
+    moves = numbers.normal(0, 0.05, (request.sample_count, request.horizon, 6)).cumsum(axis=1)
+    walk: NDArray[np.float32] = (run.normalised[-1] + moves).astype(np.float32)
     return walk
 
 

@@ -17,8 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 from kronos_api.checkpoints.info import Source
-from kronos_api.engine.sequence import Job
-from kronos_api.timeseries.features import Scale, candle_matrix, normalise, time_features
+from kronos_api.engine.request import ForecastRequest
+from kronos_api.engine.sampling import SamplingParams
+from kronos_api.timeseries.features import candle_matrix, time_features
 
 TOKENIZER = {
     "d_in": 6,
@@ -114,14 +115,13 @@ class Series:
     frame: pd.DataFrame
     stamps: pd.Series
 
-    def job(self, horizon: int, **options: Any) -> tuple[Job, Scale]:
-        """The engine's job for it, greedy unless `options` say otherwise."""
+    def request(self, horizon: int, **params: Any) -> ForecastRequest:
+        """A request for it, greedy unless `params` (of `SamplingParams`) say otherwise."""
         history = len(self.frame)
-        matrix = candle_matrix({str(name): self.frame[name].to_list() for name in self.frame})
-        candles, scale = normalise(matrix, 5.0)
-        stamps = time_features(list(self.stamps[: history + horizon]))
-        values = {"temperature": 1.0, "top_k": 1, "top_p": 1.0, "paths": 1, "seed": 0} | options
-        return Job(candles, stamps[:history], stamps[history:], **values), scale
+        candles = candle_matrix({str(name): self.frame[name].to_list() for name in self.frame})
+        times = time_features(list(self.stamps[: history + horizon]))
+        sampling = SamplingParams(**({"top_k": 1} | params))
+        return ForecastRequest(candles, times[:history], times[history:], sampling)
 
 
 def walk(history: int, seed: int = 0, spare: int = 512) -> Series:

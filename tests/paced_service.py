@@ -12,16 +12,16 @@ from functools import partial
 
 from kronos_api.cli import main
 from kronos_api.engine import build
-from kronos_api.engine.sequence import Job
+from kronos_api.engine.request import ForecastRequest
 from tests.fakes import SleepyEngine, SleepyRun
 
 
 class PacedEngine(SleepyEngine):
     """Takes a step a candle."""
 
-    def start(self, job: Job) -> SleepyRun:
-        run = super().start(job)
-        run.steps = job.horizon
+    def start(self, request: ForecastRequest) -> SleepyRun:
+        run = super().start(request)
+        run.steps = request.horizon
         return run
 
     def step(self, sequences: Sequence[SleepyRun]) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kronos_api.engine.request import ForecastRequest
+from kronos_api.engine.sampling import SamplingParams
 from kronos_api.errors import (
     InternalError,
     ModelNotReady,
@@ -18,27 +20,18 @@ from kronos_api.errors import (
     ShuttingDown,
     StartupError,
 )
-from kronos_api.predictor import AsyncPredictor, ForecastRequest
+from kronos_api.predictor import AsyncPredictor
 from kronos_api.telemetry import metrics
 from kronos_api.timeseries.features import time_features
 from tests.fakes import FAKE_INFO, SleepyEngine, stuck
 from tests.web import predicting, until
 
 
-def request(horizon: int = 4, **changes: Any) -> ForecastRequest:
+def request(horizon: int = 4, sample_count: int = 3, **changes: Any) -> ForecastRequest:
     stamps = time_features([datetime(2025, 1, 1) + timedelta(hours=h) for h in range(20 + horizon)])
     candles = np.abs(np.random.default_rng(1).normal(100, 1, (20, 6))).astype(np.float32)
-    values: dict[str, Any] = {
-        "candles": candles,
-        "history_time_features": stamps[:20],
-        "future_time_features": stamps[20:],
-        "temperature": 1.0,
-        "top_k": 0,
-        "top_p": 0.9,
-        "sample_count": 3,
-        "seed": 1,
-    }
-    return ForecastRequest(**(values | changes))
+    params = SamplingParams(top_p=0.9, sample_count=sample_count, seed=1)
+    return ForecastRequest(candles, stamps[:20], stamps[20:], params, **changes)
 
 
 async def test_a_forecast_in_the_units_of_the_request() -> None:

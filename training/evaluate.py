@@ -18,7 +18,9 @@ from tqdm import tqdm
 
 from kronos_api.checkpoints.hub import BUNDLED, locate
 from kronos_api.engine.build import build_engine
-from kronos_api.predictor import AsyncPredictor, ForecastRequest
+from kronos_api.engine.request import ForecastRequest
+from kronos_api.engine.sampling import SamplingParams
+from kronos_api.predictor import AsyncPredictor
 from training.candles import Series, load, split, stamp_features
 from training.metrics import LEVELS, Doubles, Score, historical_volatility, last_close, score
 from training.windows import CLIP, held_out
@@ -72,7 +74,6 @@ class Service:
             ),
             max_queue=TOGETHER,
             inference_timeout=PATIENCE,
-            clip=CLIP,
             max_active=TOGETHER,
         )
         turns = asyncio.Semaphore(TOGETHER)
@@ -102,11 +103,10 @@ def request(window: Series, case: Case, seed: int) -> ForecastRequest:
         candles=window.candles[: case.history],
         history_time_features=stamps[: case.history],
         future_time_features=stamps[case.history :],
-        temperature=case.temperature,
-        top_k=0,
-        top_p=case.top_p,
-        sample_count=case.paths,
-        seed=seed,
+        params=SamplingParams(
+            temperature=case.temperature, top_p=case.top_p, sample_count=case.paths, seed=seed
+        ),
+        clip=CLIP,
         quantile_levels=LEVELS,
     )
 

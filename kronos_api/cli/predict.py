@@ -16,9 +16,10 @@ from kronos_api.errors import InvalidInput
 
 if TYPE_CHECKING:
     from kronos_api.checkpoints.info import ModelInfo
+    from kronos_api.engine.request import ForecastRequest
     from kronos_api.files import Options
     from kronos_api.files.numbers import Decimal
-    from kronos_api.predictor import Forecast, ForecastRequest
+    from kronos_api.predictor import Forecast
     from kronos_api.timeseries import Timestamps
 
 MAX_SEED: Final = 2**53 - 1
@@ -52,7 +53,9 @@ def predict(
         levels = parse_levels(quantiles)
         with progress("reading the candles"):
             from kronos_api.cli.tables import draw, read_series, write
-            from kronos_api.predictor import ForecastRequest, default_paths
+            from kronos_api.engine.request import ForecastRequest
+            from kronos_api.engine.sampling import SamplingParams
+            from kronos_api.predictor import default_paths
             from kronos_api.timeseries.features import time_features
 
             options = _options(columns, sep, decimal, time_format)
@@ -62,18 +65,21 @@ def predict(
             candles=series.candles,
             history_time_features=time_features(series.stamps.walls),
             future_time_features=time_features(future.walls),
-            temperature=settings.default_temperature if temperature is None else temperature,
-            top_k=settings.default_top_k if top_k is None else top_k,
-            top_p=settings.default_top_p if top_p is None else top_p,
-            sample_count=samples
-            or default_paths(settings.default_sample_count, settings.max_samples, bool(levels)),
-            seed=secrets.randbelow(MAX_SEED + 1) if seed is None else seed,
+            params=SamplingParams(
+                temperature=settings.default_temperature if temperature is None else temperature,
+                top_k=settings.default_top_k if top_k is None else top_k,
+                top_p=settings.default_top_p if top_p is None else top_p,
+                sample_count=samples
+                or default_paths(settings.default_sample_count, settings.max_samples, bool(levels)),
+                seed=secrets.randbelow(MAX_SEED + 1) if seed is None else seed,
+            ),
+            clip=settings.clip_value,
             quantile_levels=levels,
         )
         _check(request, settings)
         forecast, info = asyncio.run(_forecast(settings, request))
         typer.echo(f"{csv.name}: {series.understood}", err=True)
-        _show(f"{csv.name}, {info.model.id}, seed {request.seed}", forecast, future)
+        _show(f"{csv.name}, {info.model.id}, seed {request.params.seed}", forecast, future)
         for line in _notes(forecast, request):
             note(line)
         if info.demo:
@@ -115,9 +121,9 @@ def _check(request: ForecastRequest, settings: Settings) -> None:
         )
     if request.sample_count > settings.max_samples:
         raise InvalidInput(f"--samples must be at most {settings.max_samples}")
-    if request.top_p == 0:
+    if request.params.top_p == 0:
         raise InvalidInput("--top-p must be greater than 0")
-    if 0 < request.temperature < 0.001:
+    if 0 < request.params.temperature < 0.001:
         raise InvalidInput("--temperature must be 0 or at least 0.001")
 
 
@@ -141,7 +147,6 @@ async def _forecast(settings: Settings, request: ForecastRequest) -> tuple[Forec
     predictor = AsyncPredictor(
         checkpoints.load,
         inference_timeout=PATIENCE,
-        clip=settings.clip_value,
         kv_cache_mb=settings.kv_cache_mb,
     )
     with progress("loading the model"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from kronos_api.checkpoints.info import ModelInfo, Source
@@ -9,7 +10,8 @@ from kronos_api.checkpoints.loader import context_of, inspect, load_model, load_
 from kronos_api.cores import usable_cores
 from kronos_api.engine.engine import Engine
 from kronos_api.engine.model_runner import Network
-from kronos_api.engine.sequence import Job
+from kronos_api.engine.request import ForecastRequest
+from kronos_api.engine.sampling import SamplingParams
 from kronos_api.engine.tokenizer_runner import Codec
 from kronos_api.engine.window import WindowPolicy
 from kronos_api.errors import StartupError
@@ -89,6 +91,5 @@ def _choose_device(device: str) -> tuple[torch.device, str | None]:
 
 def _warm_up(engine: Engine) -> None:
     """Let the first caller not pay for what backends do once."""
-    stamps = torch.zeros(8, 5, dtype=torch.int64).numpy()
-    candles = torch.zeros(8, 6).numpy()
-    engine.run(Job(candles, stamps, stamps[:2], 1.0, 0, 0.9, paths=2, seed=0))
+    times, params = np.zeros((8, 5), np.int64), SamplingParams(top_p=0.9, sample_count=2)
+    engine.run(ForecastRequest(np.zeros((8, 6), np.float32), times, times[:2], params))

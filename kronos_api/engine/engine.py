@@ -23,10 +23,12 @@ from kronos_api.checkpoints.info import ModelInfo
 from kronos_api.engine.kv_cache import Memory, bytes_needed
 from kronos_api.engine.model_runner import Network
 from kronos_api.engine.pace import Pace, Phase, Work
-from kronos_api.engine.sampling import Options, choose, uniforms
-from kronos_api.engine.sequence import Job, Sequence
+from kronos_api.engine.request import ForecastRequest
+from kronos_api.engine.sampling import SamplingTensors, sample, uniforms
+from kronos_api.engine.sequence import Sequence
 from kronos_api.engine.tokenizer_runner import Codec
-from kronos_api.engine.window import WindowPolicy, plan_candles, plan_decoding
+from kronos_api.engine.window import Segment, WindowPolicy, plan_candles, plan_decoding
+from kronos_api.timeseries.features import Floats, normalise
 
 CHUNK = 256
 """Rows of a prompt that are encoded between two decode steps.
@@ -54,50 +56,55 @@ class Engine:
         self._codec = codec
         self._like = like
 
-    def memory_bytes(self, job: Job) -> int:
-        """Bytes of keys and values that decoding `job` will hold at most."""
-        first, *rest = plan_decoding(job.history, job.horizon, self.info.max_context, self.policy)
+    def memory_bytes(self, request: ForecastRequest) -> int:
+        """Bytes of keys and values that decoding `request` will hold at most."""
+        first, *rest = self._segments(request)
         layers, width = len(self.network.stack) + 1, self.network.width
-        positions = first.prompt + job.paths * first.steps
+        samples = request.sample_count
+        positions = first.prompt + samples * first.steps
         if rest:
-            positions = max(positions, job.paths * max(part.prompt + part.steps for part in rest))
+            positions = max(positions, samples * max(part.prompt + part.steps for part in rest))
         return bytes_needed(layers, positions, width, self._like.dtype)
 
-    def work(self, job: Job) -> Work:
-        """All that is to do for `job`."""
-        plan = (job.history, job.horizon, self.info.max_context, self.policy)
-        first, *rest = plan_decoding(*plan)
-        shared, *own = plan_candles(*plan)
+    def work(self, request: ForecastRequest) -> Work:
+        """All that is to do for `request`."""
+        first, *rest = self._segments(request)
+        shared, *own = self._windows(request)
+        samples = request.sample_count
         return Work(
-            rows=job.paths,
-            steps=job.horizon,
-            tokenize=_count(job.history, CHUNK),
+            rows=samples,
+            steps=request.horizon,
+            tokenize=_count(request.history, CHUNK),
             prefill=_count(first.prompt, CHUNK)
-            + job.paths * sum(_count(segment.prompt, CHUNK) for segment in rest),
-            detokenize=_count(job.paths, _group(shared.steps)) + job.paths * len(own),
+            + samples * sum(_count(segment.prompt, CHUNK) for segment in rest),
+            detokenize=_count(samples, _group(shared.steps)) + samples * len(own),
         )
 
     @torch.inference_mode()
-    def start(self, job: Job) -> Sequence:
-        """Take up `job`; the work itself is done by `step`."""
-        device, total = self._like.device, job.history + job.horizon
-        segments = plan_decoding(job.history, job.horizon, self.info.max_context, self.policy)
-        stamps = np.concatenate([job.history_time_features, job.future_time_features])
-        draws = uniforms(job.seed, job.paths, 2 * job.horizon)
-        tokens = torch.zeros(2, job.paths, total, dtype=torch.int64, device=device)
+    def start(self, request: ForecastRequest) -> Sequence:
+        """Normalise the candles of `request`; all that takes long is done by `step`."""
+        device, params = self._like.device, request.params
+        candles, scale = normalise(request.candles, request.clip)
+        segments = self._segments(request)
+        stamps = np.concatenate([request.history_time_features, request.future_time_features])
+        samples, horizon = request.sample_count, request.horizon
+        draws = uniforms(params.seed, samples, 2 * horizon)
+        shape = (2, samples, request.history + horizon)
+        tokens = torch.zeros(shape, dtype=torch.int64, device=device)
         sequence = Sequence(
-            job=job,
-            options=Options.of(job.temperature, job.top_k, job.top_p, job.paths).to(device),
+            request=request,
+            scale=scale,
+            params=SamplingTensors.of(params).to(device),
             segments=segments,
-            uniforms=torch.from_numpy(draws).view(job.paths, job.horizon, 2).to(device),
+            uniforms=torch.from_numpy(draws).view(samples, horizon, 2).to(device),
             s1=tokens[0],
             s2=tokens[1],
             times=self.network.times(torch.from_numpy(stamps).to(device)),
             context_used=segments[0].prompt,
-            end=job.history,
-            left=self.work(job),
+            end=request.history,
+            left=self.work(request),
         )
-        sequence.work = self._encode(sequence)
+        sequence.work = self._encode(sequence, candles)
         return sequence
 
     @torch.inference_mode()
@@ -116,21 +123,27 @@ class Engine:
             started = self.pace.clock()
             try:
                 self._decode(decoding)
-                rows = sum(s.job.paths for s in decoding)
+                rows = sum(s.request.sample_count for s in decoding)
                 self.pace.note_step(rows, self.pace.clock() - started)
             except Exception as failure:
                 for sequence in decoding:
                     sequence.fail(failure)
 
-    def run(self, job: Job, check: Callable[[], None] = lambda: None) -> Sequence:
-        """Run one job to its end; `check` is called before every step and may raise to stop."""
-        sequence = self.start(job)
+    def run(self, request: ForecastRequest, check: Callable[[], None] = lambda: None) -> Sequence:
+        """Run one forecast to its end; `check` runs before each step and may raise to stop it."""
+        sequence = self.start(request)
         while not sequence.ended:
             check()
             self.step([sequence])
         if sequence.failure is not None:
             raise sequence.failure
         return sequence
+
+    def _segments(self, request: ForecastRequest) -> list[Segment]:
+        return plan_decoding(request.history, request.horizon, self.info.max_context, self.policy)
+
+    def _windows(self, request: ForecastRequest) -> list[Segment]:
+        return plan_candles(request.history, request.horizon, self.info.max_context, self.policy)
 
     def _work(self, sequence: Sequence) -> None:
         """Run one chunk of `sequence`."""
@@ -149,13 +162,12 @@ class Engine:
             self.pace.note_chunk(phase, self.pace.clock() - started)
             sequence.left.done(phase)
 
-    def _encode(self, sequence: Sequence) -> Iterator[Phase]:
-        """Tokenize the whole history, then encode the first prompt."""
-        job = sequence.job
-        candles = torch.from_numpy(job.candles).to(self._like.device)
-        memory = self._codec.encoder_memory(job.history)
-        for start, end in _chunks(job.history):
-            s1, s2 = self._codec.encode(candles[start:end], memory)
+    def _encode(self, sequence: Sequence, candles: Floats) -> Iterator[Phase]:
+        """Tokenize the whole history, given normalised, then encode the first prompt."""
+        values = torch.from_numpy(candles).to(self._like.device)
+        memory = self._codec.encoder_memory(len(values))
+        for start, end in _chunks(len(values)):
+            s1, s2 = self._codec.encode(values[start:end], memory)
             sequence.s1[:, start:end] = s1
             sequence.s2[:, start:end] = s2
             yield "tokenize"
@@ -163,8 +175,8 @@ class Engine:
 
     def _prompt(self, sequence: Sequence) -> Iterator[Phase]:
         """Encode the prompt of the next segment; a prompt of known candles serves all paths."""
-        segment, paths = sequence.segments.pop(0), sequence.job.paths
-        known = sequence.end == sequence.job.history
+        segment, paths = sequence.segments.pop(0), sequence.request.sample_count
+        known = sequence.end == sequence.request.history
         alone = known and paths > 1
         room = segment.prompt + (0 if alone else segment.steps - 1)
         memory = self.network.memory(1 if known else paths, room)
@@ -192,11 +204,11 @@ class Engine:
         stepping = [s for s in sequences if s.hidden is None]
         if stepping:
             x = torch.cat([self._newest(s) for s in stepping])
-            counts = [s.job.paths for s in stepping]
+            counts = [s.request.sample_count for s in stepping]
             rows = self.network.step(x, [s.memory for s in stepping if s.memory is not None])
             for sequence, hidden in zip(stepping, rows.split(counts), strict=True):
                 sequence.hidden = hidden
-        self._choose(sequences)
+        self._sample(sequences)
 
     def _newest(self, sequence: Sequence) -> Tensor:
         """Embed the candle decoded last, of every path: [paths, C]."""
@@ -205,8 +217,8 @@ class Engine:
             sequence.s1[:, at], sequence.s2[:, at], sequence.times[at].unsqueeze(0)
         )
 
-    def _choose(self, sequences: list[Sequence]) -> None:
-        """Choose s1, then s2 of one candle for every path of `sequences`."""
+    def _sample(self, sequences: list[Sequence]) -> None:
+        """Sample s1, then s2 of one candle for every path of `sequences`."""
         hidden = torch.cat([s.hidden for s in sequences if s.hidden is not None])
         if not math.isfinite(hidden.sum().item()):
             sequences = [s for s in sequences if _is_finite(s)]
@@ -214,11 +226,11 @@ class Engine:
                 return
             hidden = torch.cat([s.hidden for s in sequences if s.hidden is not None])
         memories = [s.memory for s in sequences if s.memory is not None]
-        options = Options.join([s.options for s in sequences])
+        params = SamplingTensors.join([s.params for s in sequences])
         uniform = torch.cat([s.uniforms[:, s.decoded] for s in sequences])
-        s1 = choose(self.network.s1_logits(hidden), options, uniform[:, 0])
-        s2 = choose(self.network.s2_logits(hidden, s1, memories), options, uniform[:, 1])
-        counts = [s.job.paths for s in sequences]
+        s1 = sample(self.network.s1_logits(hidden), params, uniform[:, 0])
+        s2 = sample(self.network.s2_logits(hidden, s1, memories), params, uniform[:, 1])
+        counts = [s.request.sample_count for s in sequences]
         for sequence, first, second in zip(
             sequences, s1.split(counts), s2.split(counts), strict=True
         ):
@@ -232,7 +244,7 @@ class Engine:
         sequence.steps_left -= 1
         sequence.left.steps -= 1
         sequence.hidden = None
-        if sequence.decoded == sequence.job.horizon:
+        if sequence.decoded == sequence.request.horizon:
             sequence.release()
             sequence.work = self._candles(sequence)
         elif sequence.steps_left == 0:
@@ -241,12 +253,11 @@ class Engine:
 
     def _candles(self, sequence: Sequence) -> Iterator[Phase]:
         """Turn the decoded tokens of every path into candles again."""
-        job = sequence.job
-        values = np.empty((job.paths, job.horizon, 6), dtype=np.float32)
-        context = self.info.max_context
+        request = sequence.request
+        values = np.empty((request.sample_count, request.horizon, 6), dtype=np.float32)
         done = 0
-        for window in plan_candles(job.history, job.horizon, context, self.policy):
-            end = job.history + done
+        for window in self._windows(request):
+            end = request.history + done
             tokens = slice(end - window.prompt, end + window.steps)
             s1, s2 = sequence.s1[:, tokens], sequence.s2[:, tokens]
             decode = self._after_prompt if done == 0 else self._from_prompt

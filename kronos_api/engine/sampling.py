@@ -1,7 +1,7 @@
-"""Choosing tokens from logits, each row with its own temperature, top_k, top_p and random stream.
+"""Tokens sampled from logits; each row has its own temperature, top_k, top_p and random stream.
 
-A row's choice depends on nothing but its own logits, options and uniform number, so it is the same
-in any company.
+A row's token depends on its own logits, parameters and uniform number alone, so sampling is
+batch-invariant.
 """
 
 from __future__ import annotations
@@ -15,11 +15,28 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """How rows are sampled; every tensor is [R].
+class SamplingParams:
+    """How the tokens of one forecast are sampled, in `sample_count` sample paths.
 
     temperature 0 or top_k 1 is greedy; top_k 0 and top_p 1 are off. top_k is applied before top_p.
+    seed: 0 … 2^53 - 1.
     """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    sample_count: int = 1
+    seed: int = 0
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is taken, whatever the seed."""
+        return self.temperature == 0 or self.top_k == 1
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingTensors:
+    """The parameters of R rows, one a sample path; every tensor is [R]."""
 
     temperature: Tensor
     top_k: Tensor
@@ -31,23 +48,23 @@ class Options:
     any_top_p: bool
 
     @classmethod
-    def of(cls, temperature: float, top_k: int, top_p: float, rows: int) -> Options:
-        """Options of `rows` sample paths of one request."""
-        greedy = temperature == 0 or top_k == 1
+    def of(cls, params: SamplingParams) -> SamplingTensors:
+        """Rows of all sample paths of one forecast."""
+        rows, greedy = (params.sample_count,), params.greedy
         return cls(
-            temperature=torch.full((rows,), 1.0 if greedy else temperature),
-            top_k=torch.full((rows,), top_k),
-            top_p=torch.full((rows,), top_p),
-            greedy=torch.full((rows,), greedy),
+            temperature=torch.full(rows, 1.0 if greedy else params.temperature),
+            top_k=torch.full(rows, params.top_k),
+            top_p=torch.full(rows, params.top_p),
+            greedy=torch.full(rows, greedy),
             all_greedy=greedy,
             any_greedy=greedy,
-            any_top_k=not greedy and top_k > 0,
-            any_top_p=not greedy and top_p < 1,
+            any_top_k=not greedy and params.top_k > 0,
+            any_top_p=not greedy and params.top_p < 1,
         )
 
     @classmethod
-    def join(cls, parts: list[Options]) -> Options:
-        """Options of several requests' rows, one after the other."""
+    def join(cls, parts: list[SamplingTensors]) -> SamplingTensors:
+        """Rows of several forecasts, one after the other."""
         if len(parts) == 1:
             return parts[0]
         return cls(
@@ -61,7 +78,7 @@ class Options:
             any_top_p=any(part.any_top_p for part in parts),
         )
 
-    def to(self, device: torch.device) -> Options:
+    def to(self, device: torch.device) -> SamplingTensors:
         """Move to `device`."""
         return replace(
             self,
@@ -72,17 +89,19 @@ class Options:
         )
 
 
-def uniforms(seed: int, paths: int, draws: int) -> NDArray[np.float64]:
-    """Random numbers in [0, 1) for `paths` sample paths: float64 [paths, draws].
+def uniforms(seed: int, sample_count: int, draws: int) -> NDArray[np.float64]:
+    """Random numbers in [0, 1) for each sample path: float64 [sample_count, draws].
 
     Path p draws from the counter-based Philox stream keyed by (seed, p), so its numbers depend on
     neither the other paths nor how many there are.
     """
-    streams = [np.random.Generator(np.random.Philox(key=(seed, path))) for path in range(paths)]
+    streams = [
+        np.random.Generator(np.random.Philox(key=(seed, path))) for path in range(sample_count)
+    ]
     return np.stack([stream.random(draws) for stream in streams])
 
 
-def choose(logits: Tensor, options: Options, uniform: Tensor) -> Tensor:
+def sample(logits: Tensor, params: SamplingTensors, uniform: Tensor) -> Tensor:
     """Draw one token a row.
 
     Args:
@@ -92,30 +111,30 @@ def choose(logits: Tensor, options: Options, uniform: Tensor) -> Tensor:
     Returns:
         int64 [R].
     """
-    if options.all_greedy:
+    if params.all_greedy:
         return logits.argmax(-1)
-    probabilities = torch.softmax(logits / options.temperature.unsqueeze(-1), dim=-1)
-    if options.any_top_k or options.any_top_p:
-        probabilities = _keep_likely(probabilities, options)
+    probabilities = torch.softmax(logits / params.temperature.unsqueeze(-1), dim=-1)
+    if params.any_top_k or params.any_top_p:
+        probabilities = _keep_likely(probabilities, params)
     cumulative = probabilities.cumsum(-1, dtype=torch.float64)
     total = cumulative[:, -1]
     # A product that rounds up to the total would fall past the last token.
     target = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))
     drawn = torch.searchsorted(cumulative, target.unsqueeze(-1), right=True).squeeze(-1)
-    return torch.where(options.greedy, logits.argmax(-1), drawn) if options.any_greedy else drawn
+    return torch.where(params.greedy, logits.argmax(-1), drawn) if params.any_greedy else drawn
 
 
-def _keep_likely(probabilities: Tensor, options: Options) -> Tensor:
+def _keep_likely(probabilities: Tensor, params: SamplingTensors) -> Tensor:
     """Zero what top_k and top_p exclude; tokens as likely as the last one kept stay."""
     ordered = _descending(probabilities)
     smallest = ordered[:, -1:]
-    if options.any_top_k:
-        last = options.top_k.clamp(max=ordered.shape[-1]) - 1
+    if params.any_top_k:
+        last = params.top_k.clamp(max=ordered.shape[-1]) - 1
         smallest = ordered.gather(-1, last.where(last >= 0, ordered.shape[-1] - 1).unsqueeze(-1))
         ordered = ordered.where(ordered >= smallest, 0.0)
-    if options.any_top_p:
+    if params.any_top_p:
         cumulative = ordered.cumsum(-1, dtype=torch.float64)
-        top_p = options.top_p.unsqueeze(-1)
+        top_p = params.top_p.unsqueeze(-1)
         # A token stays while those before it do not yet exceed top_p: the first always does.
         kept = (cumulative[:, :-1] <= cumulative[:, -1:] * top_p).sum(-1, keepdim=True)
         kept = kept.where(top_p < 1, ordered.shape[-1] - 1)

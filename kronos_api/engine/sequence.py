@@ -11,51 +11,27 @@ from torch import Tensor
 
 from kronos_api.engine.kv_cache import Memory
 from kronos_api.engine.pace import Phase, Work
-from kronos_api.engine.sampling import Options
+from kronos_api.engine.request import ForecastRequest
+from kronos_api.engine.sampling import SamplingTensors
 from kronos_api.engine.window import Segment
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Job:
-    """What the engine is asked for, in the network's own terms.
-
-    candles: normalised, float32 [history, 6].
-    history_time_features, future_time_features: int64 [history, 5] and [horizon, 5].
-    """
-
-    candles: NDArray[np.float32]
-    history_time_features: NDArray[np.int64]
-    future_time_features: NDArray[np.int64]
-    temperature: float
-    top_k: int
-    top_p: float
-    paths: int
-    seed: int
-
-    @property
-    def history(self) -> int:
-        """Candles known."""
-        return len(self.candles)
-
-    @property
-    def horizon(self) -> int:
-        """Candles asked for."""
-        return len(self.future_time_features)
+from kronos_api.timeseries.features import Scale
 
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """A running job. `work` is what must run alone before the next decode step, in chunks.
+    """A running forecast. `work` must run alone, in chunks, before its next decode step.
 
+    scale: restores `values` to the units of the request.
     left: what is left to do. turn: when it last had a turn to run a chunk.
-    s1, s2: int64 [paths, history + horizon]; columns from `end` on are still to be decoded.
+    s1, s2: int64 [sample_count, history + horizon]; columns from `end` on are not decoded yet.
     times: embedded stamps [history + horizon, C].
-    hidden: last hidden states [paths, C] of a prompt just encoded, until the next step uses them.
-    values: normalised candles, float32 [paths, horizon, 6], once the forecast is done.
+    hidden: last hidden states [sample_count, C] of a prompt just encoded, until they are used.
+    values: normalised candles, float32 [sample_count, horizon, 6], once the forecast is done.
     """
 
-    job: Job
-    options: Options
+    request: ForecastRequest
+    scale: Scale
+    params: SamplingTensors
     segments: list[Segment]
     uniforms: Tensor
     s1: Tensor
@@ -75,7 +51,7 @@ class Sequence:
     @property
     def decoded(self) -> int:
         """Candles decoded so far."""
-        return self.end - self.job.history
+        return self.end - self.request.history
 
     @property
     def ended(self) -> bool:

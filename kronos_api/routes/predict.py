@@ -19,8 +19,9 @@ from fastapi import APIRouter, Request, Response
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
+from kronos_api.engine.request import ForecastRequest
 from kronos_api.errors import InternalError, KronosError, PredictionTimeout
-from kronos_api.predictor import AsyncPredictor, ForecastRequest, off_loop
+from kronos_api.predictor import AsyncPredictor, off_loop
 from kronos_api.ratelimit.charge import charge_series
 from kronos_api.schemas.examples import (
     BATCH_ANSWER,
@@ -73,10 +74,13 @@ Result = TypeVar("Result")
 log = structlog.stdlib.get_logger(__name__)
 
 
-def router(predictor: AsyncPredictor, reader: Reader, *, timeout: float) -> APIRouter:
-    """`/v1/predict/*`; a request takes at most `timeout` seconds."""
+def router(predictor: AsyncPredictor, reader: Reader, *, timeout: float, clip: float) -> APIRouter:
+    """`/v1/predict/*`; a request takes at most `timeout` seconds.
+
+    clip: normalised candles are clipped to ±clip.
+    """
     routes = APIRouter(tags=["predict"], responses=ERRORS)
-    forecasts = Forecasts(predictor, Calendars(), timeout)
+    forecasts = Forecasts(predictor, Calendars(), timeout, clip)
 
     @routes.post(
         "/v1/predict/single",
@@ -106,6 +110,7 @@ class Forecasts:
     predictor: AsyncPredictor
     calendars: Calendars
     timeout: float
+    clip: float
 
     async def answer(
         self, endpoint: str, request: Request, read: Callable[[bytes], list[Series]]
@@ -120,7 +125,7 @@ class Forecasts:
                     large = endpoint == "batch" or len(body) > LARGE_BODY
                     series = await off_loop(large, read, body)
                     _bind(endpoint, series)
-                    work = [one.sample_count * one.horizon for one in series]
+                    work = [one.params.sample_count * one.horizon for one in series]
                     await charge_series(request.scope, work)
                     answered = await _while_present(
                         request.receive, self._forecast(series, deadline)
@@ -132,7 +137,7 @@ class Forecasts:
     async def _forecast(self, series: Sequence[Series], deadline: float) -> list[Answered]:
         large = sum(len(one.history) + one.horizon for one in series) > LARGE_SERIES
         futures = await self._futures(series, large)
-        requests = await off_loop(large, _requests, series, futures)
+        requests = await off_loop(large, _requests, series, futures, self.clip)
         left = deadline - asyncio.get_running_loop().time()
         forecasts = await self.predictor.predict_many(requests, timeout=max(left, 0.001))
         answers = zip(series, futures, forecasts, strict=True)
@@ -173,17 +178,16 @@ class Forecasts:
         return Response(content, media_type="application/json")
 
 
-def _requests(series: Sequence[Series], futures: Sequence[Timestamps]) -> list[ForecastRequest]:
+def _requests(
+    series: Sequence[Series], futures: Sequence[Timestamps], clip: float
+) -> list[ForecastRequest]:
     return [
         ForecastRequest(
             candles=one.candles,
             history_time_features=time_features(one.history.walls),
             future_time_features=time_features(future.walls),
-            temperature=one.temperature,
-            top_k=one.top_k,
-            top_p=one.top_p,
-            sample_count=one.sample_count,
-            seed=one.seed,
+            params=one.params,
+            clip=clip,
             quantile_levels=one.quantile_levels,
             return_samples=one.return_samples,
             repair=one.repair,
@@ -240,7 +244,7 @@ def _bind(endpoint: str, series: Sequence[Series]) -> None:
     structlog.contextvars.bind_contextvars(
         history=sum(len(one.history) for one in series),
         horizon=sum(one.horizon for one in series),
-        samples=sum(one.sample_count for one in series),
+        samples=sum(one.params.sample_count for one in series),
     )
     if endpoint == "single":
         structlog.contextvars.bind_contextvars(series_id=series[0].series_id)
@@ -255,7 +259,7 @@ def _measure(answered: Sequence[Answered]) -> None:
     for one in answered:
         metrics.QUEUE_WAIT.observe(one.forecast.queue_ms / 1000)
         metrics.MODEL_INFERENCE.observe(one.forecast.inference_ms / 1000)
-        metrics.TOKENS_DECODED.inc(one.series.sample_count * one.series.horizon)
+        metrics.TOKENS_DECODED.inc(one.series.params.sample_count * one.series.horizon)
     structlog.contextvars.bind_contextvars(
         queue_ms=round(max(one.forecast.queue_ms for one in answered), 3),
         inference_ms=round(max(one.forecast.inference_ms for one in answered), 3),

@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from kronos_api.engine.sampling import SamplingParams
 from kronos_api.errors import KronosError, MalformedJson
 from kronos_api.predictor import QUANTILE_PATHS, default_paths
 from kronos_api.schemas.candles import read_candles
@@ -84,11 +85,7 @@ class Series:
     horizon: int
     freq: Frequency | None
     calendar: str | None
-    temperature: float
-    top_k: int
-    top_p: float
-    sample_count: int
-    seed: int
+    params: SamplingParams
     quantile_levels: tuple[float, ...]
     return_samples: bool
     repair: bool
@@ -158,11 +155,13 @@ class Reader:
             horizon=_horizon(request, overrides, self.defaults.pred_len),
             freq=freq,
             calendar=request.calendar,
-            temperature=_or(overrides.temperature, self.defaults.temperature),
-            top_k=_or(overrides.top_k, self.defaults.top_k),
-            top_p=_or(overrides.top_p, self.defaults.top_p),
-            sample_count=sample_count,
-            seed=_or(overrides.seed, secrets.randbelow(MAX_SEED + 1)),
+            params=SamplingParams(
+                temperature=_or(overrides.temperature, self.defaults.temperature),
+                top_k=_or(overrides.top_k, self.defaults.top_k),
+                top_p=_or(overrides.top_p, self.defaults.top_p),
+                sample_count=sample_count,
+                seed=_or(overrides.seed, secrets.randbelow(MAX_SEED + 1)),
+            ),
             quantile_levels=tuple(request.quantile_levels or ()),
             return_samples=request.return_samples,
             repair=request.repair,
@@ -188,7 +187,7 @@ class Reader:
         return sample_count
 
     def _check_work(self, series: Sequence[Series]) -> None:
-        work = sum(one.sample_count * one.horizon for one in series)
+        work = sum(one.params.sample_count * one.horizon for one in series)
         if work > self.limits.work:
             rule = f"at most {self.limits.work} when multiplied by the horizon and summed"
             raise invalid_field("overrides.sample_count", f"{rule} over the request")

@@ -42,10 +42,10 @@ def warnings_of(
             f"The model saw the last {forecast.context_used} of {rows} candles; its window holds"
             f" {info.max_context}, with the horizon.",
         )
-    if series.quantile_levels and series.sample_count < FEW_PATHS:
+    if series.quantile_levels and series.params.sample_count < FEW_PATHS:
         yield (
             WarningCode.FEW_PATHS,
-            f"Quantiles of {series.sample_count} sample paths say little; ask for"
+            f"Quantiles of {series.params.sample_count} sample paths say little; ask for"
             " overrides.sample_count of 30 or more.",
         )
     if series.mended:

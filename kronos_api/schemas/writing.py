@@ -59,7 +59,7 @@ def write_one(answered: Answered, info: ModelInfo, total_ms: float) -> bytes:
             dict(zip(names, (text, *row), strict=True))
             for text, row in zip(answered.future.texts, rows, strict=True)
         ],
-        "seed": series.seed,
+        "seed": series.params.seed,
         "context_used": forecast.context_used,
         "repaired": forecast.repaired,
         "warnings": [

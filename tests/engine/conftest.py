@@ -12,7 +12,8 @@ import torch
 from kronos_api.batching.scheduler import Scheduler, Ticket
 from kronos_api.engine.build import build_engine
 from kronos_api.engine.engine import Engine
-from kronos_api.engine.sequence import Job, Sequence
+from kronos_api.engine.request import ForecastRequest
+from kronos_api.engine.sequence import Sequence
 from kronos_api.engine.window import WindowPolicy
 from tests.oracle import MakeOracle
 
@@ -54,16 +55,16 @@ def tiny(engines: MakeEngine) -> Engine:
     return engines("tiny", "anchor")
 
 
-def together(engine: Engine, jobs: list[Job]) -> list[Sequence]:
-    """The runs of `jobs`, which the scheduler was given all at once, in their order."""
-    runs: dict[Ticket[Job, Sequence], Sequence] = {}
-    scheduler: Scheduler[Job, Sequence] = Scheduler(len(jobs), 1 << 33, 64)
+def together(engine: Engine, requests: list[ForecastRequest]) -> list[Sequence]:
+    """The runs of `requests`, which the scheduler was given all at once, in their order."""
+    runs: dict[Ticket[ForecastRequest, Sequence], Sequence] = {}
+    scheduler: Scheduler[ForecastRequest, Sequence] = Scheduler(len(requests), 1 << 33, 64)
 
-    def done(ticket: Ticket[Job, Sequence], outcome: Sequence | Exception) -> None:
+    def done(ticket: Ticket[ForecastRequest, Sequence], outcome: Sequence | Exception) -> None:
         assert isinstance(outcome, Sequence), outcome
         runs[ticket] = outcome
 
-    tickets = [Ticket(job, 1e9, 1e9, done) for job in jobs]
+    tickets = [Ticket(request, 1e9, 1e9, done) for request in requests]
     scheduler.add(tickets)
     while scheduler.waiting or scheduler.active:
         scheduler.advance(engine, lambda: 0.0)

@@ -12,35 +12,40 @@ from torch import Tensor
 from kronos_api.checkpoints.loader import load_model, load_tokenizer
 from kronos_api.engine.engine import Engine, NotFinite
 from kronos_api.engine.pace import Work
-from kronos_api.engine.sequence import Job, Sequence
+from kronos_api.engine.request import ForecastRequest
+from kronos_api.engine.sequence import Sequence
 from kronos_api.engine.window import WindowPolicy
+from kronos_api.timeseries.features import normalise
 from tests.engine.conftest import MakeEngine
 from tests.oracle import MakeOracle, walk
 
 
-def naive_greedy(oracles: MakeOracle, job: Job) -> tuple[list[tuple[int, int]], Tensor]:
+def naive_greedy(
+    oracles: MakeOracle, request: ForecastRequest
+) -> tuple[list[tuple[int, int]], Tensor]:
     """Greedy decoding by the plain modules, every step over everything, nothing remembered."""
+    normalised, _ = normalise(request.candles, request.clip)
     oracle = oracles("tiny")
     model, _ = load_model(oracle.sources[0])
     tokenizer, _ = load_tokenizer(oracle.sources[1])
     stamps = torch.from_numpy(
-        np.concatenate([job.history_time_features, job.future_time_features])
+        np.concatenate([request.history_time_features, request.future_time_features])
     )[None]
     with torch.inference_mode():
-        s1, s2 = tokenizer.tokens(tokenizer.latents(torch.from_numpy(job.candles)[None]))
-        for _ in range(job.horizon):
+        s1, s2 = tokenizer.tokens(tokenizer.latents(torch.from_numpy(normalised)[None]))
+        for _ in range(request.horizon):
             hidden = model.hidden(s1, s2, stamps[:, : s1.shape[1]])
             first = model.s1_logits(hidden[:, -1:]).argmax(-1)
             shifted = torch.cat([s1[:, 1:], first], dim=1)
             second = model.s2_logits(hidden, shifted)[:, -1:].argmax(-1)
             s1, s2 = torch.cat([s1, first], dim=1), torch.cat([s2, second], dim=1)
-        values = tokenizer.reconstruct(tokenizer.codes(s1, s2))[0, job.history :]
-    pairs = zip(s1[0, job.history :].tolist(), s2[0, job.history :].tolist(), strict=True)
+        values = tokenizer.reconstruct(tokenizer.codes(s1, s2))[0, request.history :]
+    pairs = zip(s1[0, request.history :].tolist(), s2[0, request.history :].tolist(), strict=True)
     return list(pairs), values
 
 
 def tokens(run: Sequence, path: int = 0) -> list[tuple[int, int]]:
-    history = run.job.history
+    history = run.request.history
     s1, s2 = run.s1[path, history:].tolist(), run.s2[path, history:].tolist()
     return list(zip(s1, s2, strict=True))
 
@@ -54,9 +59,9 @@ def values_of(run: Sequence) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]
 def test_cached_equals_uncached(
     oracles: MakeOracle, tiny: Engine, history: int, horizon: int
 ) -> None:
-    job, _ = walk(history).job(horizon)
-    run = tiny.run(job)
-    pairs, values = naive_greedy(oracles, job)
+    request = walk(history).request(horizon)
+    run = tiny.run(request)
+    pairs, values = naive_greedy(oracles, request)
     assert tokens(run) == pairs
     np.testing.assert_allclose(values_of(run)[0], values.numpy(), rtol=1e-4, atol=1e-5)
 
@@ -64,25 +69,25 @@ def test_cached_equals_uncached(
 def test_chunked_prefill_equals_whole(
     oracles: MakeOracle, tiny: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job, _ = walk(40).job(10)
+    request = walk(40).request(10)
     monkeypatch.setattr("kronos_api.engine.engine.CHUNK", 7)
-    pairs, values = naive_greedy(oracles, job)
-    run = tiny.run(job)
+    pairs, values = naive_greedy(oracles, request)
+    run = tiny.run(request)
     assert tokens(run) == pairs
     np.testing.assert_allclose(values_of(run)[0], values.numpy(), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("paths", [1, 2])
+@pytest.mark.parametrize("sample_count", [1, 2])
 def test_anchored_window_goes_on_from_its_last_half(
-    oracles: MakeOracle, tiny: Engine, paths: int
+    oracles: MakeOracle, tiny: Engine, sample_count: int
 ) -> None:
     """Past the context of 64, decoding equals a fresh start from the last 32 candles."""
-    job, _ = walk(50).job(70, paths=paths)
-    run = tiny.run(job)
+    request = walk(50).request(70, sample_count=sample_count)
+    run = tiny.run(request)
     assert run.context_used == 32
     model, _ = load_model(oracles("tiny").sources[0])
     stamps = torch.from_numpy(
-        np.concatenate([job.history_time_features, job.future_time_features])
+        np.concatenate([request.history_time_features, request.future_time_features])
     )[None]
     at = 50 + 32  # the first candle of the second segment
     with torch.inference_mode():
@@ -92,16 +97,16 @@ def test_anchored_window_goes_on_from_its_last_half(
     assert np.isfinite(values_of(run)).all()
 
 
-def mixed_jobs() -> list[Job]:
+def mixed_requests() -> list[ForecastRequest]:
     options: list[dict[str, float]] = [
-        {"top_k": 0, "top_p": 0.9, "paths": 1, "seed": 1},
+        {"top_k": 0, "top_p": 0.9, "sample_count": 1, "seed": 1},
         {"top_k": 1},
-        {"top_k": 0, "top_p": 1.0, "paths": 5, "seed": 2, "temperature": 0.5},
-        {"top_k": 8, "top_p": 0.8, "paths": 2, "seed": 3},
+        {"top_k": 0, "top_p": 1.0, "sample_count": 5, "seed": 2, "temperature": 0.5},
+        {"top_k": 8, "top_p": 0.8, "sample_count": 2, "seed": 3},
     ]
     sizes = [(3, 5), (40, 24), (64, 30), (17, 60), (1, 1), (50, 2)]
     return [
-        walk(history, seed=index).job(horizon, **options[index % len(options)])[0]
+        walk(history, seed=index).request(horizon, **options[index % len(options)])
         for index, (history, horizon) in enumerate(sizes * 2)
     ]
 
@@ -114,10 +119,10 @@ def assert_same_bytes(run: Sequence, alone: Sequence) -> None:
 
 def test_company_changes_nothing(tiny: Engine) -> None:
     """Sequences that join at different steps and leave at others: the bytes they have alone."""
-    jobs = mixed_jobs()
-    alone = [tiny.run(job) for job in jobs]
+    requests = mixed_requests()
+    alone = [tiny.run(request) for request in requests]
     runs: list[Sequence] = []
-    waiting = list(jobs)
+    waiting = list(requests)
     step = 0
     while waiting or any(not run.ended for run in runs):
         if waiting and step % 3 == 0:
@@ -129,17 +134,17 @@ def test_company_changes_nothing(tiny: Engine) -> None:
 
 
 def test_eight_threads_answer_as_one(tiny: Engine) -> None:
-    jobs = mixed_jobs() * 2
-    alone = [tiny.run(job) for job in jobs]
+    requests = mixed_requests() * 2
+    alone = [tiny.run(request) for request in requests]
     with ThreadPoolExecutor(8) as pool:
-        for run, expected in zip(pool.map(tiny.run, jobs), alone, strict=True):
+        for run, expected in zip(pool.map(tiny.run, requests), alone, strict=True):
             assert_same_bytes(run, expected)
 
 
 def test_more_paths_keep_the_first_ones(tiny: Engine) -> None:
     """Path p draws from (seed, p), so asking for more paths changes none of the first."""
-    few, _ = walk(30).job(12, top_k=0, paths=3, seed=9)
-    many, _ = walk(30).job(12, top_k=0, paths=6, seed=9)
+    few = walk(30).request(12, top_k=0, sample_count=3, seed=9)
+    many = walk(30).request(12, top_k=0, sample_count=6, seed=9)
     assert values_of(tiny.run(many))[:3].tobytes() == values_of(tiny.run(few)).tobytes()
 
 
@@ -152,15 +157,15 @@ def test_check_stops_between_steps(tiny: Engine) -> None:
         if calls == 10:
             raise TimeoutError
 
-    job, _ = walk(30).job(30)
+    request = walk(30).request(30)
     with pytest.raises(TimeoutError):
-        tiny.run(job, check)
+        tiny.run(request, check)
     assert calls == 10
 
 
 def test_a_network_that_is_not_finite_fails_its_own_request(tiny: Engine) -> None:
-    good, _ = walk(20).job(8)
-    bad, _ = walk(20).job(8)
+    good = walk(20).request(8)
+    bad = walk(20).request(8)
     runs = [tiny.start(bad), tiny.start(good)]
     runs[0].times = torch.full_like(runs[0].times, float("nan"))
     while not all(run.ended for run in runs):
@@ -172,30 +177,30 @@ def test_a_network_that_is_not_finite_fails_its_own_request(tiny: Engine) -> Non
 
 
 def test_memory_is_what_was_announced(tiny: Engine) -> None:
-    for job in mixed_jobs():
+    for request in mixed_requests():
         held = 0
-        run = tiny.start(job)
+        run = tiny.start(request)
         while not run.ended:
             tiny.step([run])
             if run.memory is not None:
                 shared = run.memory.shared
                 held = max(held, run.memory.own.nbytes + (0 if shared is None else shared.nbytes))
-        assert held <= tiny.memory_bytes(job)
+        assert held <= tiny.memory_bytes(request)
         assert run.memory is None
 
 
 @pytest.mark.parametrize("policy", ["anchor", "exact"])
 def test_work_is_what_was_announced(engines: MakeEngine, policy: WindowPolicy) -> None:
     engine = engines("tiny", policy)
-    for job in [*mixed_jobs(), walk(300).job(70, top_k=0, paths=20, seed=1)[0]]:
-        left = engine.run(job).left
-        assert left == Work(rows=job.paths, steps=0)
+    for request in [*mixed_requests(), walk(300).request(70, top_k=0, sample_count=20, seed=1)]:
+        left = engine.run(request).left
+        assert left == Work(rows=request.sample_count, steps=0)
 
 
 def test_a_forecast_of_many_chunks_does_not_hold_up_a_small_one(tiny: Engine) -> None:
     """Chunks are run in turns; the order changes no value."""
-    large = walk(60).job(100, top_k=0, paths=60, seed=1)[0]
-    small = walk(8).job(2)[0]
+    large = walk(60).request(100, top_k=0, sample_count=60, seed=1)
+    small = walk(8).request(2)
     alone = tiny.run(small)
     runs = [tiny.start(large)]
     while runs[0].left.prefill > 179:  # three more windows of 60 paths, a chunk each

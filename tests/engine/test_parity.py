@@ -41,13 +41,13 @@ SLOW = [
 def assert_same(engine: Engine, oracle: Oracle, history: int, horizon: int) -> None:
     series = walk(history, seed=history)
     values, s1, s2 = oracle.forecast(series, horizon)
-    job, scale = series.job(horizon)
-    run = engine.run(job)
+    request = series.request(horizon)
+    run = engine.run(request)
     assert run.values is not None
     np.testing.assert_array_equal(run.s1[0, history:].numpy(), s1)
     np.testing.assert_array_equal(run.s2[0, history:].numpy(), s2)
-    ours = scale.restore(run.values[0])
-    np.testing.assert_allclose(ours, values, rtol=1e-5, atol=1e-6 * float(scale.std.min()))
+    ours = run.scale.restore(run.values[0])
+    np.testing.assert_allclose(ours, values, rtol=1e-5, atol=1e-6 * float(run.scale.std.min()))
 
 
 @pytest.mark.parametrize(("shape", "history", "horizon"), QUICK)
@@ -88,22 +88,24 @@ def test_greedy_equals_published_among_neighbours(
     """Through the scheduler, with 32 others that come and go: the published tokens."""
     engine, numbers = engines(shape, "exact"), np.random.default_rng(5)
     cases = [(1, 24), (64, 24), (400, 24)]
-    jobs = [walk(history, seed=history).job(horizon)[0] for history, horizon in cases]
+    asked = [walk(history, seed=history).request(horizon) for history, horizon in cases]
     others = [
-        walk(int(numbers.integers(1, 400)), seed=seed).job(
-            int(numbers.integers(1, 40)), top_k=0, top_p=0.9, paths=1 + seed % 3, seed=seed
-        )[0]
+        walk(int(numbers.integers(1, 400)), seed=seed).request(
+            int(numbers.integers(1, 40)), top_k=0, top_p=0.9, sample_count=1 + seed % 3, seed=seed
+        )
         for seed in range(32)
     ]
-    mixed = [*others[:10], jobs[0], *others[10:20], jobs[1], *others[20:30], jobs[2], *others[30:]]
+    mixed = list(others)
+    for place, request in zip((10, 21, 32), asked, strict=True):
+        mixed.insert(place, request)
     runs = together(engine, mixed)
-    for job, (history, horizon) in zip(jobs, cases, strict=True):
-        (run,) = [run for run in runs if run.job is job]
+    for request, (history, horizon) in zip(asked, cases, strict=True):
+        (run,) = [run for run in runs if run.request is request]
         _, s1, s2 = oracles(shape).forecast(walk(history, seed=history), horizon)
         np.testing.assert_array_equal(run.s1[0, history:].numpy(), s1)
         np.testing.assert_array_equal(run.s2[0, history:].numpy(), s2)
     for run in runs:
-        alone = engine.run(run.job)
+        alone = engine.run(run.request)
         assert run.values is not None
         assert alone.values is not None
         assert run.values.tobytes() == alone.values.tobytes()
@@ -112,9 +114,9 @@ def test_greedy_equals_published_among_neighbours(
 @pytest.mark.parametrize("paths", [1, 3])
 def test_paths_of_a_greedy_forecast_are_one(tiny: Engine, paths: int) -> None:
     """The shared-prompt route must give what the single-path route gives."""
-    job, _ = walk(40).job(20, paths=paths)
-    alone, _ = walk(40).job(20)
-    values, expected = tiny.run(job).values, tiny.run(alone).values
+    request = walk(40).request(20, sample_count=paths)
+    alone = walk(40).request(20)
+    values, expected = tiny.run(request).values, tiny.run(alone).values
     assert values is not None
     assert expected is not None
     for path in values:

@@ -9,7 +9,7 @@ import torch
 from kronos_api.engine import attention, linear
 from kronos_api.engine.build import build_engine
 from kronos_api.engine.engine import Engine
-from tests.engine.test_engine import assert_same_bytes, mixed_jobs
+from tests.engine.test_engine import assert_same_bytes, mixed_requests
 from tests.oracle import MakeOracle, walk
 
 
@@ -17,13 +17,13 @@ def test_bfloat16_is_near(oracles: MakeOracle, tiny: Engine) -> None:
     oracle = oracles("tiny")
     narrow = build_engine(*oracle.sources, max_context=64, dtype="bfloat16", torch_threads=1)
     assert narrow.info.dtype == "bfloat16"
-    job, _ = walk(40).job(12, top_k=0, paths=200, temperature=0.5, seed=3)
-    exact, rough = tiny.run(job).values, narrow.run(job).values
+    request = walk(40).request(12, top_k=0, sample_count=200, temperature=0.5, seed=3)
+    exact, rough = tiny.run(request).values, narrow.run(request).values
     assert exact is not None
     assert rough is not None
     spread = exact.std(axis=0).mean()
     assert np.abs(exact.mean(axis=0) - rough.mean(axis=0)).mean() < spread / 4
-    again = narrow.run(job).values
+    again = narrow.run(request).values
     assert again is not None
     assert again.tobytes() == rough.tobytes()
 
@@ -37,8 +37,8 @@ def test_plain_operators_decode_the_same_tokens(
     monkeypatch.setattr(linear, "StepLinear", linear.PlainLinear)
     monkeypatch.setattr(attention, "_weighted", plainly)
     plain = build_engine(*oracles("tiny").sources, max_context=64, torch_threads=1)
-    job, _ = walk(40).job(60, top_k=0, top_p=0.9, paths=paths, seed=8)
-    packed, other = tiny.run(job), plain.run(job)
+    request = walk(40).request(60, top_k=0, top_p=0.9, sample_count=paths, seed=8)
+    packed, other = tiny.run(request), plain.run(request)
     assert torch.equal(packed.s1, other.s1)
     assert torch.equal(packed.s2, other.s2)
     assert packed.values is not None
@@ -57,9 +57,9 @@ def test_bfloat16_is_independent_of_company(oracles: MakeOracle) -> None:
     narrow = build_engine(
         *oracles("tiny").sources, max_context=64, dtype="bfloat16", torch_threads=1
     )
-    jobs = mixed_jobs()
-    runs = [narrow.start(job) for job in jobs]
+    requests = mixed_requests()
+    runs = [narrow.start(request) for request in requests]
     while not all(run.ended for run in runs):
         narrow.step([run for run in runs if not run.ended])
-    for run, job in zip(runs, jobs, strict=True):
-        assert_same_bytes(run, narrow.run(job))
+    for run, request in zip(runs, requests, strict=True):
+        assert_same_bytes(run, narrow.run(request))

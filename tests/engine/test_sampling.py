@@ -9,7 +9,7 @@ from scipy import stats
 from torch import Tensor
 
 from kronos_api.engine.engine import Engine
-from kronos_api.engine.sampling import Options, choose, uniforms
+from kronos_api.engine.sampling import SamplingParams, SamplingTensors, sample, uniforms
 from tests.engine.conftest import together
 from tests.oracle import MakeOracle, walk
 
@@ -43,9 +43,9 @@ def p_value(ids: Tensor, probabilities: Tensor) -> float:
 
 
 def draw(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
-    options = Options.of(temperature, top_k, top_p, DRAWS)
+    params = SamplingTensors.of(SamplingParams(temperature, top_k, top_p, DRAWS))
     uniform = torch.from_numpy(uniforms(7, 1, DRAWS)).view(-1)
-    return choose(logits.expand(DRAWS, -1), options, uniform)
+    return sample(logits.expand(DRAWS, -1), params, uniform)
 
 
 @pytest.fixture
@@ -80,22 +80,22 @@ def test_greedy(logits: Tensor, temperature: float, top_k: int) -> None:
     assert set(draw(logits, temperature, top_k, 0.9).tolist()) == {int(logits.argmax())}
 
 
-def test_rows_keep_their_own_options(logits: Tensor) -> None:
+def test_rows_keep_their_own_parameters(logits: Tensor) -> None:
     """Each row of a mixed batch is drawn as it is alone."""
     kinds = [(1.0, 0, 0.9), (0.0, 0, 1.0), (0.7, 5, 1.0), (2.0, 0, 1.0), (1.0, 4, 0.5)]
     rows = torch.stack([logits.roll(shift) for shift in range(len(kinds))])
     uniform = torch.linspace(0.05, 0.95, len(kinds), dtype=torch.float64)
-    parts = [Options.of(*kind, rows=1) for kind in kinds]
-    together = choose(rows, Options.join(parts), uniform)
+    parts = [SamplingTensors.of(SamplingParams(*kind)) for kind in kinds]
+    together = sample(rows, SamplingTensors.join(parts), uniform)
     for row, part in enumerate(parts):
-        assert together[row] == choose(rows[row : row + 1], part, uniform[row : row + 1])[0]
+        assert together[row] == sample(rows[row : row + 1], part, uniform[row : row + 1])[0]
 
 
 @pytest.mark.parametrize("uniform", [0.0, 1 - 2**-53])
 def test_extreme_numbers_draw_possible_tokens(logits: Tensor, uniform: float) -> None:
-    options = Options.of(1.0, 3, 1.0, 1)
+    params = SamplingTensors.of(SamplingParams(top_k=3))
     number = torch.tensor([uniform], dtype=torch.float64)
-    assert int(choose(logits.view(1, -1), options, number)) in logits.topk(3).indices.tolist()
+    assert int(sample(logits.view(1, -1), params, number)) in logits.topk(3).indices.tolist()
 
 
 def test_streams_depend_on_seed_and_path_alone() -> None:
@@ -114,11 +114,11 @@ def test_engine_samples_the_published_distribution(
 ) -> None:
     """First tokens of many paths, decoded among 32 others, against the published logits."""
     oracle = oracles("tiny")
-    job, _ = walk(30).job(1, top_k=0, top_p=top_p, paths=DRAWS, temperature=0.3)
-    others = [walk(5 + n, seed=n).job(3, top_k=0, paths=2, seed=n)[0] for n in range(32)]
-    run = together(tiny, [*others[:16], job, *others[16:]])[16]
+    request = walk(30).request(1, top_k=0, top_p=top_p, sample_count=DRAWS, temperature=0.3)
+    others = [walk(5 + n, seed=n).request(3, top_k=0, sample_count=2, seed=n) for n in range(32)]
+    run = together(tiny, [*others[:16], request, *others[16:]])[16]
     with torch.no_grad():
-        stamps = torch.from_numpy(job.history_time_features).float().unsqueeze(0)
+        stamps = torch.from_numpy(request.history_time_features).float().unsqueeze(0)
         logits, _ = oracle.model.decode_s1(run.s1[:1, :30], run.s2[:1, :30], stamps)
     p = p_value(run.s1[:, 30], published(logits[0, -1], 0.3, 0, 0.9))
     assert p > 1e-3 if top_p == 0.9 else p < 1e-6

@@ -10,7 +10,7 @@ from tests.oracle import walk
 
 
 def test_a_failure_ends_a_sequence_and_releases_its_cache(tiny: Engine) -> None:
-    run = tiny.start(walk(10).job(5)[0])
+    run = tiny.start(walk(10).request(5))
     while run.memory is None:
         tiny.step([run])
     assert not run.ended
@@ -22,7 +22,7 @@ def test_a_failure_ends_a_sequence_and_releases_its_cache(tiny: Engine) -> None:
 
 
 def test_values_end_a_sequence(tiny: Engine) -> None:
-    run = tiny.start(walk(10).job(5)[0])
+    run = tiny.start(walk(10).request(5))
     run.values = np.zeros((1, 5, 6), dtype=np.float32)
     assert run.ended
 
@@ -31,9 +31,9 @@ def test_values_end_a_sequence(tiny: Engine) -> None:
 def test_decoded_candles_are_counted_from_the_end_of_the_history(
     tiny: Engine, horizon: int
 ) -> None:
-    job, _ = walk(10).job(horizon)
-    assert (job.history, job.horizon) == (10, horizon)
-    run, counts = tiny.start(job), []
+    request = walk(10).request(horizon)
+    assert (request.history, request.horizon) == (10, horizon)
+    run, counts = tiny.start(request), []
     while not run.ended:
         counts.append(run.decoded)
         tiny.step([run])

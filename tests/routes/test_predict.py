@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from kronos_api.app import create_app
 from kronos_api.config import Settings
+from kronos_api.engine.sampling import SamplingParams
 from kronos_api.predictor import AsyncPredictor, Forecast, off_loop
 from kronos_api.routes import predict as predict_routes
 from kronos_api.schemas.responses import PredictResponse
@@ -154,15 +156,16 @@ async def test_stamps_come_back_in_the_style_of_the_request(
 
 async def test_the_engine_gets_what_the_request_says() -> None:
     engine = SleepyEngine()
-    overrides = {"temperature": 0.5, "top_k": 9, "top_p": 0.8, "sample_count": 3, "seed": 11}
+    params = SamplingParams(temperature=0.5, top_k=9, top_p=0.8, sample_count=3, seed=11)
     async with serving(engine) as client:
-        answer = await post(client, body(overrides=overrides, timestamps=stamps(4, zone="+02:00")))
-    (job,) = (run.job for run in engine.runs)
-    assert (job.temperature, job.top_k, job.top_p) == (0.5, 9, 0.8)
-    assert (job.paths, job.seed, answer.seed) == (3, 11, 11)
+        sent = body(overrides=asdict(params), timestamps=stamps(4, zone="+02:00"))
+        answer = await post(client, sent)
+    (request,) = (run.request for run in engine.runs)
+    assert request.params == params
+    assert answer.seed == 11
     # the wall clock as written: minute, hour, weekday, day, month
-    assert job.history_time_features.tolist()[1] == [15, 9, 0, 3, 3]
-    assert job.future_time_features.tolist() == [[0, 10, 0, 3, 3], [15, 10, 0, 3, 3]]
+    assert request.history_time_features.tolist()[1] == [15, 9, 0, 3, 3]
+    assert request.future_time_features.tolist() == [[0, 10, 0, 3, 3], [15, 10, 0, 3, 3]]
 
 
 async def test_defaults_are_the_settings() -> None:
@@ -171,9 +174,10 @@ async def test_defaults_are_the_settings() -> None:
     settings = {f"default_{name}": value for name, value in chosen.items()}
     async with serving(engine, **settings) as client:
         await post(client, body(horizon=None))
-    (job,) = (run.job for run in engine.runs)
-    assert (job.temperature, job.top_k, job.top_p, job.paths) == (0.7, 5, 0.6, 2)
-    assert job.horizon == 9
+    (request,) = (run.request for run in engine.runs)
+    found = request.params
+    assert (found.temperature, found.top_k, found.top_p, found.sample_count) == (0.7, 5, 0.6, 2)
+    assert request.horizon == 9
 
 
 async def test_one_seed_one_forecast() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from kronos_api.engine.sampling import SamplingParams
 from kronos_api.model import Kronos, KronosTokenizer
 from kronos_api.timeseries.features import time_features
 from tests.training.walks import walk, write_csv
@@ -24,7 +25,7 @@ def test_the_request_holds_the_history_and_nothing_of_the_future() -> None:
     np.testing.assert_array_equal(
         asked.future_time_features, time_features(window.stamps.tolist()[50:])
     )
-    assert (asked.sample_count, asked.seed, asked.temperature) == (7, 3, 1.0)
+    assert asked.params == SamplingParams(temperature=1.0, top_p=0.9, sample_count=7, seed=3)
 
 
 def test_returns_are_over_the_last_close_of_the_history() -> None:
