@@ -166,7 +166,7 @@ def _reader(settings: Settings, limiter: Limiter | None) -> Reader:
         Limits(
             batch_items=batch_items,
             samples=settings.max_samples,
-            work=settings.max_work,
+            work=settings.max_decode_steps,
         ),
     )
 

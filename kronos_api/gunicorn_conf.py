@@ -10,6 +10,7 @@ from __future__ import annotations
 from kronos_api.config import load_settings
 from kronos_api.telemetry import logging, multiprocess
 
+logging.configure()
 _settings = load_settings()
 logging.configure(_settings.log_level)
 multiprocess.prepare(_settings.metrics_dir)

@@ -62,7 +62,7 @@ def uvicorn_options(settings: Settings) -> dict[str, Any]:
     deadlines = Deadlines(
         head=settings.header_timeout,
         body=settings.body_timeout,
-        answer=settings.answer_timeout,
+        answer=settings.send_timeout,
         idle=settings.keepalive,
     )
     return options(

@@ -15,17 +15,24 @@ value() {
 	printf '%s' "${answer#=}"
 }
 
+# Settings that were renamed, old=new; the old names are accepted throughout version 0.2.
+readonly RENAMED="KRONOS_ANSWER_TIMEOUT=KRONOS_SEND_TIMEOUT KRONOS_MAX_WORK=KRONOS_MAX_DECODE_STEPS"
+
 # at_least VERSION WANTED
 at_least() { [ "$(printf '%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
 
-# check_names: warn of names in .env that are no setting. Compose passes the names that it knows and
-# drops the others in silence; .env.example has all of them.
+# check_names: warn of names in .env that are not settings, and of old names of settings. Compose
+# passes the names that it knows and drops the others silently; .env.example has all of them.
 check_names() {
-	local name near
+	local kind name other
 	[ -f .env ] || return 0
-	while read -r name near; do
-		warn ".env: '$name' is no setting and changes nothing${near:+; did you mean $near?}"
-	done < <(awk '
+	while read -r kind name other; do
+		case $kind in
+		renamed) warn ".env: $name was renamed to $other and is accepted until version 0.3: rename it" ;;
+		both) warn ".env: $name is ignored, because its new name $other is set too: remove $name" ;;
+		*) warn ".env: '$name' is not a setting and changes nothing${other:+; did you mean $other?}" ;;
+		esac
+	done < <(awk -v renamed="$RENAMED" '
 		function distance(a, b,    i, j, row, last, cost) {
 			for (j = 0; j <= length(b); j++) row[j] = j
 			for (i = 1; i <= length(a); i++) {
@@ -39,13 +46,23 @@ check_names() {
 			}
 			return row[length(b)]
 		}
+		BEGIN {
+			count = split(renamed, pairs, " ")
+			for (n = 1; n <= count; n++) { split(pairs[n], pair, "="); old[n] = pair[1]; new[old[n]] = pair[2] }
+		}
 		!match($0, /^[ \t]*(export[ \t]+)?[A-Za-z_][A-Za-z0-9_]*[ \t]*=/) { next }
 		{ name = $0; sub(/[ \t]*=.*/, "", name); sub(/^[ \t]*(export[ \t]+)?/, "", name) }
 		FNR == NR { known[name]; next }
+		!/=[ \t]*$/ { given[name] }
+		name in new { next }
 		name ~ /^(KRONOS|GUNICORN|DEPLOY)_/ && !(name in known) {
 			best = 5; near = ""
 			for (one in known) if ((d = distance(name, one)) < best) { best = d; near = one }
-			print name, near
+			print "unknown", name, near
+		}
+		END {
+			for (n = 1; n <= count; n++)
+				if (old[n] in given) print (new[old[n]] in given ? "both" : "renamed"), old[n], new[old[n]]
 		}' .env.example .env)
 }
 

@@ -5,7 +5,8 @@ Every setting is a variable, `KRONOS_` and its name; those that operators know f
 unset. Bad values stop the start with one line that names them all.
 """
 
-from kronos_api.config.loading import load_settings, unknown_variables, variable
+from kronos_api.config.loading import load_settings
+from kronos_api.config.names import unknown_variables, variable
 from kronos_api.config.settings import Settings
 
 __all__ = ["Settings", "load_settings", "unknown_variables", "variable"]

@@ -2,136 +2,73 @@
 
 from __future__ import annotations
 
-import difflib
-import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+import structlog
 from pydantic import ValidationError
 
 from kronos_api.config.env_file import ENV_FILE, EnvFile, read_env_file
+from kronos_api.config.names import unknown_variables, variable
+from kronos_api.config.renamed import Renamed, translate
 from kronos_api.config.serving import GUNICORN, PREFIX
 from kronos_api.config.settings import Settings
 from kronos_api.errors import StartupError
 
-OTHERS: Final = frozenset(
-    {
-        "ALERTMANAGER_PORT",
-        "ALERTMANAGER_VERSION",
-        "BUILD_DATE",
-        "COMPOSE_DEV_PROJECT_NAME",
-        "COMPOSE_FILE",
-        "COMPOSE_PROFILES",
-        "COMPOSE_PROJECT_NAME",
-        "DEPLOY_TIMEOUT",
-        "GIT_COMMIT",
-        "GRAFANA_PASSWORD",
-        "GRAFANA_PORT",
-        "GRAFANA_VERSION",
-        "GUNICORN_CMD_ARGS",
-        "PROMETHEUS_PORT",
-        "PROMETHEUS_RETENTION",
-        "PROMETHEUS_RETENTION_SIZE",
-        "PROMETHEUS_VERSION",
-        "KRONOS_BUILD_COMMIT",
-        "KRONOS_IMAGE",
-        "KRONOS_CPU_LIMIT",
-        "KRONOS_MEMORY_LIMIT",
-        "KRONOS_STOP_GRACE",
-        "KRONOS_MODELS_DIR",
-        "KRONOS_NETWORK",
-        "KRONOS_SUBNET",
-        "KRONOS_HTTPS_PORT",
-        "KRONOS_HTTP_PORT",
-        "KRONOS_TLS_DIR",
-        "KRONOS_GPU_IMAGE",
-        "KRONOS_GPU_TORCH",
-        "KRONOS_GPU_MEMORY_LIMIT",
-        "KRONOS_DEV_IMAGE",
-        "KRONOS_DEV_PORT",
-        "KRONOS_SOURCE",
-        "KRONOS_MONITORING_NETWORK",
-    }
-)
-"""Variables that Gunicorn's own command, the compose files and deploy.sh read, not the service."""
+INFO: Final = "info"
+WARNING: Final = "warning"
 
-CLOSE: Final = 0.85
-"""How like a known name another one must be to count as misspelt, where its prefix is not ours."""
-
-log = logging.getLogger(__name__)
-
-FIRST_SERVICE: Final = {
-    "KRONOS_DEFAULT_LOOKBACK": "the candles of a request are its history; leave it out",
-    "KRONOS_ENABLE_METRICS": "metrics are always on; KRONOS_SECURITY_EXEMPT_PATHS decides who may "
-    "read them",
-    "KRONOS_MODEL_HOST_PATH": "use KRONOS_MODELS_DIR",
-}
-"""Settings of the first Kronos service that are gone, and what to do instead."""
+log = structlog.stdlib.get_logger(__name__)
 
 
 def load_settings(tell: Callable[[str], object] | None = None) -> Settings:
     """Read the environment, and `.env` in the working directory for what the environment lacks.
 
-    A variable that is set but empty in the environment is not looked up in the file. That the file
-    was read, and names that are no setting, are passed to `tell`, a line each; by default they are
-    logged.
+    A variable that is set but empty in the environment is not looked up in the file. `tell` gets
+    one line for the file that was read, for each name that is no setting, and for each old name of
+    a renamed setting; by default they are logged.
 
-    Raises `StartupError` with one line that names every bad variable and its rule.
+    Raises:
+        StartupError: one line names every bad variable and its rule.
     """
     file = read_env_file(os.environ)
     given = _given(file, os.environ) if file else {}
+    renamed = translate(_all_variables(file, os.environ))
+    arguments: dict[str, Any] = {
+        _argument(name): value for name, value in (given | renamed.values).items()
+    }
     try:
-        arguments: dict[str, Any] = {_argument(name): value for name, value in given.items()}
         settings = Settings(**arguments)
     except ValidationError as error:
-        raise StartupError(_one_line(error, given)) from None
-    if file is not None:
-        (tell or log.info)(f"{len(given)} settings read from {file.path}")
-        for number in file.ignored_lines:
-            line = f"{file.path.name}: line {number} is ignored: it is not of the form NAME=value"
-            (tell or log.warning)(line)
-        for line in unknown_variables(file.values, misspelt_prefixes=True):
-            (tell or log.warning)(f"{file.path.name}: {line}")
-    for line in unknown_variables(os.environ):
-        (tell or log.warning)(line)
+        raise StartupError(_one_line(error, given, renamed)) from None
+    for level, event, line in _notes(file, len(given), renamed):
+        if tell is not None:
+            tell(line)
+        else:
+            getattr(log, level)(event, message=line)
     return settings
 
 
-def variable(name: str) -> str:
-    """The environment variable of the setting `name`."""
-    alias = Settings.model_fields[name].validation_alias
-    return str(alias) if alias else PREFIX + name.upper()
+def _notes(file: EnvFile | None, read: int, renamed: Renamed) -> list[tuple[str, str, str]]:
+    """Level, log event and line of each thing that an operator should know."""
+    notes = []
+    if file is not None:
+        notes.append((INFO, "env_file_read", f"{read} settings read from {file.path}"))
+        for number in file.ignored_lines:
+            line = f"{file.path.name}: line {number} is ignored: it is not of the form NAME=value"
+            notes.append((WARNING, "env_file_line_ignored", line))
+        for line in unknown_variables(file.values, misspelt_prefixes=True):
+            notes.append((WARNING, "unknown_setting", f"{file.path.name}: {line}"))
+    notes += [(WARNING, "unknown_setting", line) for line in unknown_variables(os.environ)]
+    notes += [(WARNING, "renamed_setting", line) for line in renamed.warnings]
+    return notes
 
 
-def unknown_variables(names: Iterable[str], *, misspelt_prefixes: bool = False) -> list[str]:
-    """One line for each of `names` that looks like a setting and is none.
-
-    Not an error: Kubernetes injects `KRONOS_API_*` beside a service of that name. With
-    `misspelt_prefixes`, a name without our prefixes that resembles a known one is told as well.
-    """
-    known = {*map(variable, Settings.model_fields), *OTHERS}
-    by_rest = {name.partition("_")[2]: name for name in sorted(known)}
-    lines = []
-    for name in sorted(names):
-        whole = name.upper()
-        if whole in known:
-            continue
-        if whole in FIRST_SERVICE:
-            lines.append(f"{name} is a setting of the first service: {FIRST_SERVICE[whole]}")
-            continue
-        if whole.startswith((PREFIX, GUNICORN)):
-            found = difflib.get_close_matches(whole.partition("_")[2], by_rest, n=1)
-            near = [by_rest[rest] for rest in found]
-        elif misspelt_prefixes:
-            near = difflib.get_close_matches(whole, known, n=1, cutoff=CLOSE)
-            if not near:
-                continue
-        else:
-            continue
-        hint = f"; did you mean {near[0]}?" if near else ""
-        lines.append(f"{name!a} is no setting{hint}")
-    return lines
+def _all_variables(file: EnvFile | None, environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables of both by their names in upper case; the environment goes first."""
+    sources = (file.values if file is not None else {}, environ)
+    return {name.upper(): value for source in sources for name, value in source.items()}
 
 
 def _given(file: EnvFile, environ: Mapping[str, str]) -> dict[str, str]:
@@ -147,19 +84,28 @@ def _given(file: EnvFile, environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _argument(name: str) -> str:
-    """What the variable `name` is called when settings are made by hand."""
+    """The name under which `Settings` takes the variable `name` as an argument."""
     return name if name.startswith(GUNICORN) else name.removeprefix(PREFIX).lower()
 
 
-def _one_line(error: ValidationError, from_file: Mapping[str, str]) -> str:
-    """All faults, joined by "; ". Values stay out of it: a variable may hold a secret."""
-    faults = []
-    for fault in error.errors(include_url=False, include_input=False):
-        message = fault["msg"].removeprefix("Value error, ")
-        if fault["loc"]:
-            name = str(fault["loc"][0])
+def _one_line(error: ValidationError, from_file: Mapping[str, str], renamed: Renamed) -> str:
+    """All violations, joined by "; ". Values stay out of it: a variable may hold a secret."""
+    violations = []
+    for violation in error.errors(include_url=False, include_input=False):
+        message = violation["msg"].removeprefix("Value error, ")
+        if violation["loc"]:
+            name = str(violation["loc"][0])
             name = variable(name) if name in Settings.model_fields else name.upper()
             where = f"{name} in {ENV_FILE}" if name in from_file else name
-            message = f"{where}: {message[0].lower()}{message[1:]}"
-        faults.append(message)
-    return "; ".join(faults)
+            if name in renamed.old_names:
+                where = f"{name} (set as {renamed.old_names[name]})"
+            message = f"{where}: {message[0].lower()}{message[1:]}{_default(name)}"
+        violations.append(message)
+    return "; ".join(violations)
+
+
+def _default(name: str) -> str:
+    """The default of the variable `name` as an example, if it has one."""
+    fields = {variable(field): info.default for field, info in Settings.model_fields.items()}
+    default = fields.get(name)
+    return "" if default is None else f" (default: {default})"

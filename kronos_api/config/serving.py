@@ -1,4 +1,4 @@
-"""How the service is run: where it listens, in how many processes, and for how long it waits."""
+"""Settings of the server: address, processes, connections and timeouts."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ PREFIX: Final = "KRONOS_"
 GUNICORN: Final = "GUNICORN_"
 
 STOP_MARGIN: Final = 10
-"""Seconds that Gunicorn gives a worker beyond SHUTDOWN_TIMEOUT, unless told otherwise."""
+"""Seconds beyond SHUTDOWN_TIMEOUT after which Gunicorn kills a worker, by default."""
 
 LAST_STEPS: Final = 3
-"""Seconds that the last steps of a stop may take after SHUTDOWN_TIMEOUT."""
+"""Seconds for the last steps of a stop, after SHUTDOWN_TIMEOUT."""
 
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 
 
 def _known(name: str, default: Any, **bounds: Any) -> Any:
-    """A setting that has the name which operators know from Gunicorn."""
+    """A setting with the name that Gunicorn has for it."""
     return Field(default=default, validation_alias=GUNICORN + name, **bounds)
 
 
@@ -51,42 +51,42 @@ class Serving(BaseSettings):
     workers: int | None = _known("WORKERS", None, ge=1, le=1024)
     """Processes that serve, each with a model of its own; unset: one for 4 cores, one on a GPU."""
     worker_connections: int = _known("WORKER_CONNECTIONS", 1000, ge=1, le=1_000_000)
-    """Requests in progress in a worker, without probes and bodies under way; more are refused."""
+    """Requests in progress per worker, probes and unfinished bodies aside; more get 503."""
     max_requests: int = _known("MAX_REQUESTS", 50_000, ge=0, le=1_000_000_000)
-    """Requests after which a worker is replaced; 0: never."""
+    """Requests after which a worker is recycled; 0: never."""
     max_requests_jitter: int = _known("MAX_REQUESTS_JITTER", 5000, ge=0, le=1_000_000_000)
-    """Up to so many more, by chance, so that workers are not replaced at one time."""
+    """Random extra requests, at most, so that workers are not recycled at the same time."""
     timeout: int = _known("TIMEOUT", 8, ge=0, le=3600)
     """Seconds without a heartbeat after which a worker that serves is killed; 0: never."""
     graceful_timeout: int | None = _known("GRACEFUL_TIMEOUT", None, ge=1, le=7200)
-    """Seconds a worker has to stop; 3 above SHUTDOWN_TIMEOUT, or more. Unset: 10 more."""
+    """Seconds a worker has to stop; SHUTDOWN_TIMEOUT + 3 or more. Unset: SHUTDOWN_TIMEOUT + 10."""
     keepalive: Seconds = _known("KEEPALIVE", 5)
     """Seconds a connection is kept open for the next request; a proxy should close first."""
 
     limit_concurrency: int | None = Field(default=None, ge=1, le=1_000_000)
-    """As GUNICORN_WORKER_CONNECTIONS, which holds if this is unset."""
+    """Requests in progress; more get 503. Unset: GUNICORN_WORKER_CONNECTIONS."""
     limit_max_requests: int | None = Field(default=None, ge=1, le=1_000_000_000)
     """Requests after which the process ends, to be started again; unset: never."""
     limit_max_requests_jitter: int = Field(default=5000, ge=0, le=1_000_000_000)
-    """Up to so many more, by chance."""
+    """Random extra requests, at most."""
 
     inference_timeout: Seconds = 30
     """Seconds a request may spend in the model; below REQUEST_TIMEOUT."""
     request_timeout: Seconds = 60
     """Seconds a request may take in all; below SHUTDOWN_TIMEOUT."""
     startup_timeout: Seconds = 120
-    """Seconds for finding, checking and loading the checkpoints; a start that needs more ends."""
+    """Seconds to find, check and load the checkpoints; a start that takes longer fails."""
     shutdown_timeout: Seconds = 75
-    """Seconds for answering accepted requests when the service stops."""
+    """Seconds to answer accepted requests when the service stops."""
 
     header_timeout: Seconds = 5
-    """Seconds for the line and headers of a request, from their first byte or from connecting."""
+    """Seconds for the request line and headers, from their first byte or from connecting."""
     body_timeout: Seconds = 10
     """Seconds for the body of a request, from the end of its headers."""
-    answer_timeout: Seconds = 30
-    """Seconds for taking what is written of an answer to a full connection."""
+    send_timeout: Seconds = 30
+    """Seconds a client has to read what was sent once its receive buffers are full."""
     connections_per_peer: int = Field(default=64, ge=1, le=1_000_000)
-    """Connections that one unlisted peer address may have open in a worker; more are closed."""
+    """Open connections of one unlisted peer address per worker; more are closed."""
     connections_per_listed_peer: int = Field(default=10_000, ge=1, le=1_000_000)
     """The same for a peer that the whitelist or KRONOS_TRUSTED_PROXIES names."""
 
@@ -112,5 +112,5 @@ class Serving(BaseSettings):
 
     @property
     def concurrency(self) -> int:
-        """Requests that may be in progress in one process."""
+        """Requests in progress in one process, at most."""
         return self.limit_concurrency or self.worker_connections

@@ -1,8 +1,7 @@
-"""All settings with their defaults, their bounds and what they must have to do with each other."""
+"""All settings with their defaults and bounds."""
 
 from __future__ import annotations
 
-import math
 import re
 from pathlib import Path
 from typing import Final, Literal, Self
@@ -10,11 +9,12 @@ from typing import Final, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from kronos_api.checkpoints.registry import tokenizer_of
-from kronos_api.config.serving import LAST_STEPS, Serving
+from kronos_api.config.agreement import contradictions
+from kronos_api.config.serving import Serving
 from kronos_api.security.whitelist import Whitelist, listed, parse_servers
 
 NONE: Final = "none"
-"""Stands for an empty list where an empty variable would be the default."""
+"""Stands for an empty list where an empty variable means the default."""
 _ORIGIN: Final = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s,?#@]+", re.IGNORECASE)
 _HOST: Final = re.compile(r"\*|[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+:[0-9A-Fa-f:.]*")
 
@@ -35,9 +35,9 @@ class Settings(Serving):
     max_context: int | None = Field(default=None, ge=2, le=4096)
     """Longest window the model sees, in candles; unset: as the model was trained."""
     window_policy: Literal["anchor", "exact"] = "anchor"
-    """When history and horizon overflow the window: anchor (fast) or exact (slides each step)."""
+    """When history and horizon exceed the window: anchor (fast) or exact (slides each step)."""
     torch_threads: int | None = Field(default=None, ge=1, le=1024)
-    """Threads of the model's arithmetic; unset: the cores it may use, shared among WORKERS."""
+    """PyTorch threads per worker; unset: the usable cores, divided by GUNICORN_WORKERS."""
     clip_value: float = Field(default=5.0, gt=0, le=100, allow_inf_nan=False)
     """Normalised candles are clipped to plus and minus this."""
 
@@ -46,62 +46,62 @@ class Settings(Serving):
     default_temperature: float = Field(default=1.0, ge=0, le=100, allow_inf_nan=False)
     """Sampling temperature when a request names none; 0 is greedy."""
     default_top_k: int = Field(default=0, ge=0, le=1024)
-    """Sampling keeps this many likeliest tokens when a request names no number; 0 keeps all."""
+    """Top-k of sampling when a request names none; 0 keeps all tokens."""
     default_top_p: float = Field(default=0.9, gt=0, le=1)
-    """Sampling keeps this much probability when a request names none; 1 keeps all."""
+    """Top-p of sampling when a request names none; 1 keeps all tokens."""
     default_sample_count: int = Field(default=1, ge=1, le=1024)
-    """Sample paths when a request names no number."""
+    """Sample paths of a series when a request names no number."""
 
     max_request_size_mb: float = Field(default=10, gt=0, le=1024, allow_inf_nan=False)
     """Largest request body, in MiB."""
     body_memory_mb: int = Field(default=256, ge=1, le=1_048_576)
-    """Memory for the bodies of all requests in progress in a worker, in MiB; half for a caller."""
+    """Memory for the bodies of all requests in progress per worker, in MiB; one caller has half."""
     kv_cache_mb: int = Field(default=1024, ge=16, le=1_048_576)
-    """Memory for the keys and values of series in the model, in MiB; more series wait."""
+    """Memory of the KV cache, in MiB; series that do not fit wait."""
     max_queue: int = Field(default=64, ge=1, le=100_000)
-    """Requests that may wait for the model; more are refused."""
+    """Requests that wait for the model, at most; more get 503."""
     max_batch_items: int = Field(default=64, ge=1, le=1024)
-    """Series in one batch; at most MAX_QUEUE, or a full batch could never be admitted."""
+    """Series of one batch, at most; not above MAX_QUEUE, or a full batch is never admitted."""
     max_samples: int = Field(default=64, ge=1, le=1024)
-    """Sample paths of one series."""
-    max_work: int = Field(default=32_768, ge=1, le=100_000_000)
-    """Sample paths times forecast steps, summed over a request (64 paths of 512 steps)."""
+    """Sample paths of one series, at most."""
+    max_decode_steps: int = Field(default=32_768, ge=1, le=100_000_000)
+    """Decode steps of a request: sample paths x forecast steps, summed over its series."""
 
     security_enabled: bool = True
-    """Whether only the callers that CONTAINER_WHITELIST names are served."""
+    """Whether callers that CONTAINER_WHITELIST does not list are refused."""
     container_whitelist: str = "localhost"
-    """Who may call: names of containers or services, addresses, CIDR blocks, localhost."""
+    """Allowed callers: names of containers or services, addresses, CIDR blocks, localhost."""
     security_exempt_paths: str = "/health,/v1/healthz,/v1/readyz,/metrics,/v1/metrics"
-    """Paths that are open to everyone, exactly as they are asked for; or none."""
+    """Paths that are open to every caller, compared exactly; or none."""
     trusted_proxies: str | None = None
     """Proxies whose X-Forwarded-For names the caller, listed as in CONTAINER_WHITELIST."""
     allowed_hosts: str | None = None
-    """Hosts that requests may name, or *; unset: any, from this machine only local names."""
+    """Accepted Host names, or *; unset: any, but from this machine only local names."""
     cors_origins: str | None = None
-    """Origins of web pages that may call, such as https://app.example.com, or *; unset: none."""
+    """Allowed origins of web pages, such as https://app.example.com, or *; unset: none."""
     container_networks: str | None = None
     """Names of this container's networks; unset: learned from its own names in DNS."""
     dns_servers: str | None = None
     """Nameservers as address, address:port or [address]:port; unset: those of the system."""
     dns_timeout: float = Field(default=0.25, gt=0, le=0.25)
-    """Seconds that DNS has to tell who calls."""
+    """Seconds that DNS has to identify a caller."""
 
     rate_limit_enabled: bool = True
-    """Whether the forecasts, and the other requests, of a caller are limited."""
+    """Whether the forecasts and the other requests of each caller are limited."""
     rate_limit_per_minute: int = Field(default=100, ge=1, le=10_000_000)
-    """Forecasts a caller may ask for in a minute, over all routes, workers and replicas."""
+    """Forecasts of a caller in a minute, over all routes, workers and replicas."""
     rate_limit_other_per_minute: int = Field(default=300, ge=1, le=10_000_000)
-    """Requests a minute, of each caller to each worker, that are neither forecasts nor probes."""
+    """Requests of a caller to a worker in a minute that are neither forecasts nor probes."""
     rate_limits: str | None = None
     """Further limits of single routes, such as: batch=10/minute;200/hour, single=2/second."""
-    rate_limit_batch: Literal["items", "request", "work"] = "items"
-    """What counts as one: items (a series), request, or work (1,024 paths x steps of a series)."""
+    rate_limit_batch: Literal["items", "request", "decode_steps"] = "items"
+    """What counts as one: items (a series), request, or decode_steps (1,024 of a series)."""
     rate_limit_dir: Path | None = None
-    """Folder where the workers of a host count together; unset: /dev/shm, else a temporary one."""
+    """Folder of the count that a host's workers share; unset: /dev/shm, else a temporary one."""
     redis_url: SecretStr | None = None
-    """Redis where all workers and replicas count together, instead of RATE_LIMIT_DIR."""
+    """Redis of the count that all workers and replicas share, instead of RATE_LIMIT_DIR."""
     replicas: int = Field(default=1, ge=1, le=10_000)
-    """Services that share REDIS_URL: while it is out, a worker grants limit/replicas/workers."""
+    """Replicas that share REDIS_URL; while it is down, a worker grants limit/replicas/workers."""
 
     @field_validator("container_whitelist", "trusted_proxies")
     @classmethod
@@ -113,7 +113,9 @@ class Settings(Serving):
     @classmethod
     def _are_paths(cls, value: str) -> str:
         if value != NONE and not all(path.startswith("/") for path in listed(value)):
-            raise ValueError(f"each path starts with /, or the value is {NONE}")
+            raise ValueError(
+                f"must be {NONE}, or paths that start with /, such as /health,/metrics"
+            )
         return value
 
     @field_validator("allowed_hosts")
@@ -121,8 +123,8 @@ class Settings(Serving):
     def _are_hosts(cls, value: str | None) -> str | None:
         for number, entry in enumerate(listed(value or ""), start=1):
             if not _HOST.fullmatch(entry):
-                rule = "such as api.example.com, without scheme and port"
-                raise ValueError(f"entry {number} is no host, {rule}")
+                rule = "a host without scheme and port, such as api.example.com"
+                raise ValueError(f"entry {number} must be {rule}")
         return value
 
     @field_validator("cors_origins")
@@ -130,8 +132,8 @@ class Settings(Serving):
     def _are_origins(cls, value: str | None) -> str | None:
         for number, entry in enumerate(listed(value or ""), start=1):
             if not _ORIGIN.fullmatch(entry):
-                rule = "such as https://app.example.com, without a path"
-                raise ValueError(f"entry {number} is no origin, {rule}")
+                rule = "an origin without a path, such as https://app.example.com"
+                raise ValueError(f"entry {number} must be {rule}")
         return value
 
     @field_validator("dns_servers")
@@ -142,57 +144,7 @@ class Settings(Serving):
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        rules = (
-            (
-                self.model_path is None or not (self.model_id or self.tokenizer_id),
-                "KRONOS_MODEL_PATH stands alone: unset KRONOS_MODEL_ID and KRONOS_TOKENIZER_ID",
-            ),
-            (
-                self.model_id is not None or self.tokenizer_id is None,
-                "KRONOS_TOKENIZER_ID needs KRONOS_MODEL_ID",
-            ),
-            (
-                self.model_id is None
-                or self.tokenizer_id is not None
-                or tokenizer_of(self.model_id) is not None,
-                "KRONOS_MODEL_ID needs KRONOS_TOKENIZER_ID, for it is no published model",
-            ),
-            (
-                self.inference_timeout < self.request_timeout,
-                "KRONOS_INFERENCE_TIMEOUT must be below KRONOS_REQUEST_TIMEOUT",
-            ),
-            (
-                self.request_timeout < self.shutdown_timeout,
-                "KRONOS_REQUEST_TIMEOUT must be below KRONOS_SHUTDOWN_TIMEOUT",
-            ),
-            (
-                math.ceil(self.shutdown_timeout) + LAST_STEPS <= self.stop_timeout,
-                f"KRONOS_SHUTDOWN_TIMEOUT must be {LAST_STEPS} below GUNICORN_GRACEFUL_TIMEOUT",
-            ),
-            (
-                self.max_batch_items <= self.max_queue,
-                "KRONOS_MAX_BATCH_ITEMS must be at most KRONOS_MAX_QUEUE",
-            ),
-            (
-                self.default_temperature == 0 or self.default_temperature >= 0.001,
-                "KRONOS_DEFAULT_TEMPERATURE must be 0 or at least 0.001",
-            ),
-            (
-                self.max_request_size_mb <= self.body_memory_mb / 2,
-                "KRONOS_MAX_REQUEST_SIZE_MB must be at most half of KRONOS_BODY_MEMORY_MB, which "
-                "one caller has",
-            ),
-            (
-                self.default_sample_count <= self.max_samples,
-                "KRONOS_DEFAULT_SAMPLE_COUNT must be at most KRONOS_MAX_SAMPLES",
-            ),
-            (
-                self.default_sample_count * self.default_pred_len <= self.max_work,
-                "KRONOS_DEFAULT_SAMPLE_COUNT times KRONOS_DEFAULT_PRED_LEN must be at most "
-                "KRONOS_MAX_WORK",
-            ),
-        )
-        if broken := [message for holds, message in rules if not holds]:
+        if broken := contradictions(self):
             raise ValueError("; ".join(broken))
         return self
 
@@ -214,27 +166,27 @@ class Settings(Serving):
 
     @property
     def whitelist(self) -> Whitelist:
-        """Who may call."""
+        """Callers that are allowed."""
         return Whitelist.parse(self.container_whitelist)
 
     @property
     def proxies(self) -> Whitelist:
-        """Whose word on its callers is taken."""
+        """Peers whose X-Forwarded-For is believed."""
         return Whitelist.parse(self.trusted_proxies or "")
 
     @property
     def networks(self) -> tuple[str, ...]:
-        """Names of the networks that this container is on; empty: to be learned."""
+        """Names of this container's networks; empty: learned from DNS."""
         return listed(self.container_networks or "")
 
     @property
     def hosts(self) -> tuple[str, ...] | None:
-        """Hosts that requests may name; None: any, and from this machine only local ones."""
+        """Accepted Host names; None: any, but from this machine only local ones."""
         return listed(self.allowed_hosts) if self.allowed_hosts else None
 
     @property
     def origins(self) -> tuple[str, ...]:
-        """Origins of web pages that may call."""
+        """Origins of web pages that are allowed."""
         return listed(self.cors_origins or "")
 
     @property
@@ -244,7 +196,7 @@ class Settings(Serving):
 
     @property
     def exempt_paths(self) -> tuple[str, ...]:
-        """Paths that are open to everyone."""
+        """Paths that are open to every caller."""
         return () if self.security_exempt_paths == NONE else listed(self.security_exempt_paths)
 
     @property

@@ -137,8 +137,8 @@ class CallerIdentity:
             raise self._refuse(scope, str(peer), f"the proxy sent no address in {FORWARDED}")
         if self.allowed is None:
             return address, Caller(OTHER, str(address))
-        here = peer.is_loopback if connection.is_proxy else True
-        return address, await self.allowed.settle(address, here=here, refresh=refresh)
+        local = peer.is_loopback if connection.is_proxy else True
+        return address, await self.allowed.settle(address, local=local, refresh=refresh)
 
     def _forwarded(self, scope: Scope) -> Address | None:
         """For whom a proxy speaks: the last address of the header, the one that it wrote."""

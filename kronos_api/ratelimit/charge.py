@@ -16,7 +16,7 @@ STATE: Final = "rate_limit"
 """Where a request's `scope["state"]` has its visit."""
 
 
-CountedBy = Literal["items", "request", "work"]
+CountedBy = Literal["items", "request", "decode_steps"]
 """What counts as one forecast: a series, a request, or `WORK_UNIT` begun of a series."""
 WORK_UNIT: Final = 1024
 """Sample paths x steps: a series of 8 paths and 128 steps counts as one forecast."""
@@ -53,7 +53,7 @@ class Visit:
         cost = {
             "items": len(work),
             "request": 1,
-            "work": sum(math.ceil(one / WORK_UNIT) for one in work),
+            "decode_steps": sum(math.ceil(one / WORK_UNIT) for one in work),
         }[self.by]
         most = self.limiter.quotas.most(self.route)
         if cost > most:
@@ -69,7 +69,7 @@ class Visit:
         assert self.verdict is not None
         if cost == 1:
             return f"The caller's limit of {self.verdict.limit} forecasts is used up."
-        if self.by == "work":
+        if self.by == "decode_steps":
             return (
                 f"The caller's limit leaves no room for work that counts as {cost + 1} forecasts."
             )

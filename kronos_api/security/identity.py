@@ -80,14 +80,14 @@ class Identity:
         """Whether DNS did not say who the last caller was that it was asked about."""
 
     async def settle(
-        self, address: Address, *, here: bool = True, refresh: bool = False
+        self, address: Address, *, local: bool = True, refresh: bool = False
     ) -> Caller | None:
         """The caller at `address`, None if no entry names it; raises `ResolverOut`.
 
-        `here`: this host saw the address itself, rather than a proxy on another. `refresh`: by no
+        `local`: this host saw the address itself, rather than a proxy on another. `refresh`: by no
         answer that is older than `FRESH_SECONDS`.
         """
-        entry = self.whitelist.by_address(address, here=here)
+        entry = self.whitelist.by_address(address, local=local)
         if entry is not None:
             return Caller(entry, str(address))
         if not self.whitelist.names or address.is_loopback:

@@ -1,4 +1,4 @@
-"""Who may call: addresses, CIDR blocks, `localhost`, and names of containers and services."""
+"""The allowed callers: addresses, CIDR blocks, `localhost`, names of containers and services."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
 _SERVER = re.compile(r"(?:\[(?P<bracketed>[^\]]+)\]|(?P<bare>[^:\[\]]+))(?::(?P<port>\d{1,5}))?")
 DNS_PORT: Final = 53
 _LABEL: Final = 63
-"""Longest part of a name between dots, which DNS sets."""
+"""Longest part of a name between dots, a limit of DNS."""
 
 
 def parse_address(text: str | None) -> Address | None:
-    """The address that `text` is, without zone and IPv4 mapping; None if it is none."""
+    """`text` as an address without zone and IPv4 mapping; None if it is not an address."""
     try:
         address = ip_address((text or "").partition("%")[0])
     except ValueError:
@@ -46,14 +46,17 @@ def parse_servers(text: str) -> tuple[tuple[str, int], ...]:
             host, port = part, DNS_PORT  # IPv6 without a port
         address = parse_address(host)
         if address is None or not 0 < port < 65536:
-            raise ValueError(f"entry {number} is no address, address:port or [address]:port")
+            raise ValueError(
+                f"entry {number} must be address, address:port or [address]:port, such as "
+                "127.0.0.11:53"
+            )
         servers.append((str(address), port))
     return tuple(servers)
 
 
 @dataclass(frozen=True, slots=True)
 class Whitelist:
-    """Entries by kind. An entry, as it was written, is also the label of the callers it names."""
+    """Entries by kind. The text of an entry is also the metric label of its callers."""
 
     networks: tuple[tuple[str, Network], ...] = ()
     names: tuple[str, ...] = ()
@@ -61,7 +64,7 @@ class Whitelist:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The entries of a comma-separated list; raises `ValueError` that counts to the bad one."""
+        """The entries of a comma-separated list; raises `ValueError` with a bad one's number."""
         entries = listed(text)
         networks: list[tuple[str, Network]] = []
         names: list[str] = []
@@ -81,36 +84,41 @@ class Whitelist:
     def __len__(self) -> int:
         return len(self.networks) + len(self.names) + self.localhost
 
-    def by_address(self, address: Address, *, here: bool = True) -> str | None:
-        """The entry that names `address` without a look at its name; None if there is none.
+    def by_address(self, address: Address, *, local: bool = True) -> str | None:
+        """The entry that covers `address` without DNS; None if there is none.
 
-        `here`: the address is one that this host saw itself. Loopback seen by another host is
-        that host's own, so `localhost` does not name it.
+        `local`: this host saw the address itself. Loopback seen by another host is that host's
+        own, so `localhost` does not cover it.
         """
         for entry, network in self.networks:
             if address in network:
                 return entry
-        return LOCALHOST if here and self.localhost and address.is_loopback else None
+        return LOCALHOST if local and self.localhost and address.is_loopback else None
 
 
 def _network(entry: str) -> Network | None:
-    """The addresses that `entry` stands for; None if it is a name; raises `ValueError`."""
+    """The addresses that `entry` covers; None if it is a name; raises `ValueError`."""
     if "/" in entry:
         try:
             return _unmapped(ip_network(entry))
         except ValueError:
-            raise ValueError("is no CIDR block, or has bits set beyond its prefix") from None
+            raise ValueError(
+                "must be a CIDR block without bits beyond its prefix, such as 10.0.0.0/8"
+            ) from None
     address = parse_address(entry)
     if address is not None:
         return ip_network(address)
     parts = entry.split(".")
     if not _NAME.fullmatch(entry) or not all(0 < len(part) <= _LABEL for part in parts):
-        raise ValueError("is no address, CIDR block or name of a container or service")
+        raise ValueError(
+            "must be an address, a CIDR block or the name of a container or service, such as "
+            "10.0.0.7, 10.0.0.0/8 or shop"
+        )
     return None
 
 
 def _unmapped(network: Network) -> Network:
-    """Peers are compared without IPv4 mapping, so blocks are as well."""
+    """`network` without IPv4 mapping, as peers are compared."""
     if isinstance(network, IPv6Network) and network.prefixlen >= 96:
         mapped = network.network_address.ipv4_mapped
         if mapped is not None:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from kronos_api.config.renamed import REMOVAL, RENAMED
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "deploy.sh"
 
@@ -145,6 +147,15 @@ MODEL = {
 }
 
 
+def tree_in(folder: Path) -> Path:
+    """A copy of what deploy.sh needs to check names, in `folder`."""
+    tree = folder / "tree"
+    shutil.copytree(ROOT / "deploy", tree / "deploy")
+    for name in ("deploy.sh", ".env.example"):
+        shutil.copy(ROOT / name, tree)
+    return tree
+
+
 @pytest.fixture
 def engine(tmp_path: Path) -> dict[str, str]:
     """A docker command that answers what is asked before anything is done."""
@@ -178,13 +189,10 @@ def test_building_needs_buildx(engine: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("mode", ["dev", "prod"])
-def test_names_in_env_that_are_no_setting_are_reported(
+def test_unknown_names_in_env_are_reported(
     engine: dict[str, str], tmp_path: Path, mode: str
 ) -> None:
-    tree = tmp_path / "tree"
-    shutil.copytree(ROOT / "deploy", tree / "deploy")
-    for name in ("deploy.sh", ".env.example"):
-        shutil.copy(ROOT / name, tree)
+    tree = tree_in(tmp_path)
     example = (tree / ".env.example").read_text("utf-8")
     mistaken = (
         "KRONOS_RATE_LIMT_PER_MINUTE=5\nexport GUNICORN_WORKER = 2\n# KRONOS_COMMENT=1\n"
@@ -193,7 +201,7 @@ def test_names_in_env_that_are_no_setting_are_reported(
     (tree / ".env").write_text(example + mistaken)
     outcome = run(tree / "deploy.sh", mode, "--dry-run", **engine)
     assert [line for line in outcome.stderr.splitlines() if ".env" in line] == [
-        f"deploy  .env: '{name}' is no setting and changes nothing{hint}"
+        f"deploy  .env: '{name}' is not a setting and changes nothing{hint}"
         for name, hint in (
             ("KRONOS_RATE_LIMT_PER_MINUTE", "; did you mean KRONOS_RATE_LIMIT_PER_MINUTE?"),
             ("GUNICORN_WORKER", "; did you mean GUNICORN_WORKERS?"),
@@ -201,6 +209,25 @@ def test_names_in_env_that_are_no_setting_are_reported(
             ("KRONOS_ZZZZZZZZZZZZ", ""),
         )
     ]
+
+
+def test_old_names_in_env_are_reported_with_the_new_ones(
+    engine: dict[str, str], tmp_path: Path
+) -> None:
+    tree = tree_in(tmp_path)
+    (tree / ".env").write_text(
+        "KRONOS_ANSWER_TIMEOUT=20\nKRONOS_SEND_TIMEOUT=\n"
+        "KRONOS_MAX_WORK=1\nKRONOS_MAX_DECODE_STEPS=2\n"
+    )
+    outcome = run(tree / "deploy.sh", "dev", "--dry-run", **engine)
+    assert [line for line in outcome.stderr.splitlines() if ".env" in line] == [
+        "deploy  .env: KRONOS_ANSWER_TIMEOUT was renamed to KRONOS_SEND_TIMEOUT and is accepted "
+        f"until {REMOVAL}: rename it",
+        "deploy  .env: KRONOS_MAX_WORK is ignored, because its new name KRONOS_MAX_DECODE_STEPS is "
+        "set too: remove KRONOS_MAX_WORK",
+    ]
+    checks = (ROOT / "deploy" / "lib" / "checks.sh").read_text("utf-8")
+    assert f'RENAMED="{" ".join(f"{old}={new}" for old, new in RENAMED.items())}"' in checks
 
 
 def test_dry_run_judges_settings_and_creates_nothing(

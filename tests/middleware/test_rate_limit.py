@@ -245,7 +245,7 @@ async def test_a_batch_may_count_as_one() -> None:
 
 async def test_work_may_count() -> None:
     large = body(horizon=512, overrides={"sample_count": 64})
-    async with serving(rate_limit_per_minute=40, rate_limit_batch="work") as client:
+    async with serving(rate_limit_per_minute=40, rate_limit_batch="decode_steps") as client:
         responses = [await client.post(SINGLE, json=one) for one in (body(), large, large)]
         pair = await client.post(BATCH, json={"items": [body(), body()]})
     assert [(one.status_code, quota(one)[1]) for one in (*responses, pair)] == [
@@ -257,7 +257,7 @@ async def test_work_may_count() -> None:
 
 async def test_work_that_could_never_pass_is_bad_input() -> None:
     large = body(horizon=512, overrides={"sample_count": 64})
-    async with serving(rate_limit_per_minute=31, rate_limit_batch="work") as client:
+    async with serving(rate_limit_per_minute=31, rate_limit_batch="decode_steps") as client:
         response = await client.post(SINGLE, json=large)
     assert response.status_code == 400
     assert "counts as 32 forecasts" in response.json()["error"]["message"]

@@ -36,7 +36,7 @@ FAR: dict[str, Any] = {
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with serving(max_work=1000) as client:
+    async with serving(max_decode_steps=1000) as client:
         yield client
 
 

@@ -25,22 +25,22 @@ def test_entries_by_kind() -> None:
 @pytest.mark.parametrize(
     ("entry", "told"),
     [
-        ("10.0.0.300", "no address, CIDR block or name"),
-        ("1234", "no address"),
-        ("10.0.0.1/8", "no CIDR block, or has bits set beyond its prefix"),
-        ("10.0.0.0/33", "no CIDR block"),
-        ("web/24", "no CIDR block"),
-        ("fd00::g", "no address"),
-        ("-web", "no address"),
-        ("we b", "no address"),
-        ("web..x", "no address"),
-        ("web.", "no address"),
-        ("a" * 64, "no address"),
-        ("*", "no address"),
-        ("http://web", "no CIDR block"),
+        ("10.0.0.300", "an address, a CIDR block or the name"),
+        ("1234", "must be an address"),
+        ("10.0.0.1/8", "a CIDR block without bits beyond its prefix"),
+        ("10.0.0.0/33", "must be a CIDR block"),
+        ("web/24", "must be a CIDR block"),
+        ("fd00::g", "must be an address"),
+        ("-web", "must be an address"),
+        ("we b", "must be an address"),
+        ("web..x", "must be an address"),
+        ("web.", "must be an address"),
+        ("a" * 64, "must be an address"),
+        ("*", "must be an address"),
+        ("http://web", "must be a CIDR block"),
     ],
 )
-def test_what_cannot_be_parsed_is_counted_to_and_not_repeated(entry: str, told: str) -> None:
+def test_bad_entry_is_named_by_its_number_and_not_repeated(entry: str, told: str) -> None:
     with pytest.raises(ValueError, match=f"^entry 2 .*{told}") as caught:
         Whitelist.parse(f"web,{entry}")
     assert entry == "*" or entry not in str(caught.value)
@@ -75,14 +75,14 @@ def test_addresses(entries: str, address: str, entry: str | None) -> None:
     assert Whitelist.parse(entries).by_address(parsed) == entry
 
 
-def test_the_loopback_of_another_host_is_not_ours() -> None:
+def test_loopback_of_another_host_is_not_localhost() -> None:
     whitelist = Whitelist.parse("localhost,127.0.0.0/30")
-    assert whitelist.by_address(ip_address("127.0.0.9"), here=False) is None
+    assert whitelist.by_address(ip_address("127.0.0.9"), local=False) is None
     assert whitelist.by_address(ip_address("127.0.0.9")) == "localhost"
 
 
 @pytest.mark.parametrize("text", [None, "", "web", "10.0.0.1:80", "10.0.0", "010.0.0.1", "[::1]"])
-def test_what_is_no_address(text: str | None) -> None:
+def test_text_that_is_not_an_address(text: str | None) -> None:
     assert parse_address(text) is None
 
 
@@ -98,6 +98,6 @@ def test_lists() -> None:
 
 
 @pytest.mark.parametrize("text", ["dns", "10.0.0.1:0", "10.0.0.1:70000", "10.0.0.1:", "[fd00::1"])
-def test_what_is_no_nameserver(text: str) -> None:
-    with pytest.raises(ValueError, match="entry 1 is no address"):
+def test_bad_nameserver(text: str) -> None:
+    with pytest.raises(ValueError, match="entry 1 must be address"):
         parse_servers(text)

@@ -103,7 +103,7 @@ def test_counters_add_up_and_outlive_kills(tmp_path: Path) -> None:
 
 
 def test_any_worker_tells_what_all_have_to_do(tmp_path: Path) -> None:
-    settings = {"MAX_WORK": "10000000", "INFERENCE_TIMEOUT": "500"}
+    settings = {"MAX_DECODE_STEPS": "10000000", "INFERENCE_TIMEOUT": "500"}
     settings |= {"REQUEST_TIMEOUT": "550", "SHUTDOWN_TIMEOUT": "600"}
     # A candle a second: the forecast lasts until its caller goes.
     command = (sys.executable, "-m", "tests.paced_service", "1", "serve")

@@ -1,19 +1,19 @@
-"""Settings: defaults, bounds, agreement, and what an operator is told."""
+"""Settings: defaults, bounds, rules between them, and the lines that an operator reads."""
 
 from __future__ import annotations
 
-import logging
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from kronos_api.config import Settings, load_settings, unknown_variables, variable
 from kronos_api.errors import StartupError
 from kronos_api.security.whitelist import Whitelist
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / ".env.example"
 
 
@@ -96,18 +96,22 @@ def test_the_example_file_is_read_as_the_defaults(monkeypatch: pytest.MonkeyPatc
         ("MAX_REQUEST_SIZE_MB", "-1", "greater than 0"),
         ("KV_CACHE_MB", "1", "greater than or equal to 16"),
         ("RATE_LIMIT_PER_MINUTE", "0", "greater than or equal to 1"),
-        ("RATE_LIMIT_BATCH", "series", "'items', 'request' or 'work'"),
+        ("RATE_LIMIT_BATCH", "series", "'items', 'request' or 'decode_steps'"),
         ("REPLICAS", "0", "greater than or equal to 1"),
         ("STARTUP_TIMEOUT", "0", "greater than 0"),
         ("SECURITY_ENABLED", "maybe", "valid boolean"),
-        ("CONTAINER_WHITELIST", "web,10.0.0.300", "entry 2 is no address, CIDR block or name"),
-        ("CONTAINER_WHITELIST", "10.0.0.1/8", "entry 1 is no CIDR block"),
-        ("TRUSTED_PROXIES", "*", "entry 1 is no address"),
-        ("SECURITY_EXEMPT_PATHS", "health", "each path starts with /"),
-        ("ALLOWED_HOSTS", "a, https://b", "entry 2 is no host, such as api.example.com"),
-        ("ALLOWED_HOSTS", "a.example:80", "without scheme and port"),
-        ("CORS_ORIGINS", "https://a/, b", "entry 1 is no origin, such as https://app.example"),
-        ("DNS_SERVERS", "dns", "entry 1 is no address"),
+        (
+            "CONTAINER_WHITELIST",
+            "web,10.0.0.300",
+            "entry 2 must be an address, a CIDR block",
+        ),
+        ("CONTAINER_WHITELIST", "10.0.0.1/8", "entry 1 must be a CIDR block"),
+        ("TRUSTED_PROXIES", "*", "entry 1 must be an address"),
+        ("SECURITY_EXEMPT_PATHS", "health", "paths that start with /"),
+        ("ALLOWED_HOSTS", "a, https://b", "entry 2 must be a host without scheme and port"),
+        ("ALLOWED_HOSTS", "a.example:80", "such as api.example.com"),
+        ("CORS_ORIGINS", "https://a/, b", "entry 1 must be an origin without a path, such as"),
+        ("DNS_SERVERS", "dns", "entry 1 must be address, address:port"),
         ("DNS_TIMEOUT", "0.3", "less than or equal to 0.25"),
         ("LIMIT_CONCURRENCY", "0", "greater than or equal to 1"),
         ("LIMIT_MAX_REQUESTS", "0", "greater than or equal to 1"),
@@ -137,22 +141,25 @@ def test_a_bad_value_is_named_with_its_rule(
 @pytest.mark.parametrize(
     ("variables", "told"),
     [
-        ({"INFERENCE_TIMEOUT": "60"}, "KRONOS_INFERENCE_TIMEOUT must be below"),
-        ({"REQUEST_TIMEOUT": "75"}, "REQUEST_TIMEOUT must be below KRONOS_SHUTDOWN_TIMEOUT"),
-        ({"GUNICORN_GRACEFUL_TIMEOUT": "75"}, "SHUTDOWN_TIMEOUT must be 3 below GUNICORN_GRACEFUL"),
+        ({"INFERENCE_TIMEOUT": "60"}, r"KRONOS_INFERENCE_TIMEOUT \(60 s\) must be below"),
+        ({"REQUEST_TIMEOUT": "75"}, r"\(75 s\) must be below KRONOS_SHUTDOWN_TIMEOUT \(75 s\)"),
+        ({"GUNICORN_GRACEFUL_TIMEOUT": "75"}, "must be at least 3 s below GUNICORN_GRACEFUL"),
         (
             {"SHUTDOWN_TIMEOUT": "75", "GUNICORN_GRACEFUL_TIMEOUT": "77"},
-            "must be 3 below GUNICORN_",
+            "must be at least 3 s below GUNICORN_",
         ),
-        ({"MAX_BATCH_ITEMS": "65"}, "KRONOS_MAX_BATCH_ITEMS must be at most KRONOS_MAX_QUEUE"),
+        (
+            {"MAX_BATCH_ITEMS": "65"},
+            r"MAX_BATCH_ITEMS \(65\) must be at most KRONOS_MAX_QUEUE \(64\)",
+        ),
         ({"DEFAULT_SAMPLE_COUNT": "65"}, "at most KRONOS_MAX_SAMPLES"),
         ({"BODY_MEMORY_MB": "19"}, "must be at most half of KRONOS_BODY_MEMORY_MB"),
-        ({"MAX_WORK": "119"}, "must be at most KRONOS_MAX_WORK"),
-        ({"DEFAULT_TEMPERATURE": "0.0001"}, "must be 0 or at least 0.001"),
+        ({"MAX_DECODE_STEPS": "119"}, r"\(1 x 120\) must be at most KRONOS_MAX_DECODE_STEPS"),
+        ({"DEFAULT_TEMPERATURE": "0.0001"}, r"must be 0 \(greedy\) or at least 0.001"),
         ({"TOKENIZER_ID": "a/b"}, "KRONOS_TOKENIZER_ID needs KRONOS_MODEL_ID"),
         ({"MODEL_ID": "a/b"}, "KRONOS_MODEL_ID needs KRONOS_TOKENIZER_ID"),
-        ({"MODEL_PATH": "/m", "MODEL_ID": "a/b"}, "KRONOS_MODEL_PATH stands alone"),
-        ({"MODEL_PATH": "/m", "TOKENIZER_ID": "a/b"}, "KRONOS_MODEL_PATH stands alone"),
+        ({"MODEL_PATH": "/m", "MODEL_ID": "a/b"}, "KRONOS_MODEL_PATH excludes KRONOS_MODEL_ID"),
+        ({"MODEL_PATH": "/m", "TOKENIZER_ID": "a/b"}, "KRONOS_MODEL_PATH excludes KRONOS_MODEL_ID"),
     ],
 )
 def test_settings_that_contradict_each_other(
@@ -226,17 +233,19 @@ def test_who_may_call(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_unknown_variables_are_warned_about_with_the_nearest_name(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("KRONOS_MODLE_ID", "x")
-    with caplog.at_level(logging.WARNING):
+    with capture_logs() as lines:
         load_settings()
-    assert caplog.messages == ["'KRONOS_MODLE_ID' is no setting; did you mean KRONOS_MODEL_ID?"]
+    assert [line["message"] for line in lines] == [
+        "'KRONOS_MODLE_ID' is not a setting; did you mean KRONOS_MODEL_ID?"
+    ]
     assert unknown_variables({"KRONOS_QQQQ\n": "", "kronos_port": "1", "PATH": ""}) == [
-        "'KRONOS_QQQQ\\n' is no setting"
+        "'KRONOS_QQQQ\\n' is not a setting"
     ]
     assert unknown_variables(["KRONOS_MODEL_DIR"]) == [
-        "'KRONOS_MODEL_DIR' is no setting; did you mean KRONOS_MODELS_DIR?"
+        "'KRONOS_MODEL_DIR' is not a setting; did you mean KRONOS_MODELS_DIR?"
     ]
 
 
@@ -250,16 +259,17 @@ def test_settings_of_the_first_service_are_named_with_ours() -> None:
 
 
 def test_unknown_names_of_gunicorn_are_warned_about(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("GUNICORN_MAX_REQUEST", "1")
     monkeypatch.setenv("GUNICORN_CMD_ARGS", "--workers 2")  # Gunicorn's own command reads it
     monkeypatch.setenv("KRONOS_WORKERS", "2")
-    with caplog.at_level(logging.WARNING):
+    with capture_logs() as lines:
         load_settings()
-    assert caplog.messages == [
-        "'GUNICORN_MAX_REQUEST' is no setting; did you mean GUNICORN_MAX_REQUESTS?",
-        "'KRONOS_WORKERS' is no setting; did you mean GUNICORN_WORKERS?",
+    assert [line["event"] for line in lines] == ["unknown_setting"] * 2
+    assert [line["message"] for line in lines] == [
+        "'GUNICORN_MAX_REQUEST' is not a setting; did you mean GUNICORN_MAX_REQUESTS?",
+        "'KRONOS_WORKERS' is not a setting; did you mean GUNICORN_WORKERS?",
     ]
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from kronos_api.config import load_settings
 from kronos_api.config.env_file import read_env_file
@@ -52,8 +52,8 @@ def test_values_are_read_as_compose_reads_them(env_file: Path, line: str, value:
     assert (found.values["NAME"], found.ignored_lines) == (value, [])
 
 
-def test_the_environment_goes_first_and_what_was_read_is_told(
-    env_file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_the_environment_goes_first_and_the_file_is_named(
+    env_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     env_file.write_text(
         "KRONOS_PORT=9\nKRONOS_MAX_QUEUE=70\nKRONOS_APP_NAME=File\nGUNICORN_WORKERS=3\n"
@@ -62,18 +62,24 @@ def test_the_environment_goes_first_and_what_was_read_is_told(
     )
     monkeypatch.setenv("KRONOS_PORT", "10")
     monkeypatch.setenv("KRONOS_APP_NAME", "")  # as compose has it, set to nothing
-    with caplog.at_level(logging.INFO):
+    with capture_logs() as lines:
         settings = load_settings()
     assert (settings.port, settings.max_queue, settings.workers) == (10, 70, 3)
     assert settings.app_name == "Kronos API"
-    assert caplog.messages == [f"2 settings read from {env_file}"]
+    assert lines == [
+        {
+            "event": "env_file_read",
+            "log_level": "info",
+            "message": f"2 settings read from {env_file}",
+        }
+    ]
     told: list[str] = []
     load_settings(told.append)
-    assert told == caplog.messages
+    assert told == [line["message"] for line in lines]
     assert "KRONOS_MAX_QUEUE" not in os.environ
 
 
-def test_names_that_are_no_setting_are_told_with_the_nearest(env_file: Path) -> None:
+def test_unknown_names_are_reported_with_the_nearest(env_file: Path) -> None:
     env_file.write_text(
         "KRONOS_RATE_LIMT_PER_MINUTE=5\nGUNICORN_WORKER=1\nKRONO_PORT=1\nDEPLOY_TIMEOUTS=1\n"
         "KRONOS_MODEL_DIR=/m\nHTTP_PROXY=http://proxy\nnot a setting at all\n",
@@ -83,16 +89,16 @@ def test_names_that_are_no_setting_are_told_with_the_nearest(env_file: Path) -> 
     load_settings(told.append)
     assert told[1:] == [
         ".env: line 7 is ignored: it is not of the form NAME=value",
-        ".env: 'DEPLOY_TIMEOUTS' is no setting; did you mean DEPLOY_TIMEOUT?",
-        ".env: 'GUNICORN_WORKER' is no setting; did you mean GUNICORN_WORKERS?",
-        ".env: 'KRONOS_MODEL_DIR' is no setting; did you mean KRONOS_MODELS_DIR?",
-        ".env: 'KRONOS_RATE_LIMT_PER_MINUTE' is no setting; "
+        ".env: 'DEPLOY_TIMEOUTS' is not a setting; did you mean DEPLOY_TIMEOUT?",
+        ".env: 'GUNICORN_WORKER' is not a setting; did you mean GUNICORN_WORKERS?",
+        ".env: 'KRONOS_MODEL_DIR' is not a setting; did you mean KRONOS_MODELS_DIR?",
+        ".env: 'KRONOS_RATE_LIMT_PER_MINUTE' is not a setting; "
         "did you mean KRONOS_RATE_LIMIT_PER_MINUTE?",
-        ".env: 'KRONO_PORT' is no setting; did you mean KRONOS_PORT?",
+        ".env: 'KRONO_PORT' is not a setting; did you mean KRONOS_PORT?",
     ]
 
 
-def test_a_bad_value_is_told_with_the_file_that_holds_it(env_file: Path) -> None:
+def test_a_bad_value_is_reported_with_the_file_that_holds_it(env_file: Path) -> None:
     env_file.write_text("KRONOS_PORT=http\nGUNICORN_WORKERS=two\n", "utf-8")
     with pytest.raises(StartupError) as caught:
         load_settings()
@@ -107,7 +113,7 @@ def test_a_file_that_is_not_text_is_one_line(env_file: Path) -> None:
         load_settings()
 
 
-def test_without_a_file_nothing_is_told(env_file: Path) -> None:
+def test_without_a_file_nothing_is_reported(env_file: Path) -> None:
     told: list[str] = []
     load_settings(told.append)
     env_file.mkdir()  # a virtual environment may be called so
@@ -115,8 +121,8 @@ def test_without_a_file_nothing_is_told(env_file: Path) -> None:
     assert told == []
 
 
-def test_the_example_file_as_it_is_changes_nothing(env_file: Path) -> None:
-    example = Path(__file__).parent.parent / ".env.example"
+def test_the_unchanged_example_file_sets_the_defaults(env_file: Path) -> None:
+    example = Path(__file__).parents[2] / ".env.example"
     env_file.write_bytes(example.read_bytes())
     told: list[str] = []
     settings = load_settings(told.append)
