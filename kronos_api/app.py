@@ -47,7 +47,7 @@ from kronos_api.schemas.reading import Defaults, Limits, Reader
 from kronos_api.security.build import build_identities
 from kronos_api.security.peers import Peers
 from kronos_api.telemetry import logging
-from kronos_api.telemetry import metrics as telemetry
+from kronos_api.telemetry.metrics import metrics as telemetry
 
 DESCRIPTION = """\
 Forecasts of candlestick series. All refusals have one shape, `ErrorResponse`; every answer has
@@ -194,7 +194,7 @@ async def _refuse_other(request: Request, error: Exception) -> Response:
     others: OtherLimiter = request.app.state.limiter
     verdict = others.verdict(request.state)
     assert verdict is not None
-    telemetry.RATE_LIMIT_HITS.labels(caller_label(request.scope)).inc()
+    telemetry.rate_limit_hits.labels(caller_label(request.scope)).inc()
     refusal = RateLimited(
         f"{verdict.limit} requests a minute for routes that are not forecasts are used up."
         f" Retry in {verdict.wait:.0f} s, or raise KRONOS_RATE_LIMIT_OTHER_PER_MINUTE.",

@@ -15,7 +15,10 @@ from kronos_api.cores import usable_cores
 from kronos_api.lifecycle import threads
 from kronos_api.server.deadlines import Deadlines
 from kronos_api.server.uvicorn_config import options
-from kronos_api.telemetry import multiprocess, process_metrics
+from kronos_api.telemetry import process_metrics
+from kronos_api.telemetry.directory import create_directory
+from kronos_api.telemetry.metrics import metrics
+from kronos_api.telemetry.slots import Slots
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -60,9 +63,9 @@ def announce(settings: Settings, workers: int) -> None:
 def uvicorn_options(settings: Settings) -> dict[str, Any]:
     """Options of `uvicorn.Config`, the same for all ways to run it."""
     deadlines = Deadlines(
-        head=settings.header_timeout,
+        headers=settings.header_timeout,
         body=settings.body_timeout,
-        answer=settings.send_timeout,
+        send=settings.send_timeout,
         idle=settings.keepalive,
     )
     return options(
@@ -101,14 +104,22 @@ def gunicorn_options(settings: Settings) -> dict[str, Any]:
     }
 
 
+def share_metrics(settings: Settings) -> None:
+    """Keep metrics where all workers can read them; in the master, before anything is counted.
+
+    Raises `StartupError` if the directory cannot be written to.
+    """
+    metrics.share(Slots(create_directory(settings.metrics_dir)))
+
+
 def pre_fork(_arbiter: object, _worker: object) -> None:
-    """Called by Gunicorn before a worker starts, which needs the metrics folder."""
-    process_metrics.look_after_master()
+    """Called by Gunicorn before a worker starts, which needs the metrics directory."""
+    process_metrics.maintain_master()
 
 
 def child_exit(_arbiter: object, worker: object) -> None:
     """Called by Gunicorn when a worker has ended."""
     if getattr(worker, "died", False):
-        process_metrics.note_death()
+        process_metrics.count_worker_death()
     with suppress(OSError):  # every scrape does it, too
-        multiprocess.forget()
+        metrics.drop_dead_gauges()

@@ -24,7 +24,8 @@ from kronos_api.errors import StartupError
 from kronos_api.predictor import AsyncPredictor, State
 from kronos_api.ratelimit.build import build_limiter
 from kronos_api.ratelimit.limiter import Limiter
-from kronos_api.telemetry import metrics, process_metrics
+from kronos_api.telemetry import process_metrics
+from kronos_api.telemetry.metrics import metrics
 
 LAST_SECOND: Final = 1.0
 """What the model gets to end, in seconds, even if the time to stop is over."""
@@ -119,10 +120,11 @@ class Lifecycle:
         if self.limiter is not None:
             await self.limiter.start()
         await self.predictor.start()
-        metrics.begin()
+        metrics.workers.set(1)
         build = this_build()
-        metrics.BUILD_INFO.labels(build.version, build.commit).set(1)
-        for watch in (self._tell_when_ready(), process_metrics.watch(self.predictor)):
+        metrics.build_info.labels(build.version, build.commit).set(1)
+        recording = process_metrics.record_until_cancelled(self.predictor)
+        for watch in (self._tell_when_ready(), recording):
             self._watches.append(asyncio.create_task(watch))
 
     def leave(self, seconds: float | None = None) -> None:
@@ -171,7 +173,7 @@ class Lifecycle:
         info = self.predictor.info
         assert info is not None
         named = {"model": info.model.version, "tokenizer": info.tokenizer.version}
-        metrics.MODEL_INFO.labels(
+        metrics.model_info.labels(
             **named, device=info.device, dtype=info.dtype, demo=str(info.demo).lower()
         ).set(1)
         log.info("model ready", **named, device=info.device, dtype=info.dtype, demo=info.demo)

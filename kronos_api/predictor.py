@@ -29,7 +29,7 @@ from kronos_api.errors import (
     ShuttingDown,
     StartupError,
 )
-from kronos_api.telemetry import metrics
+from kronos_api.telemetry.metrics import metrics
 from kronos_api.timeseries.features import (
     FIELDS,
     Floats,
@@ -312,7 +312,7 @@ def _told(failure: Exception) -> KronosError:
     if isinstance(failure, KronosError):
         return failure
     log.error("inference_failed", exc_info=failure)
-    metrics.ENGINE_FAILURES.inc()
+    metrics.engine_failures.inc()
     # torch.OutOfMemoryError on a GPU; on a CPU torch raises RuntimeError with these words.
     if isinstance(failure, MemoryError) or "out of memory" in str(failure).lower():
         return QueueFull("The engine ran out of memory for this forecast.", retry_after=5)

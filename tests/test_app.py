@@ -24,7 +24,7 @@ from kronos_api.config import Settings
 from kronos_api.errors import StartupError
 from kronos_api.predictor import AsyncPredictor
 from kronos_api.schemas.responses import ErrorResponse, PredictResponse
-from kronos_api.telemetry.metrics import REGISTRY
+from kronos_api.telemetry.metrics import metrics
 from tests.fakes import FAKE_INFO, SleepyEngine
 from tests.web import SINGLE, body, listening, predictor_of, serving, until
 
@@ -145,7 +145,7 @@ async def test_the_bundled_checkpoint_answers(capsys: pytest.CaptureFixture[str]
     assert described["demo"]
     labels = {"model": answer.model_version, "tokenizer": answer.tokenizer_version}
     labels |= {"device": "cpu", "dtype": "float32", "demo": "true"}
-    assert REGISTRY.get_sample_value("kronos_model_info", labels) == 1
+    assert metrics.registry.get_sample_value("kronos_model_info", labels) == 1
     printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     warned = [line["event"] for line in printed if line["level"] == "warning"]
     assert "this is the bundled demonstration checkpoint: not for trading" in warned

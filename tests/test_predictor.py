@@ -21,7 +21,7 @@ from kronos_api.errors import (
     StartupError,
 )
 from kronos_api.predictor import AsyncPredictor
-from kronos_api.telemetry import metrics
+from kronos_api.telemetry.metrics import metrics
 from kronos_api.timeseries.features import time_features
 from tests.fakes import FAKE_INFO, SleepyEngine, stuck
 from tests.web import predicting, until
@@ -158,12 +158,12 @@ async def test_engine_failures_are_told_without_the_inside(
         if failures:
             raise failures.pop()
 
-    failed = metrics.ENGINE_FAILURES._value.get()
+    failed = metrics.engine_failures._value.get()
     async with predicting(SleepyEngine(on_step=fail_once)) as predictor:
         with pytest.raises(told) as outcome:
             await predictor.predict(request(), timeout=5)
         assert "layer" not in outcome.value.message
-        assert metrics.ENGINE_FAILURES._value.get() == failed + 1
+        assert metrics.engine_failures._value.get() == failed + 1
         assert (await predictor.predict(request(), timeout=5)).mean.shape == (4, 6)
 
 

@@ -53,7 +53,7 @@ def _start(settings: Settings) -> ModelInfo:
     create_app(settings)
     service = Lifecycle(settings, None)
     if settings.metrics_dir is not None:
-        _try_folder(settings.metrics_dir)
+        _try_directory(settings.metrics_dir)
     if service.limiter is not None:
         asyncio.run(_try_limiter(service))
     assert service.checkpoints is not None
@@ -67,14 +67,14 @@ def _start(settings: Settings) -> ModelInfo:
         raise StartupError(f"the model could not be loaded: {lines[0]}") from None
 
 
-def _try_folder(folder: Path) -> None:
-    from kronos_api.telemetry.slots import cannot_keep
+def _try_directory(directory: Path) -> None:
+    from kronos_api.telemetry.slots import cannot_write
 
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+        directory.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=directory).close()
     except OSError as error:
-        raise cannot_keep(folder, error) from None
+        raise cannot_write(directory, error) from None
 
 
 async def _try_limiter(service: Lifecycle) -> None:

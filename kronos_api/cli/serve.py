@@ -14,7 +14,6 @@ import typer
 from kronos_api.cli.console import one_line_errors
 from kronos_api.config import Settings, load_settings
 from kronos_api.server.listener import cannot_listen
-from kronos_api.telemetry import multiprocess
 from kronos_api.telemetry.logging import configure
 
 CONNECTIONS: Final = 10_240
@@ -48,9 +47,6 @@ def serve(
         settings = load_settings()
         configure(settings.log_level)
         listener = bind(settings.host, settings.port)
-        if not plain and not reload:
-            # Before anything imports the metrics.
-            multiprocess.prepare(settings.metrics_dir)
 
     allow_connections()
     if reload:
@@ -67,11 +63,12 @@ def _serve_together(settings: Settings, listener: socket.socket) -> None:
         log.warning("GUNICORN_CMD_ARGS is not read here; use GUNICORN_WORKERS and its like")
 
     from kronos_api.app import create_app
-    from kronos_api.launch import announce, gunicorn_options, workers
+    from kronos_api.launch import announce, gunicorn_options, share_metrics, workers
     from kronos_api.lifecycle import rehearse
     from kronos_api.server.arbiter import Application
 
     with one_line_errors():
+        share_metrics(settings)
         # Made here even if only workers serve it: what is wrong with it is told once.
         create_app(settings)
         rehearse()

@@ -8,7 +8,7 @@ from collections.abc import Collection
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kronos_api.telemetry import metrics
+from kronos_api.telemetry.metrics import metrics
 
 UNMATCHED = "unmatched"
 GONE = 499
@@ -45,15 +45,15 @@ class AccessLog:
             await send(message)
 
         started = time.perf_counter()
-        metrics.CONCURRENT_REQUESTS.inc()
+        metrics.concurrent_requests.inc()
         try:
             await self.app(scope, receive, send_watched)
         finally:
-            metrics.CONCURRENT_REQUESTS.dec()
+            metrics.concurrent_requests.dec()
             elapsed = time.perf_counter() - started
             route = self._template(scope)
-            metrics.REQUESTS.labels(route, str(status)).inc()
-            metrics.REQUEST_DURATION.labels(route).observe(elapsed)
+            metrics.requests.labels(route, str(status)).inc()
+            metrics.request_duration.labels(route).observe(elapsed)
             line = log.debug if route == LIVENESS and status < 400 else log.info
             line(
                 "request",

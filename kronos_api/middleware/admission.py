@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kronos_api.errors import QueueFull
 from kronos_api.middleware.envelope import render
-from kronos_api.telemetry import metrics
+from kronos_api.telemetry.metrics import metrics
 
 
 class Admission:
@@ -65,6 +65,6 @@ class Admission:
         return received
 
     def _full(self) -> QueueFull:
-        metrics.ADMISSION_REFUSALS.inc()
+        metrics.admission_refusals.inc()
         message = f"{self.limit} requests are in progress, as many as may be."
         return QueueFull(message, retry_after=1)

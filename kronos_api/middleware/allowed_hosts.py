@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from kronos_api.errors import HostNotAllowed
 from kronos_api.middleware.envelope import render
 from kronos_api.security.whitelist import parse_address
-from kronos_api.telemetry import metrics
+from kronos_api.telemetry.metrics import OTHER, metrics
 
 ANY: Final = "*"
 _HOST: Final = re.compile(r"(?P<name>\[[^\]]*\]|[^:]*)(?::\d*)?")
@@ -48,7 +48,7 @@ class AllowedHosts:
             host = Headers(scope=scope).get("host")
             if host is not None and not self._is_ours(host, scope):
                 shown = host[:_SHOWN]
-                metrics.SECURITY_EVENTS.labels("host_refused", metrics.OTHER).inc()
+                metrics.security_events.labels("host_refused", OTHER).inc()
                 log.warning("host_refused", host=shown)
                 message = f"Host is {shown!a}, which is not a name of this service. "
                 error = HostNotAllowed(f"{message}KRONOS_ALLOWED_HOSTS sets its names.")

@@ -9,7 +9,7 @@ from kronos_api.errors import RequestTooLarge
 from kronos_api.middleware.body_memory import BodyMemory
 from kronos_api.middleware.callers import caller_label
 from kronos_api.middleware.envelope import render
-from kronos_api.telemetry import metrics
+from kronos_api.telemetry.metrics import metrics
 
 MAX_DIGITS = 18
 """A declared length of more digits is too large whatever the limit; it is not worth reading."""
@@ -76,6 +76,6 @@ def has_body(headers: Headers) -> bool:
 
 def too_large(scope: Scope, limit: int, body: str = "The body") -> RequestTooLarge:
     """The refusal of a body of more than `limit` bytes, counted for the caller."""
-    metrics.SIZE_REJECTIONS.labels(caller_label(scope)).inc()
+    metrics.size_rejections.labels(caller_label(scope)).inc()
     message = f"{body} is larger than {limit} bytes; KRONOS_MAX_REQUEST_SIZE_MB sets the limit."
     return RequestTooLarge(message)

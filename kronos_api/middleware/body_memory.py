@@ -10,7 +10,7 @@ from starlette.types import Scope
 
 from kronos_api.errors import QueueFull
 from kronos_api.middleware.callers import caller_key
-from kronos_api.telemetry import metrics
+from kronos_api.telemetry.metrics import metrics
 
 
 class BodyMemory:
@@ -55,7 +55,7 @@ class BodyMemory:
         if held + size <= most:
             whose, held, most = "All callers'", self.held, self.size
         if held + size > most:
-            metrics.ADMISSION_REFUSALS.inc()
+            metrics.admission_refusals.inc()
             message = (
                 f"{whose} request bodies in progress hold {held} of {most} bytes; {size} more do "
                 "not fit. Retry in 1 s, send smaller bodies, or raise KRONOS_BODY_MEMORY_MB."

@@ -14,7 +14,7 @@ from kronos_api.middleware.envelope import render
 from kronos_api.security.identity import OTHER, Caller, Connection, Identity, Settled
 from kronos_api.security.resolver import ResolverOut
 from kronos_api.security.whitelist import Address, parse_address
-from kronos_api.telemetry import metrics
+from kronos_api.telemetry.metrics import metrics
 
 FORWARDED: Final = "X-Forwarded-For"
 NOT_LISTED: Final = (
@@ -84,7 +84,7 @@ class CallerIdentity:
                 connection.caller = None
             return await self._identify(scope, connection, peer)
         except ResolverOut as error:
-            metrics.SECURITY_EVENTS.labels("unknown", OTHER).inc()
+            metrics.security_events.labels("unknown", OTHER).inc()
             log.error("caller unknown", peer=str(peer), reason=str(error), **_asked(scope))
             raise CallerUnknown("Who calls could not be told: DNS did not answer.") from None
 
@@ -108,7 +108,7 @@ class CallerIdentity:
         if caller is None:
             raise self._refuse(scope, str(address), "no entry of the whitelist names the caller")
         if self.allowed is not None:
-            metrics.SECURITY_EVENTS.labels("allowed", caller.label).inc()
+            metrics.security_events.labels("allowed", caller.label).inc()
             log.info(
                 "caller allowed", peer=str(address), entry=caller.label, container=caller.container
             )
@@ -133,7 +133,7 @@ class CallerIdentity:
         if address is None:
             if not refresh:  # its address may have been that of a proxy until now
                 return peer, None
-            metrics.SECURITY_EVENTS.labels("unnamed", OTHER).inc()
+            metrics.security_events.labels("unnamed", OTHER).inc()
             raise self._refuse(scope, str(peer), f"the proxy sent no address in {FORWARDED}")
         if self.allowed is None:
             return address, Caller(OTHER, str(address))
@@ -146,7 +146,7 @@ class CallerIdentity:
         return parse_address(given[-1].rpartition(",")[2].strip()) if given else None
 
     def _refuse(self, scope: Scope, peer: str | None, reason: str) -> ContainerNotAllowed:
-        metrics.SECURITY_EVENTS.labels("refused", OTHER).inc()
+        metrics.security_events.labels("refused", OTHER).inc()
         log.warning("caller refused", peer=peer, reason=reason, **_asked(scope))
         return ContainerNotAllowed(NOT_LISTED)
 

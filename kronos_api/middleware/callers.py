@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.types import Scope
 
-from kronos_api.telemetry import metrics
+from kronos_api.telemetry.metrics import OTHER
 
 UNKNOWN = "unknown"
 
@@ -21,4 +21,4 @@ def caller_key(scope: Scope) -> str:
 def caller_label(scope: Scope) -> str:
     """The caller's name in metrics: an entry of the whitelist, or `other`."""
     caller = scope.get("state", {}).get("caller")
-    return str(caller.label) if caller is not None else metrics.OTHER
+    return str(caller.label) if caller is not None else OTHER

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kronos_api.errors import OriginNotAllowed
 from kronos_api.middleware.envelope import render
-from kronos_api.telemetry import metrics
+from kronos_api.telemetry.metrics import OTHER, metrics
 
 ANY: Final = "*"
 EXPOSED: Final = (
@@ -61,7 +61,7 @@ class CrossOrigin:
             await self.app(scope, receive, send)
         else:
             shown = origin[:_SHOWN]
-            metrics.SECURITY_EVENTS.labels("origin_refused", metrics.OTHER).inc()
+            metrics.security_events.labels("origin_refused", OTHER).inc()
             log.warning("origin_refused", origin=shown)
             message = f"Web pages of {shown!a} may not call this service; KRONOS_CORS_ORIGINS "
             response = render(OriginNotAllowed(f"{message}names those that may."), scope)

@@ -9,14 +9,14 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kronos_api.errors import InternalError, KronosError
-from kronos_api.telemetry import metrics
+from kronos_api.telemetry.metrics import metrics
 
 log = structlog.stdlib.get_logger("kronos_api.errors")
 
 
 def render(error: KronosError, scope: Scope) -> JSONResponse:
     """The response that tells the caller of `error`, counted by its code."""
-    metrics.ERRORS.labels(error.code).inc()
+    metrics.errors.labels(error.code).inc()
     structlog.contextvars.bind_contextvars(code=error.code)
     headers = {}
     if error.retry_after is not None or error.status == 503:

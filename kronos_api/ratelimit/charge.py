@@ -10,7 +10,7 @@ from starlette.types import Scope
 
 from kronos_api.errors import InvalidInput, RateLimited
 from kronos_api.ratelimit.limiter import Limiter, Verdict
-from kronos_api.telemetry import metrics
+from kronos_api.telemetry.metrics import metrics
 
 STATE: Final = "rate_limit"
 """Where a request's `scope["state"]` has its visit."""
@@ -42,7 +42,7 @@ class Visit:
         if self.verdict.allowed:
             self._charged.append((cost, self.verdict))
         else:
-            metrics.RATE_LIMIT_HITS.labels(self.label).inc()
+            metrics.rate_limit_hits.labels(self.label).inc()
             raise RateLimited(self._refusal(cost), retry_after=self.verdict.wait)
 
     async def charge_series(self, work: Sequence[int]) -> None:

@@ -28,7 +28,7 @@ import structlog
 
 from kronos_api.errors import StartupError
 from kronos_api.ratelimit.store import Reading, StoreOut, Tally
-from kronos_api.telemetry import metrics
+from kronos_api.telemetry.metrics import metrics
 
 LAYOUT: Final = 2
 """Version of the layout, in the name of the file: workers of two versions never share one."""
@@ -145,7 +145,7 @@ class HostStore:
         if oldest is None:
             raise StoreOut("a caller has more quotas than a bucket has slots")
         if oldest[0] > now:
-            metrics.RATE_LIMIT_EVICTIONS.inc()
+            metrics.rate_limit_evictions.inc()
         return oldest[1], end, 0
 
     def _locked(self) -> bool:

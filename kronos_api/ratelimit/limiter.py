@@ -20,7 +20,7 @@ import structlog
 from kronos_api.deadline import within
 from kronos_api.ratelimit.quotas import Quota, Quotas
 from kronos_api.ratelimit.store import Reading, Store, StoreOut, Tally
-from kronos_api.telemetry import metrics
+from kronos_api.telemetry.metrics import metrics
 
 BOUND: Final = 0.25
 """Seconds that a call may wait for the store."""
@@ -72,7 +72,7 @@ class Limiter:
 
     async def start(self) -> None:
         """Before the first call; raises `StartupError`. A store that is merely out is no error."""
-        metrics.RATE_LIMIT_ALONE.set(0)
+        metrics.rate_limit_degraded.set(0)
         await self.store.open()
         try:
             await _within(PROBE_BOUND, self.store.check())
@@ -148,11 +148,11 @@ class Limiter:
         return [self._tallies.setdefault((caller, quota), Tally(quota)) for quota in quotas]
 
     def _go_alone(self, error: StoreOut) -> None:
-        metrics.RATE_LIMIT_STORE_FAILURES.inc()
+        metrics.rate_limit_store_failures.inc()
         if self.alone:
             return
         self._probe = asyncio.create_task(self._wait_for_store())
-        metrics.RATE_LIMIT_ALONE.set(1)
+        metrics.rate_limit_degraded.set(1)
         log.warning(
             "rate limit store is out: this worker grants its share",
             store=self.store.kind,
@@ -170,7 +170,7 @@ class Limiter:
             except StoreOut:
                 answered = 0
         self._probe = None
-        metrics.RATE_LIMIT_ALONE.set(0)
+        metrics.rate_limit_degraded.set(0)
         log.info("rate limit store is back", store=self.store.kind)
 
     async def _tell_store(self) -> None:

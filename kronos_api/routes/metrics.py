@@ -10,7 +10,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from kronos_api.predictor import AsyncPredictor
 from kronos_api.schemas.responses import GUARDED
-from kronos_api.telemetry import metrics, process_metrics
+from kronos_api.telemetry import process_metrics
+from kronos_api.telemetry.metrics import metrics
 
 ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
@@ -26,7 +27,7 @@ def router(predictor: AsyncPredictor) -> APIRouter:
     @routes.get("/metrics", name="metrics", response_class=Response, responses=ANSWERS)
     async def scrape() -> Response:
         """All metrics of all workers in Prometheus' text format."""
-        process_metrics.note_load(predictor)
+        process_metrics.record_load(predictor)
         # Reading what all workers wrote takes long enough to be felt by other requests.
         return Response(await asyncio.to_thread(_render), media_type=CONTENT_TYPE_LATEST)
 
@@ -34,5 +35,5 @@ def router(predictor: AsyncPredictor) -> APIRouter:
 
 
 def _render() -> bytes:
-    process_metrics.note_process()
+    process_metrics.record_process()
     return metrics.render()

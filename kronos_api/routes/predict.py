@@ -33,7 +33,7 @@ from kronos_api.schemas.examples import (
 from kronos_api.schemas.reading import Reader, Series, numbered
 from kronos_api.schemas.responses import ErrorResponse, PredictResponse
 from kronos_api.schemas.writing import Answered, write_many, write_one
-from kronos_api.telemetry import metrics
+from kronos_api.telemetry.metrics import metrics
 from kronos_api.timeseries import Calendars, Timestamps
 from kronos_api.timeseries.features import time_features
 from kronos_api.violations import InvalidFields
@@ -229,14 +229,14 @@ def _observed(endpoint: str, started: float) -> Iterator[None]:
     except KronosError as error:
         status = error.status
         if isinstance(error, PredictionTimeout):
-            metrics.TIMEOUTS.labels(endpoint).inc()
+            metrics.timeouts.labels(endpoint).inc()
         raise
     except (ClientDisconnect, asyncio.CancelledError):
         status = GONE
         raise
     finally:
         elapsed = time.perf_counter() - started
-        metrics.PREDICTION_LATENCY.labels(endpoint, str(status)).observe(elapsed)
+        metrics.prediction_latency.labels(endpoint, str(status)).observe(elapsed)
 
 
 def _bind(endpoint: str, series: Sequence[Series]) -> None:
@@ -251,15 +251,15 @@ def _bind(endpoint: str, series: Sequence[Series]) -> None:
     else:
         structlog.contextvars.bind_contextvars(items=len(series))
     for one in series:
-        metrics.PREDICTION_INPUT_SIZE.labels(endpoint).observe(len(one.history))
+        metrics.prediction_input_size.labels(endpoint).observe(len(one.history))
 
 
 def _measure(answered: Sequence[Answered]) -> None:
     """Count what the model did; the log line has the longest times of a batch."""
     for one in answered:
-        metrics.QUEUE_WAIT.observe(one.forecast.queue_ms / 1000)
-        metrics.MODEL_INFERENCE.observe(one.forecast.inference_ms / 1000)
-        metrics.TOKENS_DECODED.inc(one.series.params.sample_count * one.series.horizon)
+        metrics.queue_wait.observe(one.forecast.queue_ms / 1000)
+        metrics.model_inference.observe(one.forecast.inference_ms / 1000)
+        metrics.tokens_decoded.inc(one.series.params.sample_count * one.series.horizon)
     structlog.contextvars.bind_contextvars(
         queue_ms=round(max(one.forecast.queue_ms for one in answered), 3),
         inference_ms=round(max(one.forecast.inference_ms for one in answered), 3),

@@ -141,7 +141,7 @@ class Arbiter(GunicornArbiter):
 
     def manage_workers(self) -> None:
         """Start, replace and stop workers, as far as their number and condition ask for it."""
-        process_metrics.look_after_master()
+        process_metrics.maintain_master()
         self._dismiss_stalled()
         workers = sorted(self._workers.values(), key=lambda worker: worker.age)
         staying = [

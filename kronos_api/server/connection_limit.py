@@ -13,7 +13,7 @@ import structlog
 
 from kronos_api.security.peers import Peers
 from kronos_api.security.whitelist import parse_address
-from kronos_api.telemetry import metrics
+from kronos_api.telemetry.metrics import metrics
 
 LOG_EVERY: Final = 10.0
 """Seconds between two log lines about closed connections."""
@@ -77,7 +77,7 @@ class ConnectionLimit:
 
     def _exceeded(self, peer: str, *, listed: bool) -> None:
         """Count a connection that is closed for the limit, and log it now and then."""
-        metrics.CONNECTIONS_REFUSED.labels("listed" if listed else "unlisted").inc()
+        metrics.connections_refused.labels("listed" if listed else "unlisted").inc()
         self._closed += 1
         now = self._now()
         if now < self._log_at:

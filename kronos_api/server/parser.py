@@ -1,4 +1,4 @@
-"""Parses HTTP/1.1 with h11, in pieces of bounded cost.
+"""Parses HTTP/1.1 with h11, in pieces of bounded cost: h11 alone lets a client block the loop.
 
 h11 is written in Python and takes about 6 µs for a piece: a header line, or a chunk of a body
 however small. The bounds here are checked before h11 parses a piece, and no more than
@@ -15,27 +15,27 @@ from h11._receivebuffer import ReceiveBuffer
 
 from kronos_api.errors import HeadersTooLarge, KronosError, MalformedRequest, RequestTooLarge
 
-MAX_HEAD: Final = 16 * 1024
+MAX_HEADERS: Final = 16 * 1024
 """Bytes of a request line and its headers, or of the trailers of a chunked body."""
 MAX_HEADER_LINES: Final = 100
-"""Lines of the same, the request line left out."""
+"""Lines of these, without the request line."""
 MAX_CHUNK_LINE: Final = 1024
 """Bytes of the line before a chunk: its size and its extensions."""
 FREE_CHUNKS: Final = 1000
-"""Chunks of a body that may have any size."""
+"""Chunks of a body whose size is not checked."""
 MIN_CHUNK: Final = 64
 """Bytes that the chunks of a body must have on average if there are more than `FREE_CHUNKS`."""
 EVENTS_PER_TURN: Final = 64
-"""Events of h11 that one connection may cause in one turn of the event loop."""
+"""Events of h11 that are parsed for one connection in one turn of the event loop."""
 
 _BLANK_LINE: Final = re.compile(rb"\n\r?\n")
 _CHUNK_SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,20}")
 _ABSOLUTE: Final = re.compile(rb"(?i)https?://[^/?]*(.*)")
-"""The form of a target that clients use with a proxy, and that servers must accept as well."""
+"""A target as clients send it to a proxy; servers must accept it too (RFC 9112, 3.2.2)."""
 
 
 class Refused(h11.RemoteProtocolError):
-    """The request breaks a rule of ours; `error` is the answer."""
+    """The request exceeds a bound; `error` is the response."""
 
     def __init__(self, error: KronosError) -> None:
         super().__init__(error.message, error_status_hint=error.status)
@@ -45,8 +45,8 @@ class Refused(h11.RemoteProtocolError):
 class BoundedBuffer(ReceiveBuffer):
     """h11's buffer of received bytes; raises `Refused` before a piece beyond a bound is parsed.
 
-    h11 takes whole heads and trailers from it by `maybe_extract_lines`, and the lines before
-    chunks by `maybe_extract_next_line`.
+    h11 extracts headers and trailers by `maybe_extract_lines`, and the lines before chunks by
+    `maybe_extract_next_line`.
     """
 
     def __init__(self, max_body: float) -> None:
@@ -60,21 +60,21 @@ class BoundedBuffer(ReceiveBuffer):
         self._chunks = self._declared = 0
 
     def skip_empty_line(self) -> bool:
-        """Whether an empty line was there and has been dropped."""
+        """Drop a leading empty line; whether there was one."""
         if self._data[:2] != b"\r\n":
             return False
         self._extract(2)
         return True
 
     def maybe_extract_lines(self) -> list[bytearray] | None:
-        """A head or trailers, once they are complete."""
+        """Request line and headers, or trailers, once they are complete."""
         if self._data[:1] == b"\n" or self._data[:2] == b"\r\n":  # no lines at all
             return super().maybe_extract_lines()
-        end = _BLANK_LINE.search(self._data, 0, MAX_HEAD)
-        if end is None and len(self._data) >= MAX_HEAD:
-            raise Refused(HeadersTooLarge(f"Request line and headers exceed {MAX_HEAD} bytes."))
-        # The line break that ends the head and the one that ends the request line are no headers.
-        lines = self._data.count(b"\n", 0, end.end() if end else MAX_HEAD) - 2
+        end = _BLANK_LINE.search(self._data, 0, MAX_HEADERS)
+        if end is None and len(self._data) >= MAX_HEADERS:
+            raise Refused(HeadersTooLarge(f"Request line and headers exceed {MAX_HEADERS} bytes."))
+        # Two line breaks belong to the request line and to the blank line, not to a header.
+        lines = self._data.count(b"\n", 0, end.end() if end else MAX_HEADERS) - 2
         if lines > MAX_HEADER_LINES:
             raise Refused(HeadersTooLarge(f"The request has more than {MAX_HEADER_LINES} headers."))
         return super().maybe_extract_lines()
@@ -107,13 +107,13 @@ class BoundedBuffer(ReceiveBuffer):
 class Parser(h11.Connection):
     """h11's connection on the server's side, with bounds on what is parsed, and when.
 
-    A chunked body is not parsed before `wants_body` is set, so one that no application asks for
-    costs nothing. No more than `events_left` events are given. In both cases `next_event` says
-    `NEED_DATA` although there may be some.
+    A chunked body is not parsed before `wants_body` is set, so a body that no application reads
+    costs nothing. No more than `events_left` events are returned. In both cases `next_event`
+    returns `NEED_DATA` although bytes are left.
     """
 
     def __init__(self, max_body: float) -> None:
-        super().__init__(h11.SERVER, MAX_HEAD)
+        super().__init__(h11.SERVER, MAX_HEADERS)
         self._receive_buffer: BoundedBuffer = BoundedBuffer(max_body)
         self._skipped_line = False
         self.events_left = EVENTS_PER_TURN
@@ -131,7 +131,7 @@ class Parser(h11.Connection):
         return self._checked(event) if isinstance(event, h11.Request) else event
 
     def _at_empty_line(self) -> bool:
-        """Drop one empty line before a request line; whether it may be incomplete.
+        """Drop one empty line before a request line; whether the rest of one may follow.
 
         Some clients send one after a body (RFC 9112, 2.2).
         """

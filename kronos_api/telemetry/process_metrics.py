@@ -1,7 +1,7 @@
-"""How this worker fares, as gauges.
+"""Gauges of this worker: the load of its model, and what its process uses.
 
-Any worker may be asked for the metrics of all, so each writes its own down every second, and not
-only when it is asked.
+Any worker may be scraped for the metrics of all, so each records its own every second, not only
+when it is scraped.
 """
 
 from __future__ import annotations
@@ -15,18 +15,21 @@ from typing import Final, Protocol
 
 import psutil
 
-from kronos_api.telemetry import logging, metrics, multiprocess
+from kronos_api.telemetry import logging
+from kronos_api.telemetry.directory import restore_directory
+from kronos_api.telemetry.metrics import metrics
 
 PAUSE: Final = 1.0
+"""Seconds between two records of the model's load."""
 PROCESS_EVERY: Final = 5
-"""Pauses between two looks at the process, which take longer than one at the model's load."""
+"""Pauses between two records of the process, which take longer than one of the model's load."""
 
 _lock = threading.Lock()
-_counted = 0.0  # of this process' processor time, in seconds
+_counted = 0.0  # seconds of this process's CPU time that are in the metric
 
 
 class Load(Protocol):
-    """What the model has to do."""
+    """The load of the model."""
 
     @property
     def queue_depth(self) -> int:
@@ -40,62 +43,61 @@ class Load(Protocol):
 
     @property
     def kv_cache_bytes(self) -> int:
-        """Bytes of keys and values that these may hold."""
+        """Bytes of keys and values reserved for these."""
         ...
 
 
-async def watch(load: Load) -> None:
-    """Write down how this worker fares, until cancelled; it then serves no more."""
+async def record_until_cancelled(load: Load) -> None:
+    """Record the gauges of this worker until cancelled; it then counts no more as one."""
     try:
         while True:
-            await asyncio.to_thread(note_process)
+            await asyncio.to_thread(record_process)
             for _ in range(PROCESS_EVERY):
-                note_load(load)
+                record_load(load)
                 await asyncio.sleep(PAUSE)
     finally:
-        metrics.end()
+        metrics.workers.set(0)
 
 
-def note_load(load: Load) -> None:
-    """Write down what the model has to do."""
-    metrics.mend()
-    metrics.QUEUE_DEPTH.set(load.queue_depth)
-    metrics.ACTIVE_SERIES.set(load.active)
-    metrics.KV_CACHE_BYTES.set(load.kv_cache_bytes)
-    note_log()
+def record_load(load: Load) -> None:
+    """Record the load of the model."""
+    metrics.restore_files()
+    metrics.queue_depth.set(load.queue_depth)
+    metrics.active_series.set(load.active)
+    metrics.kv_cache_bytes.set(load.kv_cache_bytes)
+    _count_dropped_lines()
 
 
-def note_log() -> None:
-    """Count the log lines that this process lost."""
-    if dropped := logging.take_dropped():
-        metrics.LOG_LINES_DROPPED.inc(dropped)
+def maintain_master() -> None:
+    """Keep the metrics of the master: to be called as often as it looks at its workers."""
+    restore_directory()
+    metrics.restore_files()
+    _count_dropped_lines()
 
 
-def look_after_master() -> None:
-    """What a master does for its metrics, as often as it looks at its workers."""
-    multiprocess.mend()
-    metrics.mend()
-    note_log()
+def count_worker_death() -> None:
+    """Count a worker that died; called in the master, which alone learns of it."""
+    metrics.restore_files()
+    metrics.worker_deaths.inc()
 
 
-def note_death() -> None:
-    """Count a worker that has died; in the master, which alone knows."""
-    metrics.mend()
-    metrics.WORKER_DEATHS.inc()
-
-
-def note_process() -> None:
-    """Write down what this process uses; any thread may call it."""
+def record_process() -> None:
+    """Record what this process uses; any thread may call it."""
     global _counted
-    # To look, it needs a file descriptor; without one left, the rest is still worth telling.
+    # psutil needs a file descriptor; without a free one, the rest is recorded all the same.
     with suppress(OSError, psutil.Error):
         process = psutil.Process()
-        metrics.RESIDENT_MEMORY.set(process.memory_info().rss)
-        metrics.THREADS.set(process.num_threads())
-        metrics.OPEN_FILES.set(process.num_fds())
-        metrics.START_TIME.set(process.create_time())
-    metrics.MAX_FILES.set(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        metrics.resident_memory.set(process.memory_info().rss)
+        metrics.threads.set(process.num_threads())
+        metrics.open_files.set(process.num_fds())
+        metrics.start_time.set(process.create_time())
+    metrics.max_files.set(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     with _lock:
         used = time.process_time()
-        metrics.CPU_SECONDS.inc(used - _counted)
+        metrics.cpu_seconds.inc(used - _counted)
         _counted = used
+
+
+def _count_dropped_lines() -> None:
+    if dropped := logging.take_dropped():
+        metrics.log_lines_dropped.inc(dropped)

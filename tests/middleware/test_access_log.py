@@ -9,13 +9,13 @@ import pytest
 from starlette.types import Scope
 
 from kronos_api.middleware.access_log import AccessLog
-from kronos_api.telemetry.metrics import REGISTRY
+from kronos_api.telemetry.metrics import metrics
 from tests.web import SINGLE, serving
 
 
 def counted(route: str, status: int) -> float:
     labels = {"route": route, "status": str(status)}
-    return REGISTRY.get_sample_value("kronos_requests_total", labels) or 0
+    return metrics.registry.get_sample_value("kronos_requests_total", labels) or 0
 
 
 @pytest.mark.parametrize(
@@ -70,13 +70,13 @@ async def test_what_is_refused_before_it_is_routed_counts_for_its_route(
 
 async def test_a_caller_that_left_is_counted_and_nothing_stays_open() -> None:
     async def leave(*_: object) -> None:
-        assert REGISTRY.get_sample_value("kronos_concurrent_requests") == before + 1
+        assert metrics.registry.get_sample_value("kronos_concurrent_requests") == before + 1
         raise ConnectionError
 
-    before = REGISTRY.get_sample_value("kronos_concurrent_requests") or 0
+    before = metrics.registry.get_sample_value("kronos_concurrent_requests") or 0
     requests = counted("unmatched", 499)
     scope: Scope = {"type": "http", "method": "GET", "path": "/"}
     with pytest.raises(ConnectionError):
         await AccessLog(leave)(scope, None, None)  # type: ignore[arg-type]
-    assert REGISTRY.get_sample_value("kronos_concurrent_requests") == before
+    assert metrics.registry.get_sample_value("kronos_concurrent_requests") == before
     assert counted("unmatched", 499) == requests + 1

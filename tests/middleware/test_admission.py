@@ -15,7 +15,7 @@ from kronos_api.app import create_app
 from kronos_api.config import Settings
 from kronos_api.middleware.admission import Admission
 from kronos_api.schemas.responses import ErrorResponse
-from kronos_api.telemetry.metrics import REGISTRY
+from kronos_api.telemetry.metrics import metrics
 from tests.fakes import SleepyEngine, stuck
 from tests.web import JSON, SINGLE, body, encode, listening, predictor_of, serving, until
 
@@ -23,11 +23,11 @@ PROBES = ["/health", "/v1/healthz", "/v1/readyz", "/v1/healthz/detailed", "/metr
 
 
 def refused() -> float:
-    return REGISTRY.get_sample_value("kronos_admission_refusals_total") or 0
+    return metrics.registry.get_sample_value("kronos_admission_refusals_total") or 0
 
 
 def asking() -> float:
-    return REGISTRY.get_sample_value("kronos_concurrent_requests") or 0
+    return metrics.registry.get_sample_value("kronos_concurrent_requests") or 0
 
 
 @pytest.mark.parametrize("security", [True, False])

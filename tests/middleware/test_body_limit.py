@@ -14,7 +14,7 @@ from kronos_api.config import Settings
 from kronos_api.middleware.body_memory import BodyMemory
 from kronos_api.server.deadlines import Deadlines
 from kronos_api.server.uvicorn_config import options
-from kronos_api.telemetry.metrics import REGISTRY
+from kronos_api.telemetry.metrics import metrics
 from tests.fakes import SleepyEngine, stuck
 from tests.web import BATCH, JSON, SINGLE, body, encode, listening, predictor_of, serving, until
 
@@ -29,7 +29,7 @@ ROUTES = [(method.upper(), path) for path in PATHS for method in PATHS[path]]
 def rejections() -> float:
     """Over all callers; tests are one of them."""
     name = "kronos_request_size_rejections_total"
-    found = [s for family in REGISTRY.collect() for s in family.samples if s.name == name]
+    found = [s for family in metrics.registry.collect() for s in family.samples if s.name == name]
     return sum(sample.value for sample in found)
 
 
@@ -212,7 +212,7 @@ async def test_chunks_over_a_real_connection(length: str) -> None:
 async def test_a_caller_that_leaves_within_its_chunks_is_let_go() -> None:
     predictor = predictor_of()
     labels = {"route": SINGLE, "status": "499"}
-    before = REGISTRY.get_sample_value("kronos_requests_total", labels) or 0
+    before = metrics.registry.get_sample_value("kronos_requests_total", labels) or 0
     async with listening(create_app(Settings(), predictor=predictor)) as (host, port):
         _, writer = await asyncio.open_connection(host, port)
         head = f"{POST}Transfer-Encoding: chunked\r\n\r\n"
@@ -222,7 +222,7 @@ async def test_a_caller_that_leaves_within_its_chunks_is_let_go() -> None:
         writer.close()
         await writer.wait_closed()
         await until(
-            lambda: REGISTRY.get_sample_value("kronos_requests_total", labels) == before + 1
+            lambda: metrics.registry.get_sample_value("kronos_requests_total", labels) == before + 1
         )
 
 

@@ -23,7 +23,7 @@ from kronos_api.security import resolver
 from kronos_api.security.identity import Caller, Connection, Identity
 from kronos_api.security.resolver import FRESH_SECONDS
 from kronos_api.security.whitelist import Whitelist
-from kronos_api.telemetry.metrics import REGISTRY
+from kronos_api.telemetry.metrics import metrics
 from tests.security.dns import Nameserver, answering
 from tests.web import client_of, predictor_of, serving
 
@@ -39,7 +39,7 @@ FORGED = {
 
 def events(event: str, container: str = "other") -> float:
     labels = {"event": event, "container": container}
-    return REGISTRY.get_sample_value("kronos_security_events_total", labels) or 0
+    return metrics.registry.get_sample_value("kronos_security_events_total", labels) or 0
 
 
 class From:

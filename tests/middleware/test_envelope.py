@@ -10,7 +10,7 @@ from starlette.responses import StreamingResponse
 
 from kronos_api.errors import KronosError, ModelNotReady, QueueFull
 from kronos_api.middleware.envelope import Envelope, render
-from kronos_api.telemetry.metrics import REGISTRY
+from kronos_api.telemetry.metrics import metrics
 from tests.web import client_of, serving
 
 
@@ -26,7 +26,7 @@ from tests.web import client_of, serving
 )
 async def test_every_refusal_has_the_shape(method: str, path: str, status: int, code: str) -> None:
     labels = {"code": code}
-    before = REGISTRY.get_sample_value("kronos_errors_total", labels) or 0
+    before = metrics.registry.get_sample_value("kronos_errors_total", labels) or 0
     async with serving() as client:
         response = await client.request(method, path)
     assert response.status_code == status
@@ -34,7 +34,7 @@ async def test_every_refusal_has_the_shape(method: str, path: str, status: int, 
     error = response.json()["error"]
     assert list(error) == ["code", "message", "details", "request_id"]
     assert error["code"] == code
-    assert REGISTRY.get_sample_value("kronos_errors_total", labels) == before + 1
+    assert metrics.registry.get_sample_value("kronos_errors_total", labels) == before + 1
     assert ("allow" in response.headers) == (status == 405)
 
 

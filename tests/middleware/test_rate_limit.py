@@ -22,7 +22,7 @@ from kronos_api.ratelimit.host_store import HostStore
 from kronos_api.ratelimit.limiter import Limiter
 from kronos_api.ratelimit.quotas import Quotas
 from kronos_api.schemas.responses import ErrorResponse, Health
-from kronos_api.telemetry.metrics import REGISTRY
+from kronos_api.telemetry.metrics import metrics
 from tests.middleware.test_caller_identity import routes
 from tests.web import BATCH, SINGLE, body, predictor_of, serving
 
@@ -45,7 +45,7 @@ def minute(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def hits() -> float:
     """Over all callers; tests are one of them."""
     name = "kronos_rate_limit_hits_total"
-    found = [s for family in REGISTRY.collect() for s in family.samples if s.name == name]
+    found = [s for family in metrics.registry.collect() for s in family.samples if s.name == name]
     return sum(sample.value for sample in found)
 
 
@@ -321,7 +321,7 @@ async def test_callers_are_who_identity_says(tmp_path: Path) -> None:
     assert await ask(app, None) == 200
     assert await ask(app, None) == 429
     labels = {"container": "web"}
-    assert REGISTRY.get_sample_value("kronos_rate_limit_hits_total", labels) == 1
+    assert metrics.registry.get_sample_value("kronos_rate_limit_hits_total", labels) == 1
     await limiter.stop()
 
 

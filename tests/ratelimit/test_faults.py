@@ -214,7 +214,7 @@ def waited(stage: Stage) -> float:
 
 def alone(stage: Stage) -> float:
     """Workers that count alone."""
-    return summed(stage, "kronos_rate_limit_alone")
+    return summed(stage, "kronos_rate_limit_degraded")
 
 
 def summed(stage: Stage, metric: str) -> float:

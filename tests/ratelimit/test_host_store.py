@@ -24,7 +24,7 @@ from kronos_api.ratelimit.host_store import BUCKET_BYTES, BUCKETS, HostStore, de
 from kronos_api.ratelimit.limiter import Limiter
 from kronos_api.ratelimit.quotas import Quota, Quotas, parse_routes
 from kronos_api.ratelimit.store import StoreOut, Tally
-from kronos_api.telemetry.metrics import REGISTRY
+from kronos_api.telemetry.metrics import metrics
 from tests.processes import ROOT
 from tests.web import until
 
@@ -64,12 +64,12 @@ async def calls(store: HostStore, number: int, caller: str = "web", *quotas: Quo
 
 def failures() -> float:
     """Calls that a store did not count in time."""
-    return REGISTRY.get_sample_value("kronos_rate_limit_store_failures_total") or 0
+    return metrics.registry.get_sample_value("kronos_rate_limit_store_failures_total") or 0
 
 
 def evictions() -> float:
     """Counts that were lost to make room."""
-    return REGISTRY.get_sample_value("kronos_rate_limit_evictions_total") or 0
+    return metrics.registry.get_sample_value("kronos_rate_limit_evictions_total") or 0
 
 
 async def test_callers_and_quotas_are_counted_apart(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from kronos_api.ratelimit import limiter as module
 from kronos_api.ratelimit.limiter import BOUND, Limiter, Verdict
 from kronos_api.ratelimit.quotas import Quota, Quotas, parse_routes
 from kronos_api.ratelimit.store import Reading, StoreOut, Tally
-from kronos_api.telemetry.metrics import REGISTRY
+from kronos_api.telemetry.metrics import metrics
 from tests.web import until
 
 DAY = 86_400
@@ -223,17 +223,17 @@ async def test_a_store_has_its_time_for_each_caller(monkeypatch: pytest.MonkeyPa
 
 async def test_the_store_is_told_what_it_missed(capsys: pytest.CaptureFixture[str]) -> None:
     def alone() -> float | None:
-        return REGISTRY.get_sample_value("kronos_rate_limit_alone")
+        return metrics.registry.get_sample_value("kronos_rate_limit_degraded")
 
     failures = "kronos_rate_limit_store_failures_total"
-    before = REGISTRY.get_sample_value(failures) or 0
+    before = metrics.registry.get_sample_value(failures) or 0
     store = Memory()
     async with started(store, workers=2) as limiter:
         await passed(limiter, 3)
         store.out = True
         await passed(limiter, 3)
         assert (limiter.alone, alone()) == (True, 1)
-        assert REGISTRY.get_sample_value(failures) == before + 1
+        assert metrics.registry.get_sample_value(failures) == before + 1
         probed = store.asked
         await until(lambda: store.asked >= probed + 2)  # probes in vain
         store.out = False

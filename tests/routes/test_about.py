@@ -57,7 +57,7 @@ async def test_metrics_are_those_of_the_contract(path: str) -> None:
         "kronos_errors",
         "kronos_rate_limit_hits",
         "kronos_rate_limit_store_failures",
-        "kronos_rate_limit_alone",
+        "kronos_rate_limit_degraded",
         "kronos_model_info",
         "process_resident_memory_bytes",
     }

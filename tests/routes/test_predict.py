@@ -19,7 +19,7 @@ from kronos_api.engine.sampling import SamplingParams
 from kronos_api.predictor import AsyncPredictor, Forecast, off_loop
 from kronos_api.routes import predict as predict_routes
 from kronos_api.schemas.responses import PredictResponse
-from kronos_api.telemetry.metrics import REGISTRY
+from kronos_api.telemetry.metrics import metrics
 from kronos_api.timeseries import Frequency, Timestamps
 from tests.fakes import SleepyEngine
 from tests.web import (
@@ -346,14 +346,14 @@ async def test_a_full_queue_refuses_at_once() -> None:
 async def test_a_missed_deadline_is_told_in_time_and_counted(path: str) -> None:
     endpoint = path.rsplit("/", 1)[1]
     labels = {"endpoint": endpoint}
-    before = REGISTRY.get_sample_value("kronos_timeouts_total", labels) or 0
+    before = metrics.registry.get_sample_value("kronos_timeouts_total", labels) or 0
     request = body() if path == SINGLE else {"items": [body()]}
     engine = SleepyEngine(seconds=2000, steps=10_000)
     async with serving(engine, request_timeout=0.2, inference_timeout=0.1) as client:
         response = await client.post(path, json=request)
     assert (response.status_code, response.json()["error"]["code"]) == (504, "PREDICTION_TIMEOUT")
     assert all(run.steps > 0 for run in engine.runs)  # the forecast was not waited for
-    assert REGISTRY.get_sample_value("kronos_timeouts_total", labels) == before + 1
+    assert metrics.registry.get_sample_value("kronos_timeouts_total", labels) == before + 1
 
 
 async def test_a_body_that_never_ends_meets_the_deadline() -> None:
@@ -381,7 +381,7 @@ async def test_a_caller_that_leaves_takes_its_forecast_along() -> None:
     engine = SleepyEngine(seconds=20, steps=2000)
     labels = {"endpoint": "single", "status": "499"}
     name = "kronos_prediction_latency_seconds_count"
-    before = REGISTRY.get_sample_value(name, labels) or 0
+    before = metrics.registry.get_sample_value(name, labels) or 0
     predictor = predictor_of(engine)
     async with listening(create_app(Settings(), predictor=predictor)) as (host, port):
         await until(lambda: predictor.state == "ready")
@@ -395,13 +395,13 @@ async def test_a_caller_that_leaves_takes_its_forecast_along() -> None:
         writer.close()
         await writer.wait_closed()
         await until(lambda: predictor.active == 0)
-        await until(lambda: REGISTRY.get_sample_value(name, labels) == before + 1)
+        await until(lambda: metrics.registry.get_sample_value(name, labels) == before + 1)
     assert engine.runs[0].released
 
 
 async def test_what_is_measured() -> None:
     def value(name: str, **labels: str) -> float:
-        return REGISTRY.get_sample_value(name, labels) or 0
+        return metrics.registry.get_sample_value(name, labels) or 0
 
     def now() -> list[float]:
         return [

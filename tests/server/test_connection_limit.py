@@ -19,7 +19,7 @@ from kronos_api.security.whitelist import Whitelist
 from kronos_api.server.connection_limit import LOG_EVERY, ConnectionLimit, peer_key
 from kronos_api.server.deadlines import Deadlines
 from kronos_api.server.uvicorn_config import options
-from kronos_api.telemetry.metrics import REGISTRY
+from kronos_api.telemetry.metrics import metrics
 from tests import web
 from tests.web import predictor_of, until
 
@@ -62,7 +62,9 @@ async def answered(links: list[socket.socket]) -> list[bool]:
 
 
 def closed(peer: str) -> float:
-    return REGISTRY.get_sample_value("kronos_connections_refused_total", {"peer": peer}) or 0
+    return (
+        metrics.registry.get_sample_value("kronos_connections_refused_total", {"peer": peer}) or 0
+    )
 
 
 async def test_unlisted_peer_keeps_as_many_as_it_may() -> None:

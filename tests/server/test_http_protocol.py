@@ -24,9 +24,9 @@ from kronos_api.server import half_closed
 from kronos_api.server.deadlines import Deadlines
 from kronos_api.server.http_protocol import Protocol
 from kronos_api.server.lingering import ANSWER_START, LINGER
-from kronos_api.server.parser import EVENTS_PER_TURN, FREE_CHUNKS, MAX_HEAD, BoundedBuffer
+from kronos_api.server.parser import EVENTS_PER_TURN, FREE_CHUNKS, MAX_HEADERS, BoundedBuffer
 from kronos_api.server.uvicorn_config import options
-from kronos_api.telemetry.metrics import REGISTRY
+from kronos_api.telemetry.metrics import metrics
 from tests import web
 from tests.fakes import SleepyEngine
 from tests.web import JSON, SINGLE, body, encode, predictor_of, until
@@ -132,26 +132,26 @@ async def calling(address: tuple[str, int]) -> AsyncIterator[Caller]:
         writer.close()
 
 
-def slow(waited_for: str) -> float:
-    labels = {"waited_for": waited_for}
-    return REGISTRY.get_sample_value("kronos_slow_callers_total", labels) or 0
+def slow(deadline: str) -> float:
+    labels = {"deadline": deadline}
+    return metrics.registry.get_sample_value("kronos_slow_callers_total", labels) or 0
 
 
 async def test_silence_from_the_start_is_closed() -> None:
-    before = slow("head")
+    before = slow("headers")
     async with (
-        service(deadlines=replace(PATIENT, head=HASTY)) as address,
+        service(deadlines=replace(PATIENT, headers=HASTY)) as address,
         calling(address) as caller,
     ):
         assert HASTY - 0.05 < await caller.closed() < HASTY + LATE
-    assert slow("head") == before + 1
+    assert slow("headers") == before + 1
 
 
 @pytest.mark.parametrize("drip", [b"", b"X-A: b\r\n"])
 async def test_a_slow_head_is_answered_and_closed(drip: bytes) -> None:
-    before = slow("head")
+    before = slow("headers")
     async with (
-        service(deadlines=replace(PATIENT, head=HASTY)) as address,
+        service(deadlines=replace(PATIENT, headers=HASTY)) as address,
         calling(address) as caller,
     ):
         await caller.send("POST / HTTP/1.1\r\nHost: x\r\n")
@@ -159,7 +159,7 @@ async def test_a_slow_head_is_answered_and_closed(drip: bytes) -> None:
         status, content = await caller.answer()
         assert time.monotonic() - caller.began < HASTY + LATE
     assert (status, content["error"]["code"]) == (408, "REQUEST_TIMEOUT")
-    assert slow("head") == before + 1
+    assert slow("headers") == before + 1
 
 
 @pytest.mark.parametrize("drip", [b"", b" "])
@@ -249,7 +249,7 @@ async def test_an_idle_connection_is_closed_without_a_word() -> None:
 
 
 async def test_the_deadline_of_a_head_does_not_run_between_requests() -> None:
-    hasty = replace(PATIENT, head=HASTY)
+    hasty = replace(PATIENT, headers=HASTY)
     async with service(deadlines=hasty) as address, calling(address) as caller:
         for _ in range(3):
             await caller.send("GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -258,8 +258,8 @@ async def test_the_deadline_of_a_head_does_not_run_between_requests() -> None:
 
 
 async def test_a_body_that_comes_after_its_answer_begins_no_head() -> None:
-    before = slow("head")
-    hasty = replace(PATIENT, head=HASTY)
+    before = slow("headers")
+    hasty = replace(PATIENT, headers=HASTY)
     async with service(deadlines=hasty) as address, calling(address) as caller:
         await caller.send("POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n")
         await caller.one_answer(405)
@@ -267,12 +267,12 @@ async def test_a_body_that_comes_after_its_answer_begins_no_head() -> None:
         await asyncio.sleep(2 * HASTY)
         await caller.send("GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
         assert await caller.one_answer() == b'{"status":"ok"}'
-    assert slow("head") == before
+    assert slow("headers") == before
 
 
 async def test_the_second_head_of_a_connection_has_a_deadline() -> None:
     async with (
-        service(deadlines=replace(PATIENT, head=HASTY)) as address,
+        service(deadlines=replace(PATIENT, headers=HASTY)) as address,
         calling(address) as caller,
     ):
         await caller.send("GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -368,26 +368,26 @@ async def large(scope: Scope, receive: Receive, send: Send) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/close"])
 async def test_an_answer_that_nobody_takes_is_dropped(path: str) -> None:
-    before = slow("answer")
+    before = slow("send")
     async with (
-        listening(large, replace(PATIENT, answer=HASTY)) as address,
+        listening(large, replace(PATIENT, send=HASTY)) as address,
         calling(address) as caller,
     ):
         caller.writer.transport.pause_reading()  # type: ignore[attr-defined]
         await caller.send(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")
-        while slow("answer") == before:
+        while slow("send") == before:
             assert time.monotonic() - caller.began < HASTY + LATE
             await asyncio.sleep(0.02)
-    assert slow("answer") == before + 1
+    assert slow("send") == before + 1
 
 
 async def test_a_large_answer_that_is_taken_arrives() -> None:
-    before = slow("answer")
+    before = slow("send")
     async with listening(large) as address, calling(address) as caller:
         await caller.send("GET /close HTTP/1.1\r\nHost: x\r\n\r\n")
         received = await caller.reader.read()
     assert len(received) > 32 * 2**20
-    assert slow("answer") == before
+    assert slow("send") == before
 
 
 @pytest.mark.parametrize(
@@ -402,7 +402,7 @@ async def test_a_large_answer_that_is_taken_arrives() -> None:
             400,
             "MALFORMED_REQUEST",
         ),
-        (b"GET /%s HTTP/1.1\r\nHost: x\r\n\r\n" % (b"a" * MAX_HEAD), 431, "HEAD_TOO_LARGE"),
+        (b"GET /%s HTTP/1.1\r\nHost: x\r\n\r\n" % (b"a" * MAX_HEADERS), 431, "HEAD_TOO_LARGE"),
         (b"GET / HTTP/1.1\r\nHost: x\r\nX: %s" % (b"a" * 65536), 431, "HEAD_TOO_LARGE"),
     ],
 )
@@ -530,12 +530,12 @@ async def test_closed_client_ends_its_forecast(monkeypatch: pytest.MonkeyPatch) 
     content = encode(body())
     engine = SleepyEngine(seconds=600, steps=6000)
     async with service(engine) as address:
-        before = REGISTRY.get_sample_value("kronos_requests_total", labels) or 0
+        before = metrics.registry.get_sample_value("kronos_requests_total", labels) or 0
         async with calling(address) as caller:
             await caller.send((HEAD % len(content)).encode() + content)
             await until(lambda: bool(engine.runs))
         await until(
-            lambda: REGISTRY.get_sample_value("kronos_requests_total", labels) == before + 1
+            lambda: metrics.registry.get_sample_value("kronos_requests_total", labels) == before + 1
         )
 
 
@@ -553,13 +553,13 @@ async def test_client_that_stops_within_a_request_is_disconnected(sent: str, beh
 async def test_a_cut_chunk_ends_the_request_it_is_in() -> None:
     labels = {"route": SINGLE, "status": "499"}
     async with service() as address, calling(address) as caller:
-        before = REGISTRY.get_sample_value("kronos_requests_total", labels) or 0
+        before = metrics.registry.get_sample_value("kronos_requests_total", labels) or 0
         await caller.send(POST + CHUNKED)
         await asyncio.sleep(0.05)
         await caller.send("zz\r\n")
         status, content = await caller.answer()
         await until(
-            lambda: REGISTRY.get_sample_value("kronos_requests_total", labels) == before + 1
+            lambda: metrics.registry.get_sample_value("kronos_requests_total", labels) == before + 1
         )
     assert (status, content["error"]["code"]) == (400, "MALFORMED_REQUEST")
 

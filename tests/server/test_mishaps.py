@@ -74,7 +74,7 @@ def lose(folder: Path) -> None:
     shutil.rmtree(folder.with_name("lost"))
 
 
-def test_a_lost_metrics_folder_is_made_again(tmp_path: Path) -> None:
+def test_removed_metrics_directory_is_restored(tmp_path: Path) -> None:
     folder = tmp_path / "metrics"
     with services(tmp_path, workers=2, METRICS_DIR=str(folder), **MANY) as (service,):
         for _ in range(50):
@@ -85,7 +85,7 @@ def test_a_lost_metrics_folder_is_made_again(tmp_path: Path) -> None:
         assert metric(service, "kronos_requests_total") >= 0  # and no 500
         until(lambda: metric(service, "kronos_workers") == 2)
         assert metric(service, "kronos_requests_total") >= before
-        assert len(service.wait_for("metrics_folder_restored", 3)) == 3  # master and workers
+        assert len(service.wait_for("metrics_directory_restored", 3)) == 3  # master and workers
         lose(folder)
         for deaths, victim in enumerate(sorted(service.workers()), 1):
             os.kill(victim, signal.SIGKILL)

@@ -11,8 +11,8 @@ from kronos_api.server.parser import (
     EVENTS_PER_TURN,
     FREE_CHUNKS,
     MAX_CHUNK_LINE,
-    MAX_HEAD,
     MAX_HEADER_LINES,
+    MAX_HEADERS,
     MIN_CHUNK,
     Parser,
     Refused,
@@ -117,7 +117,7 @@ def test_long_chunk_extension_is_refused(end: bytes) -> None:
 def test_head_of_many_lines_is_refused_unparsed(line: bytes, end: bytes) -> None:
     status, message = refusal(HEAD + b"a: b\r\n" + line * 16_000 + end)
     assert status == 431
-    assert str(MAX_HEAD if len(line) * 16_000 > MAX_HEAD and not end else "") in message
+    assert str(MAX_HEADERS if len(line) * 16_000 > MAX_HEADERS and not end else "") in message
 
 
 def test_head_of_as_many_lines_as_allowed_is_parsed() -> None:
@@ -128,7 +128,7 @@ def test_head_of_as_many_lines_as_allowed_is_parsed() -> None:
 
 
 def test_head_is_bounded_in_bytes() -> None:
-    room = MAX_HEAD - len(HEAD + b"a: \r\n\r\n")
+    room = MAX_HEADERS - len(HEAD + b"a: \r\n\r\n")
     assert len(parsed(HEAD + b"a: " + b"x" * room + b"\r\n\r\n")) == 2
     assert refusal(HEAD + b"a: " + b"x" * (room + 1) + b"\r\n\r\n")[0] == 431
 
@@ -137,7 +137,7 @@ def test_trailers_are_bounded_like_heads() -> None:
     whole = CHUNKED + chunk(b"ab") + b"0\r\n"
     assert isinstance(parsed(whole + b"a: b\r\n\r\n")[-1], h11.EndOfMessage)
     assert refusal(whole + b"a:\n" * 5000 + b"\n")[0] == 431
-    assert refusal(whole + b"a: " + b"x" * MAX_HEAD + b"\r\n\r\n")[0] == 431
+    assert refusal(whole + b"a: " + b"x" * MAX_HEADERS + b"\r\n\r\n")[0] == 431
 
 
 @pytest.mark.parametrize("cut", [0, 1, 2, 5])

@@ -39,7 +39,7 @@ FORECAST = (
         CONTENT,
     )
 )
-DEADLINES = Deadlines(head=30, body=30, answer=30, idle=30)
+DEADLINES = Deadlines(headers=30, body=30, send=30, idle=30)
 
 
 @dataclass

@@ -1,9 +1,7 @@
-"""Processes that prepare and that count, as master and workers do.
+"""Processes that create a metrics directory and that count in it, as master and workers do.
 
-`python -m tests.telemetry.counting` counts.
-
-It takes orders from its input, a line each, and answers each with a line. Given a process id as
-its argument, it believes that to be its own.
+`python -m tests.telemetry.counting DIRECTORY [PID]` counts. It reads commands from its input, a
+line each, and answers each with a line. With PID, `os.getpid` returns that number in it.
 """
 
 from __future__ import annotations
@@ -16,29 +14,32 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
-from kronos_api.telemetry.multiprocess import VARIABLE
+from kronos_api.telemetry import process_metrics
+from kronos_api.telemetry.metrics import metrics
+from kronos_api.telemetry.slots import Slots
 
 ROOT = Path(__file__).resolve().parents[2]
 
 Sample = tuple[str, tuple[tuple[str, str], ...]]
 
-PREPARE = """
+CREATE = """
 import sys
 from pathlib import Path
 from kronos_api.errors import StartupError
-from kronos_api.telemetry.multiprocess import prepare
+from kronos_api.telemetry.directory import create_directory
 try:
-    print(prepare(Path({parent!r})), flush=True)
+    print(create_directory(Path({parent!r})), flush=True)
 except StartupError as error:
     sys.exit(str(error))
 """
-HOLD = PREPARE + "sys.stdin.read()\n"
+HOLD = CREATE + "sys.stdin.read()\n"
 
 
-def preparing(parent: Path, script: str = HOLD) -> subprocess.Popen[str]:
-    """A process that prepares a folder in `parent`; by default it lives until it is ended."""
+def creating(parent: Path, script: str = HOLD) -> subprocess.Popen[str]:
+    """A process that creates a directory in `parent`; by default it lives until it is ended."""
     return subprocess.Popen(
         [sys.executable, "-c", script.format(parent=str(parent))],
         cwd=ROOT,
@@ -49,25 +50,24 @@ def preparing(parent: Path, script: str = HOLD) -> subprocess.Popen[str]:
     )
 
 
-def prepared(process: subprocess.Popen[str]) -> Path:
-    """The folder that it has prepared."""
+def created(process: subprocess.Popen[str]) -> Path:
+    """The directory that it has created."""
     assert process.stdout is not None
     return Path(process.stdout.readline().rstrip("\n"))
 
 
-def files(folder: Path) -> set[str]:
-    """What is in it, by name."""
-    return {path.name for path in folder.iterdir()}
+def files(directory: Path) -> set[str]:
+    """Names of the files in it."""
+    return {path.name for path in directory.iterdir()}
 
 
 class Counting:
-    """Such a process, as a test sees it. It ends with the `with` block, if not before."""
+    """A counting process, as a test sees it. It ends with the `with` block, if not before."""
 
-    def __init__(self, folder: Path, pid: int | None = None) -> None:
+    def __init__(self, directory: Path, pid: int | None = None) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, *([str(pid)] if pid else [])],
+            [sys.executable, "-m", __name__, str(directory), *([str(pid)] if pid else [])],
             cwd=ROOT,
-            env=dict(os.environ) | {VARIABLE: str(folder)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -90,16 +90,16 @@ class Counting:
     ) -> None:
         self.kill()
 
-    def order(self, line: str) -> str:
-        """Have `line` done; the answer."""
+    def command(self, line: str) -> str:
+        """Have `line` done; returns the answer."""
         assert self._process.stdin is not None
         self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
         return self._answer()
 
     def samples(self) -> dict[Sample, float]:
-        """What it tells of all processes."""
-        text: str = json.loads(self.order("render"))
+        """The samples of all processes, as it renders them."""
+        text: str = json.loads(self.command("render"))
         return {
             (sample.name, tuple(sorted(sample.labels.items()))): sample.value
             for family in text_string_to_metric_families(text)
@@ -107,12 +107,12 @@ class Counting:
         }
 
     def kill(self) -> list[str]:
-        """End it as the system would; the answers that it gave and nobody heard."""
+        """Kill it; returns the answers that were not read."""
         self._process.kill()
         assert self._process.stdout is not None
-        unheard = [] if self._process.stdout.closed else self._process.stdout.read().splitlines()
+        unread = [] if self._process.stdout.closed else self._process.stdout.read().splitlines()
         self._process.communicate()
-        return unheard
+        return unread
 
     def _answer(self) -> str:
         assert self._process.stdout is not None
@@ -120,51 +120,50 @@ class Counting:
 
 
 def main() -> None:
-    """Do as ordered."""
-    if sys.argv[1:]:
-        believed = int(sys.argv[1])
-        os.getpid = lambda: believed
-
-    import structlog
-
-    from kronos_api.telemetry import metrics, process_metrics
-
+    """Read commands and answer them."""
+    directory, *pid = sys.argv[1:]
+    if pid:
+        os.getpid = lambda: int(pid[0])
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    metrics.share(Slots(Path(directory)))
 
     answer("up")
     for line in sys.stdin:
-        order, *words = line.split()
-        match order:
+        command, *words = line.split()
+        match command:
             case "count":
                 for _ in range(int(words[0])):
-                    metrics.REQUESTS.labels("/counted", "200").inc()
-                    metrics.REQUEST_DURATION.labels("/counted").observe(0.3)
+                    metrics.requests.labels("/counted", "200").inc()
+                    metrics.request_duration.labels("/counted").observe(0.3)
                 answer("counted")
             case "count-on":
-                metrics.REQUESTS.labels("/counted", "200").inc(0)
+                metrics.requests.labels("/counted", "200").inc(0)
                 while True:
-                    metrics.REQUESTS.labels("/counted", "200").inc()
+                    metrics.requests.labels("/counted", "200").inc()
                     answer("counted")
             case "set":
-                metrics.QUEUE_DEPTH.set(int(words[0]))
-                metrics.MODEL_INFO.labels("m", "t", "cpu", "float32", "true").set(1)
-                process_metrics.note_process()
+                metrics.queue_depth.set(int(words[0]))
+                metrics.model_info.labels("m", "t", "cpu", "float32", "true").set(1)
+                process_metrics.record_process()
                 answer("set")
             case "begin":
-                metrics.begin()
+                metrics.workers.set(1)
                 answer("begun")
-            case "mend":
-                metrics.mend()
-                answer("mended")
+            case "restore":
+                metrics.restore_files()
+                answer("restored")
             case "end":
-                metrics.end()
+                metrics.workers.set(0)
                 answer("ended")
             case "fork":
                 child = os.fork()
                 if child == 0:
-                    metrics.REQUESTS.labels("/counted", "200").inc(int(words[0]))
+                    metrics.requests.labels("/counted", "200").inc(int(words[0]))
                     os._exit(0)
                 answer(str(os.waitpid(child, 0)[1]))
+            case "drop-dead-gauges":
+                metrics.drop_dead_gauges()
+                answer("dropped")
             case "render":
                 answer(json.dumps(metrics.render().decode()))
 

@@ -1,4 +1,4 @@
-"""The page on metrics lists what there is, and nothing else."""
+"""The page on metrics lists every metric, and no other."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from kronos_api.telemetry import metrics
+from kronos_api.telemetry.directory import DirectoryUsage
+from kronos_api.telemetry.metrics import metrics
+from kronos_api.telemetry.previous_names import PREVIOUS_LABELS, PREVIOUS_NAMES
 from kronos_api.telemetry.slots import Slots
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -18,20 +20,24 @@ Row = tuple[str, str]
 
 def documented() -> dict[Row, list[str]]:
     """Name and kind of each, with its labels."""
-    rows = re.findall(r"^\| `(kronos_\w+)` \| (\w+) \| (.*?) \|", PAGE.read_text("utf-8"), re.M)
+    rows = re.findall(r"^\| `(kronos_\w+)` \| (\w+) \|(.*?)\|", PAGE.read_text("utf-8"), re.M)
     return {(name, kind): re.findall(r"`(\w+)`", labels) for name, kind, labels in rows}
 
 
-def defined(folder: Path) -> dict[Row, list[str]]:
+def defined(directory: Path) -> dict[Row, list[str]]:
     found: dict[Row, list[str]] = {}
     for metric in vars(metrics).values():
         if isinstance(metric, Counter | Gauge | Histogram):
             (described,) = metric.describe()
             suffix = "_total" if isinstance(metric, Counter) else ""
-            found[described.name + suffix, KINDS[type(metric)]] = list(metric._labelnames)
-    for family in metrics.Folder(Slots(folder)).collect():
+            labels = [*metric._labelnames, *PREVIOUS_LABELS.get(described.name, ())[1:]]
+            found[described.name + suffix, KINDS[type(metric)]] = labels
+    for family in DirectoryUsage(Slots(directory)).collect():
         (sample,) = family.samples
         found[sample.name, family.type] = []
+    for name, kind in list(found):
+        if previous := PREVIOUS_NAMES.get(name):
+            found[previous, kind] = found[name, kind]
     return found
 
 

@@ -1,4 +1,4 @@
-"""What a worker writes down of itself."""
+"""Gauges of one worker: the load of its model, and what its process uses."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import psutil
 
-from kronos_api.telemetry import metrics, process_metrics
-from kronos_api.telemetry.metrics import REGISTRY
+from kronos_api.telemetry import process_metrics
+from kronos_api.telemetry.metrics import metrics
 from tests.web import until
 
 
@@ -25,8 +25,8 @@ class Busy:
     kv_cache_bytes: int = 4096
 
 
-def told(name: str) -> float:
-    value = REGISTRY.get_sample_value(f"kronos_{name}")
+def sample(name: str) -> float:
+    value = metrics.registry.get_sample_value(f"kronos_{name}")
     assert value is not None
     return value
 
@@ -41,43 +41,43 @@ def open_files_bounded_by_those_open() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_the_process() -> None:
-    process_metrics.note_process()
+def test_usage_of_the_process_is_recorded() -> None:
+    process_metrics.record_process()
     here = psutil.Process()
-    assert told("process_resident_memory_bytes") > 20e6
-    assert told("process_threads") >= 1
-    assert 3 <= told("process_open_fds") <= told("process_max_fds")
-    assert told("process_start_time_seconds") == here.create_time()
+    assert sample("process_resident_memory_bytes") > 20e6
+    assert sample("process_threads") >= 1
+    assert 3 <= sample("process_open_fds") <= sample("process_max_fds")
+    assert sample("process_start_time_seconds") == here.create_time()
 
 
-def test_processor_time_adds_up() -> None:
-    process_metrics.note_process()
-    before = told("process_cpu_seconds_total")
+def test_cpu_time_adds_up() -> None:
+    process_metrics.record_process()
+    before = sample("process_cpu_seconds_total")
     until_then = time.process_time() + 0.05
     while time.process_time() < until_then:
         pass
-    process_metrics.note_process()
-    after = told("process_cpu_seconds_total")
+    process_metrics.record_process()
+    after = sample("process_cpu_seconds_total")
     assert before + 0.05 <= after <= time.process_time()
 
 
-def test_without_a_file_descriptor_left_the_rest_is_told() -> None:
+def test_without_a_free_file_descriptor_the_rest_is_recorded() -> None:
     with open_files_bounded_by_those_open():
-        before = told("process_cpu_seconds_total")
-        process_metrics.note_process()
-        assert told("process_cpu_seconds_total") > before
-        assert told("process_max_fds") == 0
+        before = sample("process_cpu_seconds_total")
+        process_metrics.record_process()
+        assert sample("process_cpu_seconds_total") > before
+        assert sample("process_max_fds") == 0
 
 
-async def test_the_load_is_written_down_unasked() -> None:
+async def test_load_is_recorded_without_a_scrape() -> None:
     load = Busy()
-    metrics.begin()
-    watching = asyncio.create_task(process_metrics.watch(load))
-    await until(lambda: told("queue_depth") == 3, 30)
-    assert (told("active_series"), told("kv_cache_bytes"), told("workers")) == (2, 4096, 1)
+    metrics.workers.set(1)
+    watching = asyncio.create_task(process_metrics.record_until_cancelled(load))
+    await until(lambda: sample("queue_depth") == 3, 30)
+    assert (sample("active_series"), sample("kv_cache_bytes"), sample("workers")) == (2, 4096, 1)
     load.queue_depth = 0
-    await until(lambda: told("queue_depth") == 0, 30)
+    await until(lambda: sample("queue_depth") == 0, 30)
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
-    assert told("workers") == 0
-    assert told("process_start_time_seconds") <= time.time()
+    assert sample("workers") == 0
+    assert sample("process_start_time_seconds") <= time.time()

@@ -124,10 +124,10 @@ def test_any_worker_tells_what_all_have_to_do(tmp_path: Path) -> None:
         until(lambda: told(service, "kronos_active_series") == 0)
 
 
-def test_metrics_kept_nowhere_stop_the_start(tmp_path: Path) -> None:
+def test_unwritable_metrics_directory_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     service = start_service(tmp_path, 2, METRICS_DIR=str(tmp_path / "file"))
     assert service.process.wait(60) == 1
     *_, line = service.log.read_text("utf-8").splitlines()
-    assert "cannot keep metrics" in line
+    assert "cannot write metrics" in line
     assert "KRONOS_METRICS_DIR" in line
