@@ -24,8 +24,8 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     pip install --no-deps --require-hashes --requirement /requirements/runtime.txt \
     && case "${TORCH}" in *+cpu) ;; *) pip install "torch===${TORCH}" ;; esac \
     && pip check
-# Tests and headers are a fifth of it. What is left is compiled here, for the service cannot write
-# where it runs; by content, so that no time stamp of a layer makes it stale.
+# Tests and headers are a fifth of it. The rest is compiled here, because the service has no
+# writable folder; by content, so that no time stamp of a layer makes it stale.
 WORKDIR /opt/venv/lib/python3.11/site-packages
 RUN rm -rf torch/include torch/test torch/share torch/bin/protoc* torch/bin/*test* \
     && find . -depth -type d \( -name tests -o -name __pycache__ \) -exec rm -rf {} + \
@@ -53,7 +53,7 @@ FROM python AS service
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends procps \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
-# The standard library comes without its compiled form, which every worker would else make anew.
+# The standard library is not compiled in the base image; every worker would compile it again.
 RUN groupadd --gid 10001 kronos \
     && useradd --uid 10001 --gid kronos --no-log-init --no-create-home --home-dir /app \
         --shell /usr/sbin/nologin kronos \

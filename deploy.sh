@@ -6,31 +6,32 @@
 #
 # prod (the default) builds an image and replaces the running replicas with it one by one: a new
 # one starts, becomes healthy and passes the smoke test before an old one is told to finish. If a
-# new one fails, what ran before goes on running. dev starts docker-compose.dev.yml.
+# new one fails, the previous ones go on serving. dev starts docker-compose.dev.yml.
 #
-#   --replicas N      replicas that shall run; else KRONOS_REPLICAS, else as many as before
-#   --image IMAGE     deploy this image, pulled if it is not here, instead of building one
+#   --replicas N      replicas to run; else KRONOS_REPLICAS, else as many as before
+#   --image IMAGE     deploy this image instead of building one; pulled if this host lacks it
 #   --push REGISTRY   push the image that was built to REGISTRY before it is deployed
 #   --rollback        deploy the image that ran before the latest deployment
-#   --dry-run         make all checks, and say what would be done; nothing is left of it but what
-#                     the builder keeps, which the deployment then uses
+#   --dry-run         make all checks and print what a deployment would do; leaves nothing but the
+#                     builder's cache, which the deployment then uses
 #   --status          show replicas, images, versions, health and the latest deployments
 #
 # The environment and .env are read as compose reads them, COMPOSE_PROJECT_NAME, COMPOSE_FILE and
 # COMPOSE_PROFILES included; dev has its own file, and COMPOSE_DEV_PROJECT_NAME (kronos-dev).
-# DEPLOY_TIMEOUT (300) is how many seconds a new replica has to become healthy. NO_COLOR keeps the
-# output plain, as it is wherever it is not a terminal. The lock and the history are in
+# A new replica has DEPLOY_TIMEOUT (300) seconds to become healthy. NO_COLOR keeps the output plain,
+# as it is wherever it is not a terminal. The lock and the history are in
 # ~/.local/state/kronos-deploy (XDG_STATE_HOME), which belongs to the user who deploys.
 #
 # Exit status:
-#   0  deployed, or nothing was to be done
-#   2  arguments that make no sense
+#   0  deployed, or already up to date
+#   2  invalid arguments
 #   3  a check before the deployment failed; nothing was changed
 #   4  building, pulling or pushing failed; nothing was changed
-#   5  a new replica failed; what ran before is running
+#   5  a new replica failed; the previous replicas are running
 #   6  another deployment of this project is in progress; nothing was changed
-#   7  what ran before did not come back after a failure, or the gateway does not run: look after it
-#   129, 130, 141, 143  interrupted; what ran before is running
+#   7  the previous replicas did not come back after a failure, or the gateway is not running:
+#      an operator has to act
+#   129, 130, 141, 143  interrupted; the previous replicas are running
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 
@@ -79,21 +80,21 @@ parse() {
 			sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' deploy.sh
 			exit 0
 			;;
-		*) misused "does not know '$1'" ;;
+		*) misused "unknown argument '$1'" ;;
 		esac
 		shift
 	done
 	if [ -n "$replicas" ] && ! [[ $replicas =~ ^[1-9][0-9]{0,2}$ ]]; then
-		misused "--replicas takes a number from 1 to 999, not '$replicas'"
+		misused "--replicas must be a number from 1 to 999, not '$replicas'"
 	fi
-	[ -z "$rollback" ] || [ -z "$image" ] || misused "--rollback and --image are two ways to name an image"
-	[ -z "$registry" ] || [ -z "$rollback$image" ] || misused "--push pushes what is built here"
+	[ -z "$rollback" ] || [ -z "$image" ] || misused "--rollback and --image exclude each other: both name the image"
+	[ -z "$registry" ] || [ -z "$rollback$image" ] || misused "--push cannot be combined with --image or --rollback: it pushes a new build"
 	[ "$mode" = prod ] || [ -z "$rollback$image$registry$replicas$show" ] ||
-		misused "dev takes no option but --dry-run"
+		misused "dev accepts --dry-run alone"
 	[ -z "$show" ] || [ -z "$rollback$image$registry$replicas$dry_run" ] ||
-		misused "--status goes with no other option"
+		misused "--status cannot be combined with other options"
 	[[ ${DEPLOY_TIMEOUT:=300} =~ ^[1-9][0-9]{0,4}$ ]] ||
-		misused "DEPLOY_TIMEOUT is a number of seconds, not '$DEPLOY_TIMEOUT'"
+		misused "DEPLOY_TIMEOUT must be a number of seconds, such as 300, not '$DEPLOY_TIMEOUT'"
 }
 
 prod() {
@@ -115,20 +116,20 @@ prod() {
 		plan
 		return
 	fi
-	start_beside
+	start_others
 	roll_out
 	start_gateway
 }
 
 dev() {
 	local id logs
-	# What .env or the environment say is of production, whose containers dev must not take over.
+	# .env and the environment name the production project, whose containers dev must not replace.
 	export COMPOSE_FILE=docker-compose.dev.yml
 	export COMPOSE_PROJECT_NAME=${COMPOSE_DEV_PROJECT_NAME:-kronos-dev}
 	logs="docker compose --project-name $COMPOSE_PROJECT_NAME --file $COMPOSE_FILE logs"
 	check_engine
 	check_names
-	compose config --quiet || die 3 "docker compose does not accept $COMPOSE_FILE"
+	compose config --quiet || die 3 "docker compose rejects $COMPOSE_FILE, for the reason above"
 	if [ -n "$dry_run" ]; then
 		say "would build and start $COMPOSE_FILE"
 		return
@@ -138,7 +139,7 @@ dev() {
 	for id in $(compose ps --quiet "$service"); do
 		pass_smoke "$id" || die 5 "the development stack $problem"
 	done
-	say "the development stack is up: $logs -f shows what it does"
+	say "the development stack is up; follow its log with: $logs -f"
 }
 
 parse "$@"

@@ -1,4 +1,4 @@
-"""Hold requirements/*.txt against pyproject.toml, without a network.
+"""Compare requirements/*.txt with pyproject.toml, without a network.
 
 Every requirement of the project and of the extras that a file locks must be met by exactly the
 version pinned there, and so must every requirement that the installed packages declare among
@@ -30,15 +30,15 @@ def pins(name: str) -> dict[str, str]:
 
 
 def declared(extras: Iterable[str]) -> Iterator[Requirement]:
-    """What pyproject.toml asks for."""
+    """Requirements of the project and of `extras`, from pyproject.toml."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for extra in extras:
         yield from map(Requirement, project["optional-dependencies"][extra])
     yield from map(Requirement, project["dependencies"])
 
 
-def installed_needs(packages: Iterable[str]) -> Iterator[Requirement]:
-    """What the installed ones of `packages` ask for on this machine."""
+def installed_requirements(packages: Iterable[str]) -> Iterator[Requirement]:
+    """Requirements that the installed ones of `packages` declare for this platform."""
     for package in packages:
         try:
             lines = distribution(package).requires or ()
@@ -53,14 +53,14 @@ def violations(name: str) -> Iterator[str]:
     """One line for each requirement that requirements/`name`.txt does not meet."""
     locked = pins(name)
     if "torch" in locked:
-        yield f"{name}.txt pins torch, which belongs in torch.txt"
+        yield f"{name}.txt pins torch; its pin belongs in torch.txt"
     locked["torch"] = pins("torch")["torch"]
-    for requirement in (*declared(EXTRAS[name]), *installed_needs(locked)):
+    for requirement in (*declared(EXTRAS[name]), *installed_requirements(locked)):
         version = locked.get(canonicalize_name(requirement.name))
         if version is None:
             yield f"{name}.txt lacks {requirement}"
         elif not requirement.specifier.contains(version, prereleases=True):
-            yield f"{name}.txt has {requirement.name} {version}, which {requirement} refuses"
+            yield f"{name}.txt has {requirement.name} {version}, but needs {requirement}"
 
 
 def main() -> int:
@@ -69,7 +69,7 @@ def main() -> int:
     for line in dict.fromkeys(found):
         print(line)
     if found:
-        print("scripts/lock writes the files anew")
+        print("Run scripts/lock to update requirements/*.txt.")
     return bool(found)
 
 

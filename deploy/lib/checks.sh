@@ -1,12 +1,12 @@
 # shellcheck shell=bash
-# What has to hold before anything is changed.
+# Checks before anything changes.
 
 readonly ENGINE_NEEDED=25.0 COMPOSE_NEEDED=2.20 DISK_NEEDED_GB=5 MEMORY_NEEDED_MB=1024
 
 compose() { docker compose "$@"; }
 
-# value NAME: what compose takes for that variable, from the environment or .env; else nothing.
-# It is asked by a compose file of its own, so that we need not read .env by rules like its own.
+# value NAME: the variable as compose reads it from the environment or .env; empty if unset. A compose
+# file made for the purpose is evaluated, so that compose's own rules for .env hold.
 value() {
 	local answer
 	# shellcheck disable=SC2016 # compose is to expand it
@@ -68,7 +68,7 @@ check_names() {
 
 check_engine() {
 	local version problem
-	command -v docker >/dev/null || die 3 "there is no docker command here"
+	command -v docker >/dev/null || die 3 "docker not found: install Docker Engine $ENGINE_NEEDED or newer"
 	version=$(docker version --format '{{.Server.Version}}' 2>/dev/null) || {
 		problem=$(docker version --format '{{.Server.Version}}' 2>&1 | tail -n 1) || true
 		die 3 "the Docker engine does not answer: $problem"
@@ -76,25 +76,26 @@ check_engine() {
 	at_least "$version" "$ENGINE_NEEDED" ||
 		die 3 "Docker engine $version is too old: $ENGINE_NEEDED or newer is needed"
 	say "Docker engine $version"
-	version=$(compose version --short 2>/dev/null) || die 3 "docker has no compose plugin"
+	version=$(compose version --short 2>/dev/null) || die 3 "docker has no compose plugin: install docker compose $COMPOSE_NEEDED or newer"
 	at_least "${version#v}" "$COMPOSE_NEEDED" ||
 		die 3 "docker compose $version is too old: $COMPOSE_NEEDED or newer is needed"
 	say "docker compose $version"
 	[ -n "$rollback$image$show" ] || docker buildx version >/dev/null 2>&1 ||
-		die 3 "docker has no buildx plugin, which it needs to build an image"
+		die 3 "docker has no buildx plugin, which building an image needs: install docker-buildx"
 }
 
 # The compose files and .env, as far as they can be judged without the image.
 check_settings_of_compose() {
 	check_names
-	compose config --quiet || die 3 "docker compose does not accept the compose files or .env"
+	compose config --quiet || die 3 "docker compose rejects the compose files or .env, for the reason above"
 	# A name that could be a number or a truth value is in quotes.
 	project=$(compose config | sed -n 's/^name: *"\{0,1\}\([^"]*\)"\{0,1\}$/\1/p')
 	reference=$(value KRONOS_IMAGE)
 	reference=${reference:-kronos-api:current}
 	repository=${reference%:current}
 	[ "$repository" != "$reference" ] ||
-		die 3 "KRONOS_IMAGE=$reference must end in :current, the tag that is moved (see --image)"
+		die 3 "KRONOS_IMAGE=$reference must end in :current, the tag that a deployment moves;" \
+			"use --image to deploy an image of another name"
 	network=$(value KRONOS_NETWORK)
 	network=${network:-kronos-internal}
 	services=" $(compose config --services | tr '\n' ' ')"
@@ -102,25 +103,26 @@ check_settings_of_compose() {
 	say "settings of project $project"
 }
 
-# Room on the disk for an image more, and memory for a replica more. An engine elsewhere is not
-# asked: its disk and memory cannot be seen from here.
+# Disk for one more image, and memory for one more replica. Skipped for a remote engine, whose disk
+# and memory cannot be read.
 check_room() {
 	local root free available
 	root=$(docker info --format '{{.DockerRootDir}}')
 	if [ -d "$root" ]; then
 		free=$(($(df -Pk -- "$root" | awk 'NR == 2 {print $4}') / 1024 / 1024))
 		[ "$free" -ge "$DISK_NEEDED_GB" ] ||
-			die 3 "$free GB are free in $root; $DISK_NEEDED_GB GB are needed (docker image prune makes room)"
+			die 3 "disk nearly full: $free GB free in $root, $DISK_NEEDED_GB GB needed; free some with docker image prune"
 		say "$free GB free on the engine's disk"
 		available=$(awk '$1 == "MemAvailable:" {print int($2 / 1024)}' /proc/meminfo 2>/dev/null) || true
 		[ "${available:-$MEMORY_NEEDED_MB}" -ge "$MEMORY_NEEDED_MB" ] ||
-			warn "$available MB of memory are left, and a new replica runs beside the old for a while"
+			warn "memory nearly full: $available MB available, $MEMORY_NEEDED_MB MB recommended, because a new" \
+				"replica runs beside the old one for a while"
 	fi
 }
 
-# container_of SERVICE: `arguments` of `docker run` for a container as compose would make it of
-# SERVICE, but on no network and with those volumes alone that exist: a check makes neither. The
-# image to deploy, which has Python, reads what compose makes of the files and settings.
+# container_of SERVICE: sets `arguments` to those of `docker run` for the container that compose would
+# create for SERVICE, without a network and with existing volumes only: a check creates neither. The
+# image to deploy, which has Python, reads the configuration that compose prints.
 container_of() {
 	local code volumes
 	code=$(cat deploy/lib/run_arguments.py)
@@ -128,10 +130,10 @@ container_of() {
 	mapfile -d '' arguments < <(KRONOS_IMAGE=$target compose config --format json |
 		docker run --rm --interactive --network none --entrypoint python "$target" -c "$code" "$1" \
 			"${volumes[@]+"${volumes[@]}"}")
-	[ "${#arguments[@]}" -gt 0 ] || die 3 "image $named cannot run Python to read the settings"
+	[ "${#arguments[@]}" -gt 0 ] || die 3 "image $named cannot run Python, which the check of the settings needs"
 }
 
-# check_service: the settings and the checkpoint, as the image to deploy itself judges them
+# check_service: settings and checkpoint, checked by the image to deploy
 check_service() {
 	local output arguments
 	container_of "$service"

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# One replica of the service at a time: what it is, whether it does well, how it goes.
+# One replica of the service: its state, its health, its end.
 
 # ids [FILTER...]: containers of the service, the oldest first
 ids() {
@@ -28,14 +28,14 @@ health_of() {
 	about "$1" "$format" || printf removed
 }
 
-# up_to_date ID: it is of the image to deploy, made with the settings of now, and callers find it
+# up_to_date ID: it has the image to deploy and the present settings, and callers can resolve it
 up_to_date() {
 	[ "$(about "$1" '{{.Image}} {{index .Config.Labels "com.docker.compose.config-hash"}}')" = \
 		"$target $wanted_hash" ] && { [ -z "$network" ] || [ -n "$(aliases_of "$1")" ]; }
 }
 
-# Callers find a replica by the aliases it has on their network. A new one gets them only when it
-# has proved itself: until then it is on the other network alone, where Redis is.
+# Callers resolve a replica by its aliases on their network. A new one gets them when it is healthy and
+# has passed the smoke test; until then it is on the network of Redis alone.
 declare -A hidden=()
 
 # aliases_of ID
@@ -54,8 +54,8 @@ hide() {
 	fi
 }
 
-# show ID: callers find it from now on; when we return, so does nginx, which counts in whole seconds
-# and so remembers what DNS said, `valid=1s`, for up to two
+# show ID: give it its aliases; returns when nginx resolves it too, which caches DNS for up to two
+# seconds (`valid=1s`, counted in whole seconds)
 show() {
 	local alias options=()
 	[ -n "${hidden[$1]:-}" ] || return 0
@@ -65,9 +65,9 @@ show() {
 	sleep 3
 }
 
-# become_healthy ID: wait for it; `problem` tells why it did not. A container that ends is known
-# at once, by its state or because Docker has started it again. One that is unhealthy may have been
-# given less time by its health check than by DEPLOY_TIMEOUT, and become healthy yet.
+# become_healthy ID: wait for it; on failure `problem` has the reason. A container that exits is noticed
+# at once, by its state or its restart count. An unhealthy one can still become healthy where its health
+# check allows less time than DEPLOY_TIMEOUT.
 become_healthy() {
 	local health restarts began=$SECONDS told=$SECONDS deadline=$((SECONDS + DEPLOY_TIMEOUT))
 	while true; do
@@ -75,8 +75,8 @@ become_healthy() {
 		restarts=$(about "$1" '{{.RestartCount}}') || restarts=0
 		case $health:$restarts in
 		healthy:0) return 0 ;;
-		removed:*) problem="was removed by someone else" && return 1 ;;
-		exited:* | dead:* | restarting:* | *:[1-9]*) problem="ends instead of serving" && return 1 ;;
+		removed:*) problem="was removed during the deployment, not by deploy.sh" && return 1 ;;
+		exited:* | dead:* | restarting:* | *:[1-9]*) problem="exited during its start" && return 1 ;;
 		unchecked:*) problem="has no health check" && return 1 ;;
 		esac
 		if [ "$SECONDS" -ge "$deadline" ]; then
@@ -103,18 +103,18 @@ pass_smoke() {
 	return 1
 }
 
-# retire ID: SIGTERM, and the time it was given to finish what it has accepted
+# retire ID: SIGTERM, then KRONOS_STOP_GRACE to finish accepted requests
 retire() {
 	local code name
 	name=$(name_of "$1")
-	say "$name finishes"
+	say "$name is draining"
 	docker stop "$1" >/dev/null || [ "$(health_of "$1")" = removed ]
 	code=$(about "$1" '{{.State.ExitCode}}') || code=0
-	[ "$code" != 137 ] || warn "$name was killed: it did not finish in the time it was given"
+	[ "$code" != 137 ] || warn "$name was killed: it did not stop within KRONOS_STOP_GRACE"
 }
 
-# last_words ID: what it logged last
+# last_words ID: the end of its log
 last_words() {
-	printf 'the last lines of its log:\n' | indent >&2
+	printf 'last lines of its log:\n' | indent >&2
 	docker logs --tail 15 "$1" 2>&1 | indent >&2
 }

@@ -1,7 +1,6 @@
 # shellcheck shell=bash
-# From the replicas that run to those that shall run, one by one, and back if a new one fails.
-# Old replicas are stopped but not removed before all new ones do well, so that going back is to
-# start them again, as they were.
+# Replaces the running replicas one by one, and rolls back if a new one fails. Old replicas are stopped
+# but not removed until all new ones are healthy, so that a rollback only starts them again.
 
 phase=before
 kept=() old=() new=() retired=() leftovers=()
@@ -9,28 +8,28 @@ declare -A was=()
 wanted_hash=
 before= ran= interrupted=
 
-# How many replicas shall run: what was asked for, else the setting, else as many as the oldest one
-# was told, else as many as there are. A deployment that was killed leaves old ones that have ended
-# beside new ones that run: counted, they would be more with each.
+# Number of replicas: --replicas, else KRONOS_REPLICAS, else the KRONOS_REPLICAS of the oldest replica,
+# else the present number. The count comes last: a killed deployment leaves stopped old replicas beside
+# running new ones, and counting both would add replicas with each deployment.
 choose_replicas() {
 	local there
 	there=$(ids status=running status=restarting status=paused status=exited)
 	replicas=${replicas:-$(value KRONOS_REPLICAS)}
-	replicas=${replicas:-$(told "$there")}
+	replicas=${replicas:-$(configured "$there")}
 	replicas=${replicas:-$(wc -w <<<"$there")}
 	if ! [ "$replicas" -gt 0 ] 2>/dev/null; then replicas=1; fi
 	export KRONOS_REPLICAS=$replicas
 	wanted_hash=$(compose config --hash "$service" | awk '{print $2}')
 }
 
-# told IDS: how many replicas there are, as the first of these was told
-told() {
+# configured IDS: KRONOS_REPLICAS in the environment of the first of these
+configured() {
 	local format='{{range .Config.Env}}{{println .}}{{end}}'
 	about "${1%%$'\n'*}" "$format" | sed -n 's/^KRONOS_REPLICAS=//p' || true
 }
 
-# sort_out: which replicas stay and which go; those that do not run are leftovers. `ran` is the image
-# that ran before, `before` the same if it is not the one to deploy.
+# sort_out: divide the replicas into kept, old and leftovers (not running). `ran` is the image that ran
+# before, `before` the same unless it is the one to deploy.
 sort_out() {
 	local id health its_image ended=
 	for id in $(ids); do
@@ -55,17 +54,17 @@ sort_out() {
 		esac
 	done
 	missing=$((replicas - ${#kept[@]}))
-	# What a deployment that was killed had begun to run is not what ran before.
+	# The image that a killed deployment had started is not the previous one.
 	ran=${interrupted:-${ran:-$ended}}
 	[ "$ran" = "$target" ] || before=$ran
 }
 
-# settled: whether nothing is left to do
-settled() { [ "$((missing + ${#old[@]} + ${#leftovers[@]}))" -eq 0 ]; }
+# up_to_date_all: no replica to start, stop or remove
+up_to_date_all() { [ "$((missing + ${#old[@]} + ${#leftovers[@]}))" -eq 0 ]; }
 
 plan() {
 	sort_out
-	if settled; then
+	if up_to_date_all; then
 		say "nothing to do: $replicas healthy replicas run this image with these settings"
 	else
 		say "would start $missing, stop ${#old[@]} and remove ${#leftovers[@]} that do not run," \
@@ -73,23 +72,23 @@ plan() {
 	fi
 }
 
-# start_beside: what the service needs or the compose files add, made anew where it has changed
-start_beside() {
+# start_others: the other services of the compose files, recreated where their settings have changed
+start_others() {
 	local other output others=()
 	for other in $services; do
-		# The smoke test of compose is for a start by compose: each new replica gets its own.
+		# The compose service `smoke` is for `docker compose up`; each new replica is tested below.
 		case $other in "$service" | nginx | smoke) ;; *) others+=("$other") ;; esac
 	done
 	[ "${#others[@]}" -gt 0 ] || return 0
 	output=$(compose up --detach --no-deps --wait "${others[@]}" 2>&1) ||
-		die 5 "not healthy, and the service was not touched: ${others[*]}$(quoted "$output")"
+		die 5 "${others[*]} did not become healthy; the service was not touched:$(quoted "$output")"
 	say "healthy: ${others[*]}"
 }
 
 roll_out() {
 	local id running started=0
 	sort_out
-	if settled; then
+	if up_to_date_all; then
 		point_tags
 		say "nothing to do: $replicas healthy replicas run this image with these settings"
 		return
@@ -98,7 +97,7 @@ roll_out() {
 	leave_trace
 	say "$replicas replicas of $named: ${#kept[@]} up to date, $missing to start, ${#old[@]} to stop," \
 		"${#leftovers[@]} that do not run to remove"
-	make_new
+	create_new
 	running=$((${#kept[@]} + ${#old[@]}))
 	for id in ${new[@]+"${new[@]}"}; do
 		started=$((started + 1))
@@ -116,25 +115,25 @@ roll_out() {
 	say "$replicas replicas of $(describe "$target") are running, after $SECONDS s"
 }
 
-# make_new: make what is missing, without starting it
-make_new() {
+# create_new: create the missing replicas without starting them
+create_new() {
 	local id known output='' status=0
 	if [ "${#leftovers[@]}" -gt 0 ]; then
 		docker rm --force "${leftovers[@]}" >/dev/null
 	fi
 	[ "$missing" -gt 0 ] || return 0
 	known=" $(ids | tr '\n' ' ')"
-	# `up --no-start --no-deps` would do, but makes them with another digest of their settings.
+	# Not `up --no-start --no-deps`: it creates them with another digest of their settings.
 	as_target create --no-recreate --no-build \
 		--scale "$service=$((${#kept[@]} + ${#old[@]} + missing))" "$service" || status=$?
-	# Also when it failed, so that what it did make is removed.
+	# Also when it failed, so that the replicas it did create are removed.
 	for id in $(ids); do
 		[[ $known == *" $id "* ]] || new+=("$id")
 	done
 	[ "$status" -eq 0 ] ||
-		die 5 "docker compose could not make the new replicas:$(quoted "$output")"
+		die 5 "docker compose could not create the new replicas:$(quoted "$output")"
 	[ "${#new[@]}" -eq "$missing" ] ||
-		die 5 "docker compose made ${#new[@]} new replicas instead of $missing"
+		die 5 "docker compose created ${#new[@]} new replicas instead of $missing"
 }
 
 start_new() {
@@ -148,7 +147,7 @@ start_new() {
 }
 
 retire_one() {
-	# Written down first: whoever interrupts us now finds it where it is brought back.
+	# Recorded first, so that an interruption during the stop starts it again.
 	retired+=("${old[0]}")
 	old=("${old[@]:1}")
 	retire "${retired[-1]}"
@@ -162,18 +161,18 @@ fail() {
 	exit 5
 }
 
-# point_tags: `:current` is what runs, `:previous` what ran before, if that was another. It is last:
-# a deployment that was killed before it leaves its trace, and the next one does it.
+# point_tags: `:current` names the running image, `:previous` the one before, if it differs. Done last: a
+# deployment killed before this leaves its trace, and the next one recovers from it.
 point_tags() {
 	if [ -n "$before" ]; then docker tag "$before" "$repository:previous"; fi
 	docker tag "$target" "$reference"
 	remove_trace
 }
 
-# finish: on every way out; an unfinished roll-out is undone
+# finish: on every exit; rolls back an unfinished rollout
 finish() {
 	local status=$?
-	# A reader of our output that has gone does not end us either.
+	# A closed output pipe must not interrupt the rollback either.
 	trap '' HUP INT PIPE TERM
 	set +e
 	untag
@@ -184,21 +183,21 @@ finish() {
 	elif [ "$status" -gt 128 ]; then
 		case $phase in
 		before) complain "interrupted; the service was not touched" ;;
-		*) complain "interrupted after all replicas were replaced; run it again for the rest" ;;
+		*) complain "interrupted after all replicas were replaced; run ./deploy.sh again to finish" ;;
 		esac
 	fi
 	[ -z "${recording:-}" ] || record "$status"
 	exit "$status"
 }
 
-# restore: the old replicas run again before the new ones go; fails where that did not succeed
+# restore: start the old replicas, then remove the new ones; fails if an old one does not come back
 restore() {
 	local id status=0
 	phase=undone
-	say "going back to what ran before"
+	say "rolling back to the previous replicas"
 	if [ -n "${failed:-}" ]; then docker rm --force "$failed" >/dev/null; fi
 	for id in ${retired[@]+"${retired[@]}"}; do
-		# It may be at its end but not ended yet, and only then can be started.
+		# It can still be stopping, and starts only after that.
 		docker stop "$id" >/dev/null
 		problem="could not be started"
 		if [ "${was[$id]}" = healthy ]; then hide "$id"; fi
@@ -208,12 +207,12 @@ restore() {
 		fi
 		complain "$(name_of "$id") $problem"
 		status=1
-		# It may serve yet, if it is only late; the gateway passes over it until then.
+		# It can become healthy late; the gateway skips it until then.
 		show "$id"
 	done
 	if [ "$status" -ne 0 ]; then
-		complain "what ran before could not be brought back; new replicas that were healthy still run"
-		complain "see docker ps --all, and run ./deploy.sh --image with an image that is known to work"
+		complain "rollback failed: a previous replica could not be brought back; healthy new replicas keep running"
+		complain "inspect docker ps --all, then run ./deploy.sh --image with an image known to work"
 		return 1
 	fi
 	for id in ${new[@]+"${new[@]}"}; do
@@ -223,6 +222,6 @@ restore() {
 		fi
 	done
 	[ -n "$interrupted" ] || remove_trace
-	warn "rolled back: $((${#kept[@]} + ${#old[@]} + ${#retired[@]})) replicas run as before," \
+	warn "rolled back: $((${#kept[@]} + ${#old[@]} + ${#retired[@]})) replicas are running as before," \
 		"of $(describe "${ran:-$target}"); $reference was not changed"
 }

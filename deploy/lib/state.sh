@@ -1,18 +1,18 @@
 # shellcheck shell=bash
-# What outlives one run: the lock, the history, and the trace of a deployment that was killed.
+# State across runs: the lock, the history, and the trace of a deployment that was killed.
 
-# state_folder: `state`, a folder of this user alone, in which no other user can hold the lock or
-# put a link in place of a file
+# state_folder: sets `state`, a folder of this user alone, where no other user can hold the lock or
+# replace a file by a link
 state_folder() {
 	local home=~
 	state=${XDG_STATE_HOME:-$home/.local/state}/kronos-deploy
 }
 
-# lock: one deployment of a project at a time. The lock is the kernel's: it is gone when we are.
+# lock: one deployment of a project at a time. The kernel drops the lock when this process ends.
 lock() {
-	command -v flock >/dev/null || die 3 "there is no flock command here (util-linux)"
+	command -v flock >/dev/null || die 3 "flock not found: install util-linux"
 	state_folder
-	(umask 077 && mkdir -p -- "$state") || die 3 "cannot make $state"
+	(umask 077 && mkdir -p -- "$state") || die 3 "cannot create $state; XDG_STATE_HOME names another folder"
 	[ ! -L "$state" ] && [ -O "$state" ] ||
 		die 3 "$state must be a folder that belongs to this user (see XDG_STATE_HOME)"
 	chmod 700 "$state"
@@ -39,19 +39,19 @@ record() {
 		"$([ -n "${ran:-}" ] && describe "$ran" || printf -- -)" "$(id -un)" >>"$state/$project.history"
 }
 
-# While replicas are replaced, this tag names the image that ran before. If it is there when a
-# deployment starts, the one before was killed.
+# While replicas are replaced, this tag names the previous image. If it exists when a deployment starts,
+# the deployment before it was killed.
 trace() { printf '%s:deploying-from' "$repository"; }
 
-# recover: `interrupted` is the image that ran before a deployment that was killed, if one was.
-# The tag that it may have lent is given back; its replicas are sorted out as all others are.
+# recover: sets `interrupted` to the image that ran before a killed deployment, if there was one, and
+# points `:current` back at it. sort_out then treats its replicas like all others.
 recover() {
 	local tag
 	interrupted=$(id_of "$(trace)")
 	[ -z "$interrupted" ] ||
-		warn "the latest deployment did not end; before it ran $(describe "$interrupted")"
+		warn "the latest deployment was killed; the image before it was $(describe "$interrupted")"
 	[ -z "$dry_run" ] || return 0
-	# Builds that were killed may have left the names of their results.
+	# Killed builds leave their temporary tags.
 	for tag in $(docker image ls --format '{{.Tag}}' "$repository"); do
 		case $tag in
 		new) ;;
@@ -63,7 +63,7 @@ recover() {
 	[ -z "$interrupted" ] || docker tag "$interrupted" "$reference"
 }
 
-# leave_trace, remove_trace: around the replacement of replicas
+# leave_trace, remove_trace: before and after replicas are replaced
 leave_trace() { [ -z "$before" ] || docker tag "$before" "$(trace)"; }
 remove_trace() {
 	if [ -n "$(id_of "$(trace)")" ]; then docker image rm --no-prune "$(trace)" >/dev/null; fi

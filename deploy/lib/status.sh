@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# --status: what runs. It changes nothing, and waits for no lock.
+# --status: print the present state. Changes nothing and takes no lock.
 
 show_status() {
 	local id version format other tag image
@@ -13,7 +13,7 @@ show_status() {
 		printf '%-28s %-10s %-9s %-34s %s, %s\n' "$(name_of "$id")" "$(health_of "$id")" \
 			"${version%% *}" "${version#* }" "$(describe "$image")" "$(about "$id" '{{.State.StartedAt}}')"
 	done
-	printf '\n%-28s %-10s %s\n' BESIDE HEALTH IMAGE
+	printf '\n%-28s %-10s %s\n' 'OTHER SERVICE' HEALTH IMAGE
 	for other in $services; do
 		[ "$other" != "$service" ] || continue
 		for id in $(compose ps --all --quiet "$other"); do
@@ -26,7 +26,7 @@ show_status() {
 		image=$(id_of "$tag")
 		[ -z "$image" ] || printf '%-28s %s\n' "$tag" "$(describe "$image")"
 	done
-	[ -z "$(id_of "$(trace)")" ] || warn "the latest deployment did not end: run ./deploy.sh again"
+	[ -z "$(id_of "$(trace)")" ] || warn "the latest deployment was killed: run ./deploy.sh again"
 	state_folder
 	printf '\nHISTORY (%s)\n' "$state/$project.history"
 	tail -n 10 "$state/$project.history" 2>/dev/null || printf 'none yet\n'

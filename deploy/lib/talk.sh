@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What deploy.sh tells: progress on stdout, what is wrong on stderr; colour on a terminal alone.
+# Messages of deploy.sh: progress on stdout, warnings and errors on stderr; colour only on a terminal.
 
 red='' yellow='' green='' plain=''
 if [ -t 1 ] && [ -t 2 ] && [ -z "${NO_COLOR:-}" ] && [ "${TERM:-dumb}" != dumb ]; then
@@ -16,8 +16,8 @@ die() {
 	exit "$1"
 }
 
-# indent: what another program said, told apart from what we say
+# indent: mark the output of another program
 indent() { sed 's/^/        | /'; }
 
-# quoted TEXT: the same, on lines of its own after what we say
+# quoted TEXT: the same for TEXT, on lines below a message
 quoted() { printf '\n' && indent <<<"$1"; }

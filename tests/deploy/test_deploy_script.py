@@ -33,33 +33,36 @@ def run(script: Path, *arguments: str, **variables: str) -> subprocess.Completed
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
-        (["staging"], "does not know 'staging'"),
+        (["staging"], "unknown argument 'staging'"),
         (["--replicas"], "--replicas needs a value"),
         (["--replicas", "0"], "a number from 1 to 999, not '0'"),
         (["--replicas", "two"], "a number from 1 to 999, not 'two'"),
-        (["--rollback", "--image", "x"], "two ways to name an image"),
-        (["--rollback", "--push", "registry.example"], "pushes what is built here"),
-        (["dev", "--replicas", "2"], "dev takes no option but --dry-run"),
-        (["dev", "--status"], "dev takes no option but --dry-run"),
-        (["--status", "--dry-run"], "--status goes with no other option"),
+        (["--rollback", "--image", "x"], "--rollback and --image exclude each other"),
+        (
+            ["--rollback", "--push", "registry.example"],
+            "--push cannot be combined with --image",
+        ),
+        (["dev", "--replicas", "2"], "dev accepts --dry-run alone"),
+        (["dev", "--status"], "dev accepts --dry-run alone"),
+        (["--status", "--dry-run"], "--status cannot be combined with other options"),
     ],
 )
-def test_arguments_that_make_no_sense(arguments: list[str], told: str) -> None:
+def test_invalid_arguments_exit_with_2(arguments: list[str], message: str) -> None:
     outcome = deploy(*arguments)
     assert (outcome.returncode, outcome.stdout) == (2, "")
-    assert told in outcome.stderr
+    assert message in outcome.stderr
     assert len(outcome.stderr.splitlines()) == 1
 
 
-def test_a_time_that_is_none() -> None:
+def test_timeout_must_be_a_number() -> None:
     outcome = deploy(DEPLOY_TIMEOUT="soon")
     assert outcome.returncode == 2
-    assert "DEPLOY_TIMEOUT is a number of seconds, not 'soon'" in outcome.stderr
+    assert "DEPLOY_TIMEOUT must be a number of seconds, such as 300, not 'soon'" in outcome.stderr
 
 
-def test_help_tells_options_and_every_exit_status() -> None:
+def test_help_lists_options_and_every_exit_status() -> None:
     outcome = deploy("--help")
     assert outcome.returncode == 0
     parse = re.search(r"^parse\(\) \{.*?^\}", SCRIPT.read_text("utf-8"), re.M | re.S)
@@ -85,7 +88,7 @@ def test_without_an_engine_nothing_is_tried(mode: str, tmp_path: Path) -> None:
         (tmp_path / tool).symlink_to(found.stdout.strip())
     outcome = deploy(mode, PATH=str(tmp_path))
     assert outcome.returncode == 3
-    assert outcome.stderr == "deploy  there is no docker command here\n"
+    assert outcome.stderr == "deploy  docker not found: install Docker Engine 25.0 or newer\n"
     assert outcome.stdout == ""
 
 
@@ -250,13 +253,13 @@ def test_dry_run_judges_settings_and_creates_nothing(
     (checked,) = (call for call in runs if call.endswith("kronos-api check"))
     assert "--env=KRONOS_APP_NAME=a $ sign " in checked
     assert "KRONOS_DEVICE" not in checked
-    assert "tested_models" not in checked  # there is no such volume yet
+    assert "tested_models" not in checked  # the volume does not exist yet
 
 
-def test_dry_run_does_not_take_an_image_that_is_not_here_for_good(engine: dict[str, str]) -> None:
+def test_dry_run_does_not_pull_an_image(engine: dict[str, str]) -> None:
     outcome = deploy("--dry-run", "--image", "other:1", **engine)
     assert outcome.returncode == 3
-    assert "there is no image other:1 here, and a dry run pulls nothing" in outcome.stderr
+    assert "image other:1 is not on this host, and a dry run pulls nothing" in outcome.stderr
 
 
 def test_lock_is_out_of_reach_of_other_users(engine: dict[str, str], tmp_path: Path) -> None:
@@ -265,7 +268,7 @@ def test_lock_is_out_of_reach_of_other_users(engine: dict[str, str], tmp_path: P
         outcome = deploy("--rollback", **engine)
     assert (outcome.returncode, outcome.stderr) == (
         3,
-        "deploy  there is no image kronos-api:previous to go back to\n",
+        "deploy  nothing to roll back to: image kronos-api:previous does not exist\n",
     )
     state = tmp_path / "state" / "kronos-deploy"
     assert state.stat().st_mode & 0o777 == 0o700

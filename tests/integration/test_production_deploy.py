@@ -18,8 +18,8 @@ pytestmark = pytest.mark.docker
     ("told", "count"),
     [
         ("to start", 1),  # about when compose makes the new ones, and `:current` is lent
-        ("finishes", 1),  # an old one that has ended is beside new ones that run
-        ("finishes", 2),  # all run already, and the tags are those of before
+        ("is draining", 1),  # an old one that has ended is beside new ones that run
+        ("is draining", 2),  # all run already, and the tags are those of before
     ],
 )
 def test_next_deployment_tidies_up_after_one_that_was_killed(
@@ -44,7 +44,7 @@ def test_next_deployment_tidies_up_after_one_that_was_killed(
 def test_rollback_of_a_killed_deployment_goes_back_to_what_ran(stubs: Deployment) -> None:
     tags = stubs.tags()
     other = stubs.named(stubs.other())
-    kill_when(stubs.start("--image", other), "finishes")
+    kill_when(stubs.start("--image", other), "is draining")
     outcome = stubs.deploy("--rollback")
     assert outcome.status == 0, outcome.said
     assert stubs.images() == {tags["current"]}

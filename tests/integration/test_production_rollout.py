@@ -75,7 +75,7 @@ def test_a_lost_replica_is_replaced_and_then_nothing_is_left_to_do(deployment: D
 @pytest.mark.parametrize(
     ("name", "command", "timeout", "reason"),
     [
-        ("ends", ["sh", "-c", "echo cannot go on; exit 1"], "240", "ends instead of serving"),
+        ("ends", ["sh", "-c", "echo cannot go on; exit 1"], "240", "exited during its start"),
         ("mute", ["sleep", "600"], "5", "did not become healthy within 5 s"),
         ("wrong", ["python", "-c", IMPOSTOR], "240", "failed the smoke test"),
     ],
@@ -146,7 +146,7 @@ def test_one_at_a_time_and_an_interrupted_one_goes_back(deployment: Deployment) 
             if "starts" in line:
                 break
         second = deployment.start("--image", other)
-        outcome = interrupt_when(first, "finishes")
+        outcome = interrupt_when(first, "is draining")
         said, _ = second.communicate(timeout=600)
         assert second.returncode == 6, said
     assert outcome.status == 130, outcome.said
@@ -159,7 +159,7 @@ def test_what_cannot_be_pushed_is_not_deployed(deployment: Deployment) -> None:
     before = set(deployment.replicas())
     outcome = deployment.deploy("--push", "127.0.0.1:1")
     assert outcome.status == 4, outcome.said
-    assert "127.0.0.1:1 did not take the image" in outcome.said
+    assert "docker push 127.0.0.1:1/" in outcome.said
     assert set(deployment.replicas()) == before
 
 
