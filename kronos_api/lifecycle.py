@@ -6,11 +6,10 @@ import asyncio
 import gc
 import math
 import time
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
-from kronos_api.batching.engine_thread import Engine
 from kronos_api.build_info import this_build
 from kronos_api.checkpoints.hub import locate
 from kronos_api.checkpoints.info import Source
@@ -19,7 +18,7 @@ from kronos_api.config import Settings
 from kronos_api.cores import usable_cores
 from kronos_api.daemon_thread import run_in_daemon_thread
 from kronos_api.engine.build import build_engine
-from kronos_api.engine.request import ForecastRequest
+from kronos_api.engine.engine import Engine
 from kronos_api.errors import StartupError
 from kronos_api.predictor import AsyncPredictor, State
 from kronos_api.ratelimit.build import build_limiter
@@ -62,7 +61,7 @@ class Checkpoints:
         inspect(model, tokenizer)
         self.sources = model, tokenizer
 
-    def load(self) -> Engine[ForecastRequest, Any]:
+    def load(self) -> Engine:
         """The engine that runs them; called in the engine's thread."""
         settings = self.settings
         assert self.sources is not None

@@ -1,7 +1,7 @@
-"""One forecast from request values to response values, without blocking the event loop.
+"""The predictor: forecasts for an event loop, from request values to response values.
 
-The predictor hands a request to the engine's thread, waits for the sample paths, and aggregates
-them. Waiting, queueing and decoding together are bounded by the caller's timeout.
+It hands requests to the engine's thread as tickets, waits for their sequences, and aggregates the
+sample paths. One deadline covers queue, inference and aggregation.
 """
 
 from __future__ import annotations
@@ -9,176 +9,127 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Literal
 
-import numpy as np
-import structlog
-from numpy.typing import NDArray
-
-from kronos_api.batching.engine_thread import Engine, Worker
-from kronos_api.batching.scheduler import RunState, Scheduler, Ticket
+from kronos_api.aggregate import aggregate, cost
+from kronos_api.batching.engine_thread import EngineThread, shutting_down
+from kronos_api.batching.scheduler import Scheduler, deadline_passed
+from kronos_api.batching.ticket import Ticket
 from kronos_api.checkpoints.info import ModelInfo
 from kronos_api.engine.request import ForecastRequest
-from kronos_api.errors import (
-    InternalError,
-    KronosError,
-    ModelNotReady,
-    PredictionTimeout,
-    QueueFull,
-    ShuttingDown,
-    StartupError,
-)
-from kronos_api.telemetry.metrics import metrics
-from kronos_api.timeseries.features import (
-    FIELDS,
-    Floats,
-    Scale,
-    price_floor,
-    repair,
-)
+from kronos_api.errors import ModelNotReady, StartupError
+from kronos_api.forecast import Forecast
+from kronos_api.off_loop import off_loop
 
-log = structlog.get_logger(__name__)
+if TYPE_CHECKING:
+    from kronos_api.engine.engine import Engine
 
 State = Literal["loading", "ready", "stalled", "draining", "failed"]
 
-QUANTILE_PATHS: Final = 30
-"""Sample paths of a request for quantiles that names no number."""
-FEW_PATHS: Final = 10
-"""Sample paths below which quantiles say little."""
 SHORTEST_STALL: Final = 10.0
-"""Seconds that one step of the engine may take, however short the inference timeout is."""
-
-LEAVE_TO_THREAD = 50_000
-"""Numbers in a request's sample paths, once more for each quantile level, above which they are
+"""Seconds that one step of the engine may take, however short KRONOS_INFERENCE_TIMEOUT is."""
+LARGE: Final = 50_000
+"""Requests whose sample paths have more numbers, counted once more for each quantile level, are
 aggregated off the event loop."""
 
 
-class Decoded(RunState, Protocol):
-    """What the engine hands back: normalised sample paths, and the scale that restores them.
-
-    values: float32 [sample_count, horizon, 6].
-    """
-
-    scale: Scale
-    values: NDArray[np.float32] | None
-    context_used: int
-
-
-Run = TypeVar("Run", bound=Decoded)
-Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Forecast:
-    """A forecast in the units of the request.
-
-    mean: float32 [horizon, 6], over the sample paths; quantiles: level → float32 [horizon, 6];
-    samples: float32 [sample_count, horizon, 6], if asked for. repaired counts the numbers changed,
-    and floored those of them that were prices too low to exist. scaled: whether the prices were
-    scaled before they were normalised.
-    """
-
-    mean: Floats
-    quantiles: dict[float, Floats]
-    samples: Floats | None
-    context_used: int
-    repaired: int
-    queue_ms: float
-    inference_ms: float
-    floored: int = 0
-    scaled: bool = False
-
-
 class AsyncPredictor:
-    """Forecasts for an event loop; inference runs in a thread of its own."""
+    """Forecasts for an event loop; inference runs in the engine's own thread."""
 
     def __init__(
         self,
-        load: Callable[[], Engine[ForecastRequest, Run]],
+        load: Callable[[], Engine],
         *,
         max_queue: int = 64,
         inference_timeout: float = 30.0,
         kv_cache_mb: int = 1024,
         max_active: int = 64,
     ) -> None:
+        """Make a predictor that is not started.
+
+        Args:
+            load: makes the engine, in the engine's thread; may raise `StartupError`.
+            max_queue: forecasts that may wait.
+            inference_timeout: seconds of inference that one forecast may take.
+            kv_cache_mb: MiB of keys and values that running forecasts may hold together.
+            max_active: forecasts that may run together.
+        """
         self.max_queue = max_queue
         self._inference_timeout = inference_timeout
         self._leaving = False
         self._draining = False
-        budget = kv_cache_mb << 20
-        scheduler: Scheduler[ForecastRequest, Run] = Scheduler(max_queue, budget, max_active)
-        self._worker: Worker[ForecastRequest, Any] = Worker(load, scheduler)
+        scheduler = Scheduler(max_queue, kv_cache_mb << 20, max_active)
+        self._thread = EngineThread(load, scheduler)
 
     @property
     def state(self) -> State:
-        """Whether to come here for forecasts, and if not, why."""
-        return "draining" if self._leaving else self._taking
+        """Whether callers should send forecasts here, and if not, why."""
+        return "draining" if self._leaving else self._admission
 
     @property
     def info(self) -> ModelInfo | None:
-        """What is loaded; None until ready."""
-        return self._worker.info
+        """What is loaded; None until the model is ready."""
+        return self._thread.info
 
     @property
     def queue_depth(self) -> int:
-        """Forecasts that wait."""
-        return self._worker.waiting
+        """Forecasts in the queue."""
+        return self._thread.waiting
 
     @property
     def active(self) -> int:
         """Forecasts in the engine."""
-        return self._worker.active
+        return self._thread.active
 
     @property
     def kv_cache_bytes(self) -> int:
-        """Bytes of keys and values that the forecasts in the engine may hold."""
-        return self._worker.kv_cache_bytes
+        """Bytes of keys and values reserved for the forecasts in the engine."""
+        return self._thread.kv_cache_bytes
 
     async def start(self) -> None:
-        """Start loading in the engine's thread; returns at once."""
-        self._worker.start()
+        """Start to load the model in the engine's thread, without waiting for it."""
+        self._thread.start()
 
     async def ready(self) -> None:
         """Wait until the model is loaded.
 
         Raises:
-            StartupError: it could not be loaded.
+            StartupError: the model could not be loaded.
         """
-        # Not waited for in a thread: a load that hangs would keep the process from ending.
-        while not self._worker.loaded.is_set():
+        # Polled: a thread that waits for a load that hangs would keep the process from ending.
+        while not self._thread.loaded.is_set():
             await asyncio.sleep(0.02)
-        if self._worker.failure is not None:
-            raise StartupError(str(self._worker.failure))
+        if self._thread.failure is not None:
+            raise StartupError(str(self._thread.failure))
 
     def give_up(self, failure: StartupError) -> None:
-        """Wait for the model no longer; what loads it may hang, and is left behind."""
-        self._worker.give_up(failure)
+        """Stop waiting for the model; a load that hangs is left behind in its daemon thread."""
+        self._thread.give_up(failure)
 
     @property
     def failed(self) -> bool:
         """Whether the model could not be loaded."""
-        return self._worker.failure is not None
+        return self._thread.failure is not None
 
     def leave(self) -> None:
-        """Say from now on that the service goes away, and still take forecasts until it does."""
+        """Report `draining` from now on, and still accept forecasts."""
         self._leaving = True
 
     def drain(self) -> None:
-        """Take no new forecasts; those accepted go on."""
+        """Accept no new forecasts; accepted ones go on."""
         self._leaving = self._draining = True
 
     async def stop(self, timeout: float = 30.0) -> bool:
-        """Drain, wait until every accepted forecast is answered, and let the model go.
+        """Drain, wait until every accepted forecast has ended, and unload the model.
 
-        Returns whether it has gone within `timeout` seconds.
+        Returns whether the engine's thread ended within `timeout` seconds.
         """
         self.drain()
-        # Not waited for in a thread: requests that were cut may still have all of them.
+        # Polled: requests that were cut off may still occupy all threads of the executor.
         deadline = time.monotonic() + timeout
-        while not (gone := self._worker.close()) and time.monotonic() < deadline:
+        while not (ended := self._thread.close()) and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
-        return gone
+        return ended
 
     async def predict(self, request: ForecastRequest, *, timeout: float) -> Forecast:
         """Forecast one series; see `predict_many`."""
@@ -189,155 +140,84 @@ class AsyncPredictor:
     ) -> list[Forecast]:
         """Forecast several series, all or none, in `timeout` seconds.
 
-        Cancelling the caller stops the decoding at its next step.
+        Cancelling this call cancels the forecasts at their next step.
 
         Raises:
             ModelNotReady, ShuttingDown, QueueFull: nothing was accepted.
-            PredictionTimeout: the deadline passed, or inference took longer than it may.
-            WorkTooLarge: a forecast cannot be done in time at the measured pace.
+            PredictionTimeout: the deadline or KRONOS_INFERENCE_TIMEOUT passed.
+            WorkTooLarge: a forecast cannot end in time at the measured pace.
             InternalError: the engine failed.
         """
         self._check_state()
-        deadline = time.monotonic() + timeout
-        pending = [_Pending.of(request, deadline, self._inference_timeout) for request in requests]
-        self._worker.submit([one.ticket for one in pending])
+        now = time.monotonic()
+        tickets = [
+            Ticket(request, now, now + timeout, self._inference_timeout) for request in requests
+        ]
+        self._thread.submit(tickets)
         try:
-            # The engine checks deadlines between steps; this also covers a step that hangs.
+            # The scheduler checks deadlines between steps; this timeout covers a step that hangs.
             async with asyncio.timeout(timeout):
-                runs = await asyncio.gather(*(one.outcome for one in pending))
+                await asyncio.gather(*(asyncio.wrap_future(ticket.future) for ticket in tickets))
         except TimeoutError:
-            raise PredictionTimeout("The request's deadline passed.") from None
+            late = next((one for one in tickets if one.future.cancelled()), tickets[0])
+            raise deadline_passed(late, time.monotonic()) from None
         finally:
-            for one in pending:
-                one.ticket.cancelled = True
-        large = sum(map(_Pending.numbers, pending)) > LEAVE_TO_THREAD
-        return [await one.forecast(run, large) for one, run in zip(pending, runs, strict=True)]
+            for ticket in tickets:
+                ticket.future.cancel()
+        large = sum(map(cost, requests)) > LARGE
+        return [await off_loop(large, _forecast, ticket) for ticket in tickets]
 
     @property
-    def _taking(self) -> State:
+    def _admission(self) -> State:
+        """The state without `leave`: whether a forecast would be accepted."""
         if self._draining:
             return "draining"
-        if not self._worker.loaded.is_set():
+        if not self._thread.loaded.is_set():
             return "loading"
-        if self._worker.failure is not None:
+        if self._thread.failure is not None:
             return "failed"
-        # Deadlines are noticed between steps: a step this long has failed all that it decodes.
-        stall = max(self._inference_timeout, SHORTEST_STALL)
-        return "ready" if self._worker.stalled_for < stall else "stalled"
+        return "ready" if self._thread.stalled_for < self._stall else "stalled"
+
+    @property
+    def _stall(self) -> float:
+        """Seconds of one step after which every forecast in it is past its deadline."""
+        return max(self._inference_timeout, SHORTEST_STALL)
 
     def _check_state(self) -> None:
-        match self._taking:
+        match self._admission:
             case "loading":
-                raise ModelNotReady("The model is still loading.", retry_after=1)
+                raise ModelNotReady(
+                    "The model is still loading. Retry in 1 s, or wait until /v1/readyz responds"
+                    " with 200; KRONOS_STARTUP_TIMEOUT limits how long loading takes.",
+                    retry_after=1,
+                )
             case "failed":
-                raise ModelNotReady("The model could not be loaded.", retry_after=30)
+                raise ModelNotReady(
+                    "The model could not be loaded; the log has the reason. Correct"
+                    " KRONOS_MODEL_ID, KRONOS_MODEL_PATH or KRONOS_DEVICE (`kronos-api check` tests"
+                    " them) and restart the service.",
+                    retry_after=30,
+                )
             case "stalled":
-                raise ModelNotReady("The model makes no progress.", retry_after=5)
+                raise ModelNotReady(
+                    f"The engine makes no progress: its step has taken longer than"
+                    f" {self._stall:g} s, the larger of KRONOS_INFERENCE_TIMEOUT and"
+                    f" {SHORTEST_STALL:g} s. Retry in 5 s; restart the service if it persists.",
+                    retry_after=5,
+                )
             case "draining":
-                raise ShuttingDown("The service is shutting down.", retry_after=1)
+                raise shutting_down()
 
 
-@dataclass(slots=True, eq=False)
-class _Pending:
-    """A request under way, between the two threads."""
-
-    request: ForecastRequest
-    outcome: asyncio.Future[Decoded]
-    accepted_at: float
-    ticket: Ticket[ForecastRequest, Decoded] = field(init=False)
-
-    @classmethod
-    def of(cls, request: ForecastRequest, deadline: float, inference_timeout: float) -> Self:
-        loop = asyncio.get_running_loop()
-        pending = cls(request, loop.create_future(), time.monotonic())
-
-        def done(_: Ticket[ForecastRequest, Decoded], outcome: Decoded | Exception) -> None:
-            # Called in the engine's thread; the loop may be closed by then.
-            try:
-                loop.call_soon_threadsafe(pending.settle, outcome)
-            except RuntimeError:
-                log.debug("outcome_without_a_loop")
-
-        pending.ticket = Ticket(request, deadline, inference_timeout, done)
-        return pending
-
-    def settle(self, outcome: Decoded | Exception) -> None:
-        """Hand the outcome to whoever still waits."""
-        if self.outcome.done():
-            return
-        if isinstance(outcome, Exception):
-            self.outcome.set_exception(_told(outcome))
-            # A caller that left looks at no outcome; that is no mistake to be logged.
-            self.outcome.exception()
-        else:
-            self.outcome.set_result(outcome)
-
-    def numbers(self) -> int:
-        """Numbers that aggregating goes through."""
-        one = self.request
-        return one.sample_count * one.horizon * len(FIELDS) * (1 + len(one.quantile_levels))
-
-    async def forecast(self, run: Decoded, large: bool) -> Forecast:
-        """Aggregate the sample paths of an ended run, in a thread if the request is `large`."""
-        assert run.values is not None
-        mean, quantiles, samples, (repaired, floored) = await off_loop(
-            large, _aggregate, run.values, run.scale, self.request
-        )
-        ticket = self.ticket
-        return Forecast(
-            mean=mean,
-            quantiles=quantiles,
-            samples=samples,
-            context_used=run.context_used,
-            repaired=repaired,
-            queue_ms=(ticket.started_at - self.accepted_at) * 1e3,
-            inference_ms=(ticket.ended_at - ticket.started_at) * 1e3,
-            floored=floored,
-            scaled=run.scale.scaled,
-        )
-
-
-def default_paths(default: int, most: int, quantiles: bool) -> int:
-    """Sample paths of a request that names no number: more where it asks for `quantiles`."""
-    return max(default, min(QUANTILE_PATHS, most)) if quantiles else default
-
-
-async def off_loop(large: bool, work: Callable[..., Result], *args: object) -> Result:
-    """`work(*args)`, in a thread if it is `large`."""
-    return await asyncio.to_thread(work, *args) if large else work(*args)
-
-
-def _told(failure: Exception) -> KronosError:
-    """What the caller is told of a failure in the engine."""
-    if isinstance(failure, KronosError):
-        return failure
-    log.error("inference_failed", exc_info=failure)
-    metrics.engine_failures.inc()
-    # torch.OutOfMemoryError on a GPU; on a CPU torch raises RuntimeError with these words.
-    if isinstance(failure, MemoryError) or "out of memory" in str(failure).lower():
-        return QueueFull("The engine ran out of memory for this forecast.", retry_after=5)
-    return InternalError()
-
-
-def _aggregate(
-    values: NDArray[np.float32], scale: Scale, request: ForecastRequest
-) -> tuple[Floats, dict[float, Floats], Floats | None, tuple[int, int]]:
-    """Mean, quantiles and paths in the request's units, repaired if asked.
-
-    The last are the numbers that were changed, and the prices among them that were floored.
-    """
-    levels = request.quantile_levels
-    paths = scale.restore(values)
-    mean = scale.restore(values.mean(axis=0))
-    cuts = [np.quantile(paths, level, axis=0).astype(np.float32) for level in levels]
-    returned: list[Floats] = [mean, *cuts] + ([paths] if request.return_samples else [])
-    repaired = floored = 0
-    if request.repair:
-        floor = price_floor(request.candles)
-        fixed = [repair(array, floor) for array in returned]
-        returned = [array for array, _, _ in fixed]
-        repaired = sum(count for _, count, _ in fixed)
-        floored = sum(count for _, _, count in fixed)
-    quantiles = dict(zip(levels, returned[1:], strict=False))
-    samples = returned[-1] if request.return_samples else None
-    return returned[0], quantiles, samples, (repaired, floored)
+def _forecast(ticket: Ticket) -> Forecast:
+    """Aggregate the sample paths of a finished ticket."""
+    sequence = ticket.future.result()
+    assert sequence.values is not None
+    return aggregate(
+        ticket.request,
+        sequence.values,
+        sequence.scale,
+        sequence.context_used,
+        queue_ms=ticket.queue_seconds * 1e3,
+        inference_ms=ticket.inference_seconds * 1e3,
+    )

@@ -1,10 +1,11 @@
-"""Stand-ins at the service's own boundary: engines that answer without a network."""
+"""Fakes at the service's own boundary: engines that forecast without a model."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
+from collections.abc import Sequence as Several
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -12,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kronos_api.checkpoints.info import ModelInfo, Part
+from kronos_api.engine.engine import Engine
 from kronos_api.engine.pace import Pace, Work
 from kronos_api.engine.request import ForecastRequest
-from kronos_api.timeseries.features import Floats, Scale, normalise
+from kronos_api.engine.sequence import Sequence
+from kronos_api.timeseries.features import normalise
 
 FAKE_INFO = ModelInfo(
     model=Part("fake/model", "abc", "0" * 64, 1000),
@@ -26,19 +29,20 @@ FAKE_INFO = ModelInfo(
 )
 
 
-@dataclass(slots=True, eq=False)
-class SleepyRun:
-    """A forecast that ends after so many steps."""
+class FakeSequence(Sequence):
+    """A forecast without tensors, for engines that compute nothing."""
 
-    request: ForecastRequest
-    scale: Scale
-    normalised: Floats
-    steps: int
-    context_used: int
-    left: Work
-    values: NDArray[np.float32] | None = None
-    failure: Exception | None = None
-    released: bool = False
+    def __init__(
+        self, request: ForecastRequest, left: Work, *, steps: int, context_used: int = 0
+    ) -> None:
+        self.request = request
+        self.steps = steps  # until it ends
+        self.normalised, self.scale = normalise(request.candles, request.clip)
+        self.left = left
+        self.context_used = context_used
+        self.values: NDArray[np.float32] | None = None
+        self.failure: Exception | None = None
+        self.released = False
 
     @property
     def ended(self) -> bool:
@@ -49,8 +53,8 @@ class SleepyRun:
 
 
 @dataclass(slots=True, eq=False)
-class SleepyEngine:
-    """Sleeps a little every step and answers a random walk from the last close.
+class SleepyEngine(Engine):
+    """Sleeps a little every step and returns a random walk from the last close.
 
     `on_step` is called at the start of every step and may raise, or block.
     """
@@ -61,7 +65,7 @@ class SleepyEngine:
     on_step: Callable[[], None] = lambda: None
     bytes_a_request: int = 0
     pace: Pace = field(default_factory=Pace)
-    runs: list[SleepyRun] = field(default_factory=list)
+    runs: list[FakeSequence] = field(default_factory=list)
 
     def memory_bytes(self, request: ForecastRequest) -> int:
         return self.bytes_a_request or request.sample_count
@@ -69,28 +73,28 @@ class SleepyEngine:
     def work(self, request: ForecastRequest) -> Work:
         return Work(request.sample_count, request.horizon)
 
-    def start(self, request: ForecastRequest) -> SleepyRun:
-        normalised, scale = normalise(request.candles, request.clip)
+    def start(self, request: ForecastRequest) -> FakeSequence:
         context_used = min(request.history, self.info.max_context)
-        run = SleepyRun(request, scale, normalised, self.steps, context_used, self.work(request))
+        run = FakeSequence(request, self.work(request), steps=self.steps, context_used=context_used)
         self.runs.append(run)
         return run
 
-    def step(self, sequences: Sequence[SleepyRun]) -> None:
+    def step(self, sequences: Several[Sequence]) -> None:
         self.on_step()
         time.sleep(self.seconds / self.steps)
-        for run in sequences:
-            run.steps -= 1
-            if run.steps <= 0:
-                run.values = _walk(run)
+        for sequence in sequences:
+            assert isinstance(sequence, FakeSequence)
+            sequence.steps -= 1
+            if sequence.steps <= 0:
+                sequence.values = _walk(sequence)
 
 
-def _walk(run: SleepyRun) -> NDArray[np.float32]:
+def _walk(sequence: FakeSequence) -> NDArray[np.float32]:
     """Sample paths, float32 [sample_count, horizon, 6], that depend on the seed alone."""
-    request = run.request
+    request = sequence.request
     numbers = np.random.default_rng(request.params.seed)
     moves = numbers.normal(0, 0.05, (request.sample_count, request.horizon, 6)).cumsum(axis=1)
-    walk: NDArray[np.float32] = (run.normalised[-1] + moves).astype(np.float32)
+    walk: NDArray[np.float32] = (sequence.normalised[-1] + moves).astype(np.float32)
     return walk
 
 

@@ -7,24 +7,25 @@ For tests of real processes that need forecasts which take long, and no processo
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Sequence as Several
 from functools import partial
 
 from kronos_api.cli import main
 from kronos_api.engine import build
 from kronos_api.engine.request import ForecastRequest
-from tests.fakes import SleepyEngine, SleepyRun
+from kronos_api.engine.sequence import Sequence
+from tests.fakes import FakeSequence, SleepyEngine
 
 
 class PacedEngine(SleepyEngine):
     """Takes a step a candle."""
 
-    def start(self, request: ForecastRequest) -> SleepyRun:
+    def start(self, request: ForecastRequest) -> FakeSequence:
         run = super().start(request)
         run.steps = request.horizon
         return run
 
-    def step(self, sequences: Sequence[SleepyRun]) -> None:
+    def step(self, sequences: Several[Sequence]) -> None:
         super().step([run for run in sequences if not run.ended])
 
 
@@ -34,5 +35,5 @@ def build_engine(seconds: float, *_: object, **__: object) -> PacedEngine:
 
 if __name__ == "__main__":
     # Before kronos_api.lifecycle takes the name; it imports metrics, so not before `serve`.
-    build.build_engine = partial(build_engine, float(sys.argv.pop(1)))  # type: ignore[assignment]
+    build.build_engine = partial(build_engine, float(sys.argv.pop(1)))
     main()

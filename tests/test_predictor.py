@@ -77,7 +77,7 @@ async def test_large_forecasts_are_aggregated_too() -> None:
     assert (forecast.quantiles[0.9][:, 3] > forecast.mean[:, 3]).mean() > 0.9
 
 
-async def test_several_come_back_in_order() -> None:
+async def test_several_forecasts_are_returned_in_order() -> None:
     async with predicting(SleepyEngine()) as predictor:
         forecasts = await predictor.predict_many([request(h) for h in (3, 7, 5)], timeout=5)
     assert [len(forecast.mean) for forecast in forecasts] == [3, 7, 5]
@@ -99,7 +99,7 @@ async def test_inference_timeout_stops_decoding() -> None:
             await predictor.predict(request(), timeout=10)
 
 
-async def test_an_engine_that_hangs_is_answered_for_and_recovers() -> None:
+async def test_hanging_step_times_out_and_the_engine_recovers() -> None:
     hangs = threading.Event()
 
     def hang() -> None:
@@ -142,15 +142,15 @@ async def test_one_failure_of_several_cancels_the_rest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("failure", "told"),
+    ("failure", "error"),
     [
         (RuntimeError("shape mismatch in layer 3"), InternalError),
         (RuntimeError("CUDA out of memory. Tried to allocate"), QueueFull),
         (MemoryError(), QueueFull),
     ],
 )
-async def test_engine_failures_are_told_without_the_inside(
-    failure: Exception, told: type[InternalError | QueueFull]
+async def test_engine_failures_become_errors_without_details(
+    failure: Exception, error: type[InternalError | QueueFull]
 ) -> None:
     failures = [failure]
 
@@ -160,14 +160,14 @@ async def test_engine_failures_are_told_without_the_inside(
 
     failed = metrics.engine_failures._value.get()
     async with predicting(SleepyEngine(on_step=fail_once)) as predictor:
-        with pytest.raises(told) as outcome:
+        with pytest.raises(error) as outcome:
             await predictor.predict(request(), timeout=5)
         assert "layer" not in outcome.value.message
         assert metrics.engine_failures._value.get() == failed + 1
         assert (await predictor.predict(request(), timeout=5)).mean.shape == (4, 6)
 
 
-async def test_a_full_queue_is_refused_at_once() -> None:
+async def test_full_queue_is_refused_at_once() -> None:
     async with predicting(SleepyEngine(seconds=0.5), max_queue=2, max_active=1) as predictor:
         first = asyncio.create_task(predictor.predict(request(), timeout=5))
         await until(lambda: predictor.active == 1)
@@ -180,7 +180,7 @@ async def test_a_full_queue_is_refused_at_once() -> None:
     assert forecasts[-1].queue_ms > forecasts[0].queue_ms
 
 
-async def test_a_step_that_hangs_refuses_forecasts_until_it_ends(
+async def test_stalled_engine_refuses_forecasts_until_its_step_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("kronos_api.predictor.SHORTEST_STALL", 0.0)
@@ -196,7 +196,7 @@ async def test_a_step_that_hangs_refuses_forecasts_until_it_ends(
         await until(lambda: predictor.state == "ready")
 
 
-async def test_stop_answers_what_was_accepted_and_refuses_the_rest() -> None:
+async def test_stop_finishes_accepted_forecasts_and_refuses_new_ones() -> None:
     async with predicting(SleepyEngine(seconds=0.3)) as predictor:
         accepted = asyncio.create_task(predictor.predict(request(), timeout=5))
         await until(lambda: predictor.active == 1)
@@ -208,7 +208,7 @@ async def test_stop_answers_what_was_accepted_and_refuses_the_rest() -> None:
         await stopping
 
 
-async def test_stop_needs_no_thread_of_those_that_requests_have() -> None:
+async def test_stop_needs_no_thread_of_the_executor() -> None:
     async with predicting(SleepyEngine()) as predictor:
         cut = threading.Event()
         loop = asyncio.get_running_loop()
@@ -220,7 +220,7 @@ async def test_stop_needs_no_thread_of_those_that_requests_have() -> None:
         await asyncio.gather(*reading)
 
 
-async def test_nothing_is_taken_before_the_model_is_loaded() -> None:
+async def test_forecasts_are_refused_before_the_model_is_loaded() -> None:
     loaded = threading.Event()
 
     def load() -> SleepyEngine:

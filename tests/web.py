@@ -78,8 +78,7 @@ def encode(value: Any) -> bytes:
 
 def predictor_of(engine: SleepyEngine | None = None, **options: Any) -> AsyncPredictor:
     """A predictor that is not started."""
-    fake: Any = engine or SleepyEngine()
-    return AsyncPredictor(lambda: fake, **options)
+    return AsyncPredictor(lambda: engine or SleepyEngine(), **options)
 
 
 @asynccontextmanager

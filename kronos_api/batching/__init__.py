@@ -1,1 +1,1 @@
-"""Who runs when: admission, deadlines and the engine's thread."""
+"""Continuous batching: tickets, the scheduler, its start policy, and the engine's thread."""

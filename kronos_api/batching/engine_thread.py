@@ -1,96 +1,96 @@
-"""The engine's thread: the only place that knows two threads.
+"""The engine's thread, and the only code that crosses between it and the event loop.
 
-Requests come from the event loop through an inbox; outcomes go back through a callback that the
-caller makes safe for its own thread. The scheduler belongs to the engine's thread, so nothing is
-locked while the engine computes.
+Tickets come from the event loop through an inbox; outcomes go back through their futures. The
+scheduler and the engine belong to this thread, so no lock is held while the engine computes.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Generic, Protocol
+from collections.abc import Callable
+from collections.abc import Sequence as Several
+from typing import TYPE_CHECKING
 
 import structlog
 
-from kronos_api.batching.scheduler import Job, Job_contra, Run, Runner, Scheduler, Ticket
+from kronos_api.batching.scheduler import Scheduler
+from kronos_api.batching.ticket import Ticket
 from kronos_api.checkpoints.info import ModelInfo
 from kronos_api.errors import InternalError, ShuttingDown, StartupError
 
-log = structlog.get_logger(__name__)
+if TYPE_CHECKING:
+    from kronos_api.engine.engine import Engine
+
+log = structlog.stdlib.get_logger(__name__)
 
 
-class Engine(Runner[Job_contra, Run], Protocol[Job_contra, Run]):
-    """What the worker drives."""
+class EngineThread:
+    """Loads an engine and drives it until closed.
 
-    @property
-    def info(self) -> ModelInfo:
-        """What is loaded."""
-        ...
+    Attributes:
+        info: what is loaded; None until then.
+        failure: why loading failed; None unless it did.
+        loaded: set once loading ended, with an engine or a failure.
+    """
 
-
-class Worker(Generic[Job, Run]):
-    """Loads an engine and drives it until closed."""
-
-    def __init__(
-        self, load: Callable[[], Engine[Job, Run]], scheduler: Scheduler[Job, Run]
-    ) -> None:
+    def __init__(self, load: Callable[[], Engine], scheduler: Scheduler) -> None:
+        """`load` is called in the thread; it may raise `StartupError`."""
         self.info: ModelInfo | None = None
         self.failure: StartupError | None = None
         self.loaded = threading.Event()
         self._load = load
         self._scheduler = scheduler
-        self._inbox: list[Ticket[Job, Run]] = []
+        self._inbox: list[Ticket] = []
         self._changed = threading.Condition()
         self._closing = False
-        self._advancing_since: float | None = None
-        # A daemon: a forecast that hangs must not keep the process alive after its deadline.
+        self._step_began: float | None = None
+        # A daemon: a step that hangs must not keep the process alive after the shutdown timeout.
         self._thread = threading.Thread(target=self._main, name="engine", daemon=True)
 
     @property
     def waiting(self) -> int:
-        """Requests that wait."""
+        """Forecasts in the queue."""
         return len(self._scheduler.waiting) + len(self._inbox)
 
     @property
     def active(self) -> int:
-        """Requests in the engine."""
+        """Forecasts in the engine."""
         return len(self._scheduler.active)
 
     @property
     def kv_cache_bytes(self) -> int:
-        """Bytes that the requests in the engine may hold."""
-        return sum(ticket.bytes for ticket in list(self._scheduler.active))
+        """Bytes of keys and values reserved for the forecasts in the engine."""
+        return sum(ticket.kv_bytes for ticket in list(self._scheduler.active))
 
     @property
     def stalled_for(self) -> float:
-        """Seconds since the step that runs now began; 0 between steps."""
-        since = self._advancing_since
-        return 0.0 if since is None else time.monotonic() - since
+        """Seconds since the running step began; 0 between steps."""
+        began = self._step_began
+        return 0.0 if began is None else time.monotonic() - began
 
     def start(self) -> None:
-        """Start the thread, which loads first."""
+        """Start the thread, which loads the engine first."""
         self._thread.start()
 
-    def submit(self, tickets: Sequence[Ticket[Job, Run]]) -> None:
-        """Accept all of `tickets` or none; raises QueueFull or ShuttingDown."""
+    def submit(self, tickets: Several[Ticket]) -> None:
+        """Accept all of `tickets` or none; raises `QueueFull` or `ShuttingDown`."""
         with self._changed:
             if self._closing:
-                raise ShuttingDown("The service is shutting down.", retry_after=1)
-            self._scheduler.check_room(len(tickets), len(self._inbox))
+                raise shutting_down()
+            self._scheduler.check_capacity(len(tickets), len(self._inbox))
             self._inbox.extend(tickets)
             self._changed.notify()
 
     def give_up(self, failure: StartupError) -> None:
-        """Wait for the engine no longer. If it loads after all, it serves nothing."""
+        """Stop waiting for the engine. One that loads later is not served."""
         with self._changed:
             if not self.loaded.is_set():
                 self.failure = failure
                 self.loaded.set()
 
     def close(self) -> bool:
-        """Let the thread end once nothing is left to do; whether it has. May be called again."""
+        """Let the thread end after the last forecast; whether it has ended. Repeatable."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -106,25 +106,25 @@ class Worker(Generic[Job, Run]):
             self.give_up(StartupError(f"the model could not be loaded: {failure}"))
         else:
             with self._changed:
-                if self.loaded.is_set():  # too late: it was given up
+                if self.loaded.is_set():  # given up meanwhile
                     return
                 self.info = engine.info
                 self.loaded.set()
             self._serve(engine)
 
-    def _serve(self, engine: Engine[Job, Run]) -> None:
+    def _serve(self, engine: Engine) -> None:
         while self._take_inbox():
-            self._advancing_since = time.monotonic()
+            self._step_began = time.monotonic()
             try:
                 self._scheduler.advance(engine, time.monotonic)
             except Exception:
-                # A defect of the bookkeeping itself: answer everybody and go on.
+                # A bug in the scheduler itself: no accepted forecast may stay without an outcome.
                 log.exception("scheduler_failed")
                 self._scheduler.fail_all(InternalError(), time.monotonic())
-            self._advancing_since = None
+            self._step_began = None
 
     def _take_inbox(self) -> bool:
-        """Move what arrived to the scheduler, waiting if there is nothing to do; False to end."""
+        """Move new tickets to the scheduler, waiting while there is nothing to do; False: end."""
         scheduler = self._scheduler
         with self._changed:
             while not (self._inbox or scheduler.waiting or scheduler.active):
@@ -134,3 +134,12 @@ class Worker(Generic[Job, Run]):
             arrived, self._inbox = self._inbox, []
             scheduler.add(arrived)
         return True
+
+
+def shutting_down() -> ShuttingDown:
+    """The refusal of a new forecast while accepted ones are finished."""
+    return ShuttingDown(
+        "The service is shutting down and accepts no new forecasts. Retry in 1 s: another replica,"
+        " or this one after its restart, will respond.",
+        retry_after=1,
+    )

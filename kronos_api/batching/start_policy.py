@@ -1,85 +1,87 @@
-"""Which waiting forecast may start now: memory, time, and who may pass whom.
+"""Admission: which waiting forecast starts next.
 
-A forecast starts if its keys and values fit the budget and if it leaves every running forecast in
-time. Large ones that would share their steps and all be late therefore run one after the other.
+A forecast starts if its keys and values fit into the KV budget and if it makes no running forecast
+late. Large forecasts that would share their decode steps and all be late run one after the other.
 
-A small forecast may pass a larger one that has to wait for those before it. Forecasts that passed
-do not count when that is judged: as soon as a large forecast waits for them alone, none passes it
-any more, so it starts when they end.
+To avoid head-of-line blocking, a small forecast may overtake a larger one that waits for running
+forecasts to end. To avoid starvation, forecasts that overtook do not count as running when that is
+decided: as soon as the larger one waits for them alone, none overtakes it any more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence as Several
+from dataclasses import dataclass
+from typing import Final
 
+from kronos_api.batching.ticket import Ticket
 from kronos_api.engine.pace import Pace
 
-if TYPE_CHECKING:
-    from kronos_api.batching.scheduler import Ticket
-
 SMALL: Final = 4
-"""A forecast may pass one that needs at least so many times its memory and candles."""
+"""A forecast may overtake one that needs at least so many times its KV cache and candles."""
 SHORT: Final = 0.1
-"""A forecast that takes no more than this share of its time is not asked whether others suffer."""
+"""Share of KRONOS_INFERENCE_TIMEOUT below which a forecast starts without an estimate of delays."""
 HEADROOM: Final = 0.7
-"""Share of its time in which a forecast must end by the estimate: others may come, and slow it."""
+"""Share of its time in which a forecast must end by the estimate: later ones will slow it down."""
 LOOK_AHEAD: Final = 64
-"""Waiting forecasts behind the first that are looked at."""
-
-Tickets = Sequence["Ticket[Any, Any]"]
+"""Waiting forecasts behind the first that are considered for overtaking."""
 
 
-class Room:
-    """Room beside the running forecasts, at one moment."""
+@dataclass(frozen=True, slots=True)
+class StartPolicy:
+    """Decides at one moment, `now`, by the measured `pace` and the KV budget in bytes."""
 
-    def __init__(self, pace: Pace, budget_bytes: int, now: float) -> None:
-        self.pace = pace
-        self.budget_bytes = budget_bytes
-        self.now = now
+    pace: Pace
+    kv_budget: int
+    now: float
 
-    def next(self, waiting: Tickets, active: Tickets) -> Ticket[Any, Any] | None:
-        """The forecast of `waiting` that starts now, if any."""
+    def next(self, waiting: Several[Ticket], active: Several[Ticket]) -> Ticket | None:
+        """The ticket of `waiting` that starts now beside `active`; None if all have to wait."""
         head = waiting[0]
         if self._fits(head, active):
             return head
-        before = [ticket for ticket in active if not ticket.passed]
-        if self._fits(head, before):
+        if self._fits(head, [ticket for ticket in active if not ticket.overtook]):
             return None
         for ticket in waiting[1 : LOOK_AHEAD + 1]:
-            if _passes(ticket, head) and self._has_memory(ticket, active):
-                ticket.passed = True
+            if _may_overtake(ticket, head) and self._fits_kv_budget(ticket, active):
+                ticket.overtook = True
                 return ticket
         return None
 
-    def _fits(self, ticket: Ticket[Any, Any], active: Tickets) -> bool:
-        return self._has_memory(ticket, active) and self._in_time(ticket, active)
+    def _fits(self, ticket: Ticket, active: Several[Ticket]) -> bool:
+        return self._fits_kv_budget(ticket, active) and self._in_time(ticket, active)
 
-    def _has_memory(self, ticket: Ticket[Any, Any], active: Tickets) -> bool:
-        used = sum(other.bytes for other in active)
-        return not active or used + ticket.bytes <= self.budget_bytes
+    def _fits_kv_budget(self, ticket: Ticket, active: Several[Ticket]) -> bool:
+        """A forecast larger than the whole budget runs alone."""
+        used = sum(other.kv_bytes for other in active)
+        return not active or used + ticket.kv_bytes <= self.kv_budget
 
-    def _in_time(self, ticket: Ticket[Any, Any], active: Tickets) -> bool:
-        """Whether `ticket`, and all of `active` that would be in time without it, are in time.
+    def _in_time(self, ticket: Ticket, active: Several[Ticket]) -> bool:
+        """Whether `ticket` ends in time, and so do all of `active` that would without it.
 
-        Much larger ones are not asked: a small forecast never waits for them.
+        Running forecasts of `SMALL` times its candles are left out: it never waits for those.
         """
-        limit = ticket.inference_timeout
-        asked = [other.work.candles < SMALL * ticket.work.candles for other in active]
-        if not any(asked) or self.pace.ends([ticket.work])[0] <= SHORT * limit:
+        timeout = ticket.inference_timeout
+        counted = [other.work.candles < SMALL * ticket.work.candles for other in active]
+        if not any(counted) or self.pace.ends([ticket.work])[0] <= SHORT * timeout:
             return True
-        works = [other.run.left for other in active if other.run is not None]
-        without = self.pace.ends(works)
-        *others, own = self.pace.ends([*works, ticket.work])
-        if own > HEADROOM * min(limit, ticket.deadline - self.now):
+        works = [other.sequence.left for other in active if other.sequence is not None]
+        ends_without = self.pace.ends(works)
+        *ends_with, own_end = self.pace.ends([*works, ticket.work])
+        if own_end > HEADROOM * min(timeout, ticket.deadline - self.now):
             return False
-        for other, judged, end, later in zip(active, asked, without, others, strict=True):
+        for other, counts, without, end in zip(
+            active, counted, ends_without, ends_with, strict=True
+        ):
             left = min(other.deadline, other.started_at + other.inference_timeout) - self.now
-            if judged and end <= left and later > HEADROOM * left:
+            if counts and without <= left and end > HEADROOM * left:
                 return False
         return True
 
 
-def _passes(ticket: Ticket[Any, Any], head: Ticket[Any, Any]) -> bool:
-    """Whether `ticket` is small beside `head`."""
-    return SMALL * ticket.bytes <= head.bytes and SMALL * ticket.work.candles <= head.work.candles
+def _may_overtake(ticket: Ticket, head: Ticket) -> bool:
+    """Whether `ticket` is small compared with `head`."""
+    return (
+        SMALL * ticket.kv_bytes <= head.kv_bytes
+        and SMALL * ticket.work.candles <= head.work.candles
+    )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kronos_api.engine.request import ForecastRequest
     from kronos_api.files import Options
     from kronos_api.files.numbers import Decimal
-    from kronos_api.predictor import Forecast
+    from kronos_api.forecast import Forecast
     from kronos_api.timeseries import Timestamps
 
 MAX_SEED: Final = 2**53 - 1
@@ -52,10 +52,10 @@ def predict(
         settings = load_settings(note)
         levels = parse_levels(quantiles)
         with progress("reading the candles"):
+            from kronos_api.aggregate import default_paths
             from kronos_api.cli.tables import draw, read_series, write
             from kronos_api.engine.request import ForecastRequest
             from kronos_api.engine.sampling import SamplingParams
-            from kronos_api.predictor import default_paths
             from kronos_api.timeseries.features import time_features
 
             options = _options(columns, sep, decimal, time_format)
@@ -162,7 +162,7 @@ async def _forecast(settings: Settings, request: ForecastRequest) -> tuple[Forec
 
 def _notes(forecast: Forecast, request: ForecastRequest) -> list[str]:
     """What to know of the forecast, as the service's warnings say it."""
-    from kronos_api.predictor import FEW_PATHS
+    from kronos_api.aggregate import FEW_PATHS
 
     lines = []
     if request.quantile_levels and request.sample_count < FEW_PATHS:

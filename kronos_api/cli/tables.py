@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kronos_api.errors import InvalidInput
 from kronos_api.files import Candles, Options, read_candles
-from kronos_api.predictor import Forecast
+from kronos_api.forecast import Forecast
 from kronos_api.timeseries import Timestamps, parse_timestamps
 from kronos_api.timeseries.features import FIELDS, PRICES, Floats, candle_matrix
 from kronos_api.violations import InvalidFields

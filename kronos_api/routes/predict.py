@@ -21,7 +21,8 @@ from starlette.types import Receive
 
 from kronos_api.engine.request import ForecastRequest
 from kronos_api.errors import InternalError, KronosError, PredictionTimeout
-from kronos_api.predictor import AsyncPredictor, off_loop
+from kronos_api.off_loop import off_loop
+from kronos_api.predictor import AsyncPredictor
 from kronos_api.ratelimit.charge import charge_series
 from kronos_api.schemas.examples import (
     BATCH_ANSWER,
@@ -132,7 +133,11 @@ class Forecasts:
                     )
                     return await self._response(endpoint, answered, started)
             except TimeoutError:
-                raise PredictionTimeout("The request's deadline passed.") from None
+                raise PredictionTimeout(
+                    f"The request exceeded KRONOS_REQUEST_TIMEOUT ({self.timeout:g} s) and was"
+                    " cancelled. Ask for fewer series, sample paths or steps, or raise"
+                    " KRONOS_REQUEST_TIMEOUT."
+                ) from None
 
     async def _forecast(self, series: Sequence[Series], deadline: float) -> list[Answered]:
         large = sum(len(one.history) + one.horizon for one in series) > LARGE_SERIES

@@ -13,9 +13,9 @@ from typing import Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from kronos_api.aggregate import QUANTILE_PATHS, default_paths
 from kronos_api.engine.sampling import SamplingParams
 from kronos_api.errors import KronosError, MalformedJson
-from kronos_api.predictor import QUANTILE_PATHS, default_paths
 from kronos_api.schemas.candles import read_candles
 from kronos_api.schemas.duplicates import find_duplicate
 from kronos_api.schemas.faults import told

@@ -8,8 +8,9 @@ from typing import Final
 
 import numpy as np
 
+from kronos_api.aggregate import FEW_PATHS
 from kronos_api.checkpoints.info import ModelInfo
-from kronos_api.predictor import FEW_PATHS, Forecast
+from kronos_api.forecast import Forecast
 from kronos_api.schemas.reading import Series
 from kronos_api.timeseries import Timestamps
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic_core import to_json
 
 from kronos_api.checkpoints.info import ModelInfo
-from kronos_api.predictor import Forecast
+from kronos_api.forecast import Forecast
 from kronos_api.schemas.reading import Series
 from kronos_api.schemas.warnings import warnings_of
 from kronos_api.timeseries import Timestamps

@@ -11,7 +11,7 @@ import pytest
 
 from kronos_api.cli.tables import Series, draw, read_series, to_table, write
 from kronos_api.errors import InvalidInput
-from kronos_api.predictor import Forecast
+from kronos_api.forecast import Forecast
 from kronos_api.timeseries import Timestamps, parse_timestamps
 from kronos_api.timeseries.features import FIELDS
 

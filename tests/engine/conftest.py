@@ -9,7 +9,8 @@ from functools import cache
 import pytest
 import torch
 
-from kronos_api.batching.scheduler import Scheduler, Ticket
+from kronos_api.batching.scheduler import Scheduler
+from kronos_api.batching.ticket import Ticket
 from kronos_api.engine.build import build_engine
 from kronos_api.engine.engine import Engine
 from kronos_api.engine.request import ForecastRequest
@@ -56,16 +57,10 @@ def tiny(engines: MakeEngine) -> Engine:
 
 
 def together(engine: Engine, requests: list[ForecastRequest]) -> list[Sequence]:
-    """The runs of `requests`, which the scheduler was given all at once, in their order."""
-    runs: dict[Ticket[ForecastRequest, Sequence], Sequence] = {}
-    scheduler: Scheduler[ForecastRequest, Sequence] = Scheduler(len(requests), 1 << 33, 64)
-
-    def done(ticket: Ticket[ForecastRequest, Sequence], outcome: Sequence | Exception) -> None:
-        assert isinstance(outcome, Sequence), outcome
-        runs[ticket] = outcome
-
-    tickets = [Ticket(request, 1e9, 1e9, done) for request in requests]
+    """The finished sequences of `requests`, submitted together, in their order."""
+    scheduler = Scheduler(len(requests), 1 << 33, 64)
+    tickets = [Ticket(request, 0.0, 1e9, 1e9) for request in requests]
     scheduler.add(tickets)
     while scheduler.waiting or scheduler.active:
         scheduler.advance(engine, lambda: 0.0)
-    return [runs[ticket] for ticket in tickets]
+    return [ticket.future.result(0) for ticket in tickets]

@@ -16,7 +16,9 @@ import pytest
 from kronos_api.app import create_app
 from kronos_api.config import Settings
 from kronos_api.engine.sampling import SamplingParams
-from kronos_api.predictor import AsyncPredictor, Forecast, off_loop
+from kronos_api.forecast import Forecast
+from kronos_api.off_loop import off_loop
+from kronos_api.predictor import AsyncPredictor
 from kronos_api.routes import predict as predict_routes
 from kronos_api.schemas.responses import PredictResponse
 from kronos_api.telemetry.metrics import metrics

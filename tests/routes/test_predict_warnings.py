@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence as Several
 from typing import Any
 
 import pytest
 
+from kronos_api.engine.sequence import Sequence
 from kronos_api.schemas.responses import PredictResponse
-from tests.fakes import SleepyEngine, SleepyRun
+from tests.fakes import SleepyEngine
 from tests.web import SINGLE, body, candles, serving, stamps
 
 
@@ -79,7 +80,7 @@ async def test_small_violations_are_mended_on_request() -> None:
 class Crash(SleepyEngine):
     """Forecasts of a million deviations below the mean."""
 
-    def step(self, sequences: Sequence[SleepyRun]) -> None:
+    def step(self, sequences: Several[Sequence]) -> None:
         super().step(sequences)
         for run in sequences:
             if run.values is not None:

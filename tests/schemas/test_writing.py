@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from kronos_api.predictor import Forecast
+from kronos_api.forecast import Forecast
 from kronos_api.schemas.reading import Defaults, Limits, Reader
 from kronos_api.schemas.writing import Answered, shortest, write_one
 from tests.fakes import FAKE_INFO

@@ -1,0 +1,67 @@
+"""From normalised sample paths to a forecast: mean, quantiles and paths in the request's units."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from kronos_api.engine.request import ForecastRequest
+from kronos_api.forecast import Forecast
+from kronos_api.timeseries.features import FIELDS, Floats, Scale, price_floor, repair
+
+QUANTILE_PATHS: Final = 30
+"""Sample paths of a request that asks for quantiles and sets no `sample_count`."""
+FEW_PATHS: Final = 10
+"""Quantiles of fewer sample paths are mostly noise: such a forecast has a warning."""
+
+
+def default_paths(default: int, most: int, quantiles: bool) -> int:
+    """Sample paths of a request that sets no number: more if it asks for `quantiles`."""
+    return max(default, min(QUANTILE_PATHS, most)) if quantiles else default
+
+
+def cost(request: ForecastRequest) -> int:
+    """Numbers that `aggregate` reads: the sample paths, and again for each quantile level."""
+    passes = 1 + len(request.quantile_levels)
+    return request.sample_count * request.horizon * len(FIELDS) * passes
+
+
+def aggregate(
+    request: ForecastRequest,
+    values: Floats,
+    scale: Scale,
+    context_used: int,
+    queue_ms: float = 0.0,
+    inference_ms: float = 0.0,
+) -> Forecast:
+    """The forecast of normalised sample paths `values`, float32 [sample_count, horizon, 6].
+
+    Mean, quantiles and paths are each repaired by themselves if the request says so: quantiles of
+    possible candles need not be a possible candle.
+    """
+    paths = scale.restore(values)
+    arrays = [scale.restore(values.mean(axis=0))]
+    arrays += [
+        np.quantile(paths, level, axis=0).astype(np.float32) for level in request.quantile_levels
+    ]
+    if request.return_samples:
+        arrays.append(paths)
+    repaired = floored = 0
+    if request.repair:
+        floor = price_floor(request.candles)
+        repairs = [repair(array, floor) for array in arrays]
+        arrays = [array for array, _, _ in repairs]
+        repaired = sum(count for _, count, _ in repairs)
+        floored = sum(count for _, _, count in repairs)
+    return Forecast(
+        mean=arrays[0],
+        quantiles=dict(zip(request.quantile_levels, arrays[1:], strict=False)),
+        samples=arrays[-1] if request.return_samples else None,
+        context_used=context_used,
+        repaired=repaired,
+        floored=floored,
+        scaled=scale.scaled,
+        queue_ms=queue_ms,
+        inference_ms=inference_ms,
+    )

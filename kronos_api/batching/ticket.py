@@ -1,0 +1,98 @@
+"""One accepted forecast: its request, its deadline, and the future that receives the outcome."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+
+from kronos_api.engine.pace import Work
+from kronos_api.engine.request import ForecastRequest
+from kronos_api.errors import InternalError, KronosError, QueueFull
+from kronos_api.telemetry.metrics import metrics
+
+if TYPE_CHECKING:
+    from kronos_api.engine.sequence import Sequence
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """An accepted forecast. Times are seconds of `time.monotonic`.
+
+    The event loop makes it and awaits or cancels `future`; all other attributes belong to the
+    engine's thread until `future` is done.
+
+    Attributes:
+        request: what to forecast.
+        accepted_at, deadline: when it was accepted, and when its caller stops waiting.
+        inference_timeout: seconds that inference may take.
+        future: receives the finished sequence or a `KronosError`; cancelling it cancels the
+            forecast.
+        started_at, ended_at: when inference started and ended.
+        sequence: the forecast inside the engine; None while it waits.
+        kv_bytes, work: keys and values, steps and chunks of the whole forecast, once `estimated`.
+        overtook: whether it started before a larger forecast that was accepted earlier.
+    """
+
+    request: ForecastRequest
+    accepted_at: float
+    deadline: float
+    inference_timeout: float
+    future: Future[Sequence] = field(default_factory=Future)
+    started_at: float = 0.0
+    ended_at: float = 0.0
+    sequence: Sequence | None = None
+    kv_bytes: int = 0
+    work: Work = field(default_factory=lambda: Work(0, 0))
+    estimated: bool = False
+    overtook: bool = False
+
+    @property
+    def queue_seconds(self) -> float:
+        """Seconds between acceptance and the start of inference."""
+        return self.started_at - self.accepted_at
+
+    @property
+    def inference_seconds(self) -> float:
+        """Seconds between the start and the end of inference."""
+        return self.ended_at - self.started_at
+
+    def finish(self, now: float) -> None:
+        """Free the KV cache and hand over the sequence, or its failure. Called once."""
+        assert self.sequence is not None
+        if self.sequence.failure is not None:
+            self.fail(self.sequence.failure, now)
+        elif self._end(now):
+            self.future.set_result(self.sequence)
+
+    def fail(self, failure: Exception, now: float) -> None:
+        """Free the KV cache and hand over `failure` as a `KronosError`. Called once."""
+        if self._end(now):
+            self.future.set_exception(caller_error(failure))
+
+    def _end(self, now: float) -> bool:
+        """Whether the future still wants an outcome: a cancelled one does not."""
+        self.ended_at = now
+        if self.sequence is not None:
+            self.sequence.release()
+        return self.future.set_running_or_notify_cancel()
+
+
+def caller_error(failure: Exception) -> KronosError:
+    """The error that the caller gets for a failure in the engine; an unexpected one is logged."""
+    if isinstance(failure, KronosError):
+        return failure
+    log.error("inference_failed", exc_info=failure)
+    metrics.engine_failures.inc()
+    # torch.OutOfMemoryError on a GPU; on a CPU torch raises RuntimeError with these words.
+    if isinstance(failure, MemoryError) or "out of memory" in str(failure).lower():
+        return QueueFull(
+            "The engine ran out of memory for this forecast. Retry in 5 s, ask for fewer sample"
+            " paths, or lower KRONOS_KV_CACHE_MB.",
+            retry_after=5,
+        )
+    return InternalError()
