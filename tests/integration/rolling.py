@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import os
@@ -33,6 +34,7 @@ FORECAST: Final = {
 }
 
 
+STUB: Final = "/stub.py"
 STUB_IS_READY: Final = """
 from urllib.request import urlopen
 urlopen("http://127.0.0.1:8000/v1/readyz", timeout=4)
@@ -159,16 +161,18 @@ class Deployment:
 
     def stub(self, name: str) -> str:
         """An image of a service that has no model, and so is healthy a second after its start."""
-        source = (ROOT / "tests" / "integration" / "stub.py").read_text("utf-8")
+        source = (ROOT / "tests" / "integration" / "stub.py").read_bytes()
+        encoded = base64.b64encode(source).decode("ascii")
         prefix = "org.opencontainers.image"
         check = json.dumps(["python", "-c", STUB_IS_READY])
         tag = f"{self.repository}:{name}"
         recipe = f"""FROM {PYTHON}
 RUN printf '#!/bin/sh\\necho fine\\n' >/usr/local/bin/kronos-api \\
     && chmod +x /usr/local/bin/kronos-api
+RUN echo {encoded} | base64 -d >{STUB}
 LABEL {prefix}.version=1.2.3 {prefix}.revision=commit-of-{name}
 HEALTHCHECK --interval=2s --start-period=60s --start-interval=0.5s CMD {check}
-CMD {json.dumps(["python", "-c", source])}
+CMD ["python", "{STUB}"]
 """
         docker("build", "--tag", tag, "-", text=recipe, timeout=600)
         return tag

@@ -2,16 +2,47 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import ssl
 from pathlib import Path
+from typing import Final
 
 import pytest
 
-from tests.integration.rolling import Deployment, kill_when
+from tests.integration.rolling import STUB, Deployment, kill_when, load
 from tests.integration.stack import ROOT, docker, run, until
 
 pytestmark = pytest.mark.docker
+
+# Healthy, and no forecast.
+IMPOSTOR: Final = """
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"{}")
+    do_POST = do_GET
+ThreadingHTTPServer(("", 8000), Handler).serve_forever()
+"""
+COUNT_STARTS: Final = """
+import os, socket, time
+from urllib.parse import urlsplit
+redis = urlsplit(os.environ["KRONOS_REDIS_URL"])
+with socket.create_connection((redis.hostname, redis.port)) as link:
+    link.sendall(b"INCR {key}\\r\\n")
+    started = int(link.makefile().readline()[1:])
+"""
+SERVE: Final = f"\nos.execvp('python', ['python', '{STUB}'])\n"
+# The first start of this image succeeds, all others do not.
+ONLY_ONCE: Final = (
+    COUNT_STARTS.format(key="once") + "if started > 1: raise SystemExit('no second time')" + SERVE
+)
+# The third start of this image, and each after it, never serves.
+MUTE_FROM_THE_THIRD: Final = (
+    COUNT_STARTS.format(key="mute") + "if started > 2: time.sleep(3600)" + SERVE
+)
 
 
 @pytest.mark.parametrize(
@@ -124,3 +155,88 @@ def test_dry_run_of_a_first_deployment_creates_nothing(stubs: Deployment) -> Non
         assert docker(kind, "ls", *all_of_them, "--quiet", "--filter", f"name={project}") == ""
     assert stubs.tags() == tags
     assert not (stubs.state / "first").exists()
+
+
+def test_a_lost_replica_is_replaced_and_then_nothing_is_left_to_do(stubs: Deployment) -> None:
+    current = stubs.named("current")
+    assert stubs.deploy("--image", current).status == 0
+    before = set(stubs.replicas())
+    docker("rm", "--force", min(before))
+    assert stubs.deploy("--image", current).status == 0
+    now = set(stubs.replicas())
+    assert len(now) == 2
+    assert len(now & before) == 1
+    again = stubs.deploy("--image", current)
+    assert (again.status, "nothing to do" in again.said) == (0, True), again.said
+    assert set(stubs.replicas()) == now
+
+
+@pytest.mark.parametrize(
+    ("name", "command", "timeout", "reason"),
+    [
+        ("ends", ["sh", "-c", "echo cannot go on; exit 1"], "240", "exited during its start"),
+        ("mute", ["sleep", "600"], "5", "did not become healthy within 5 s"),
+        ("wrong", ["python", "-c", IMPOSTOR], "240", "failed the smoke test"),
+    ],
+)
+def test_a_bad_image_is_rolled_back(
+    stubs: Deployment, name: str, command: list[str], timeout: str, reason: str
+) -> None:
+    bad = stubs.image(name, f"CMD {json.dumps(command)}")
+    before = stubs.replicas()
+    tags = stubs.tags()
+    with load(stubs.port) as calls:
+        outcome = stubs.deploy("--image", bad, DEPLOY_TIMEOUT=timeout)
+    assert outcome.status == 5, outcome.said
+    assert reason in outcome.said
+    assert "rolled back: 2 replicas" in outcome.said
+    (running,) = stubs.images()
+    assert f"({running[7:19]}); " in outcome.said
+    if name == "ends":
+        assert "cannot go on" in outcome.said
+    assert not calls.failures, (calls.made, calls.failures)
+    after = stubs.replicas()
+    assert {one: known["State"]["StartedAt"] for one, known in after.items()} == {
+        one: known["State"]["StartedAt"] for one, known in before.items()
+    }
+    assert len(stubs.stack.containers()) == 2
+    assert stubs.tags() == tags
+
+
+def test_what_was_replaced_comes_back_if_a_later_one_fails(stubs: Deployment) -> None:
+    bad = stubs.image("once", f"CMD {json.dumps(['python', '-c', ONLY_ONCE])}")
+    before = set(stubs.replicas())
+    outcome = stubs.deploy("--image", bad)
+    assert outcome.status == 5, outcome.said
+    assert "no second time" in outcome.said
+    assert set(stubs.replicas()) == before
+    assert len(stubs.stack.containers()) == 2
+
+
+def test_what_comes_back_late_is_found_by_callers(stubs: Deployment) -> None:
+    late = stubs.image("late", f"CMD {json.dumps(['python', '-c', MUTE_FROM_THE_THIRD])}")
+    assert stubs.deploy("--image", late).status == 0
+    bad = stubs.image("once", f"CMD {json.dumps(['python', '-c', ONLY_ONCE])}")
+    docker("exec", *stubs.stack.containers("redis"), "redis-cli", "del", "once")
+    outcome = stubs.deploy("--image", bad, DEPLOY_TIMEOUT="20")
+    assert outcome.status == 7, outcome.said
+    assert "could not be brought back" in outcome.said
+    replicas = stubs.replicas()
+    assert len(replicas) == 3
+    for one, known in replicas.items():
+        networks = known["NetworkSettings"]["Networks"]
+        assert "kronos-api" in networks[stubs.stack.network]["Aliases"]
+        if known["State"]["Health"]["Status"] != "healthy":
+            docker("rm", "--force", one)  # what is mute does not hear SIGTERM either
+    outcome = stubs.deploy("--image", stubs.named("a"))
+    assert outcome.status == 0, outcome.said
+    assert len(stubs.stack.containers()) == 2
+
+
+def test_a_dry_run_changes_nothing(stubs: Deployment) -> None:
+    before, tags = set(stubs.replicas()), stubs.tags()
+    image = stubs.named(stubs.other())
+    outcome = stubs.deploy("--dry-run", "--image", image, "--replicas", "3")
+    assert outcome.status == 0, outcome.said
+    assert "would start 3, stop 2" in outcome.said
+    assert (set(stubs.replicas()), stubs.tags()) == (before, tags)
