@@ -1,6 +1,6 @@
 """Clients that public generators make from the OpenAPI document type-check and call the service.
 
-The generators are installed from npm and PyPI, so these tests run in CI alone.
+The generators are installed from npm and PyPI, so these tests run only in CI.
 """
 
 from __future__ import annotations

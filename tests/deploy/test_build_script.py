@@ -134,7 +134,7 @@ def test_files_that_git_ignores_and_docker_takes_make_a_tree_dirty(tree: Tree) -
     assert "kronos_api/build/" in warned
 
 
-def test_tag_with_a_version_never_moves(tree: Tree) -> None:
+def test_version_tag_never_moves(tree: Tree) -> None:
     tree.build()
     before = tree.tags()
     tree.build(TORCH="2.13.0")

@@ -40,7 +40,7 @@ def without_curl(tmp_path: Path) -> str:
 
 
 @pytest.mark.process
-def test_a_service_that_is_well_passes(tmp_path: Path, without_curl: str) -> None:
+def test_healthy_service_passes(tmp_path: Path, without_curl: str) -> None:
     with services(tmp_path) as (service,):
         for variables in ({}, {"PATH": without_curl}):
             outcome = smoke(service.url, **variables)
@@ -51,14 +51,14 @@ def test_a_service_that_is_well_passes(tmp_path: Path, without_curl: str) -> Non
         assert "FAIL  metrics kept inside" in outcome.stdout
 
 
-def test_a_service_that_is_not_there_fails_every_check(without_curl: str) -> None:
+def test_absent_service_fails_every_check(without_curl: str) -> None:
     for variables in ({}, {"PATH": without_curl}):
         outcome = smoke(f"http://127.0.0.1:{free_port()}", **variables)
         assert outcome.returncode == 6, outcome.stdout + outcome.stderr
         assert "0 of 6 passed" in outcome.stdout
 
 
-def test_arguments_that_it_does_not_know() -> None:
+def test_unknown_arguments() -> None:
     outcome = smoke("--fast")
     assert outcome.returncode == 64
     assert "does not know '--fast'" in outcome.stderr

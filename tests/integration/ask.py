@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 
 def connect(base: str, timeout: float) -> HTTPConnection:
-    """A connection, if need be to a gateway whose certificate nobody vouches for."""
+    """A connection; certificates are not verified, because the test gateway signs its own."""
     place = urlsplit(base)
     if place.scheme == "http":
         return HTTPConnection(place.netloc, timeout=timeout)
@@ -43,7 +43,7 @@ def ask(link: HTTPConnection, request: dict[str, Any]) -> dict[str, Any]:
             link.putheader("Content-Length", str(len(body)))
         link.endheaders()
         if body is not None:
-            # Who refuses a body need not read it; the answer is there all the same.
+            # A server that refuses a body need not read it; its response arrives nevertheless.
             with suppress(OSError):
                 link.send(body)
         answer = link.getresponse()
@@ -62,7 +62,7 @@ def ask(link: HTTPConnection, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def ask_again(link: HTTPConnection, request: dict[str, Any], asks: int) -> dict[str, Any]:
-    """One request, made again while DNS, which has 250 ms, does not tell who asks."""
+    """One request, repeated while the caller cannot be identified within the 250 ms of DNS."""
     for _ in range(asks):
         answer = ask(link, request)
         if answer["status"] != 503 or answer["body"]["error"]["code"] != "CALLER_UNKNOWN":
@@ -73,7 +73,7 @@ def ask_again(link: HTTPConnection, request: dict[str, Any], asks: int) -> dict[
 def until_answered(base: str, timeout: float, request: dict[str, Any]) -> list[dict[str, Any]]:
     """Answers to a request that is made, over a new connection each time, until it gets its 200.
 
-    Attempts that nobody took are not told.
+    Attempts without a connection are left out.
     """
     answers = []
     deadline = time.monotonic() + timeout

@@ -99,7 +99,7 @@ def busy(stack: Stack) -> Iterator[Caller]:
 
 
 @pytest.fixture(scope="session")
-def stranger(stack: Stack) -> Iterator[Caller]:
+def unlisted(stack: Stack) -> Iterator[Caller]:
     """A container on the service's network that may not call."""
     with caller(stack.network) as container:
         yield container

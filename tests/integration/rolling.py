@@ -129,9 +129,9 @@ class Deployment:
     """Where deploy.sh keeps its lock and history."""
 
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
-        """deploy.sh, under way."""
+        """A running deploy.sh."""
         return subprocess.Popen(
-            # Who was started in the background ignores SIGINT, and so would what it starts.
+            # A background process ignores SIGINT, and its children inherit that.
             ["env", "--default-signal=INT", ROOT / "deploy.sh", *arguments],
             env=self.stack.env
             | {

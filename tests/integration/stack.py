@@ -88,7 +88,7 @@ def settings_free() -> dict[str, str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback that nobody has, nor is given who asks for any port meanwhile."""
+    """Free loopback ports below the ephemeral range, so that the system hands them to no other."""
     ephemeral = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text("ascii")
     lowest = int(ephemeral.split()[0])
     ports: list[int] = []
@@ -132,7 +132,7 @@ class Caller:
     base: str = SERVICE
 
     asks: int = 5
-    """How often at most, while DNS does not tell in time who asks: 1 where it shall not."""
+    """Attempts while DNS does not identify the caller in time; 1 turns retries off."""
 
     def ask(self, path: str, body: object = None, *, timeout: float = 60, **more: Any) -> Answer:
         """One request, as `ask_all` describes them."""

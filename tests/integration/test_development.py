@@ -33,7 +33,7 @@ def described(url: str) -> str:
     return ""
 
 
-def test_a_changed_line_is_live(images: Images, tmp_path: Path) -> None:
+def test_source_change_is_reloaded(images: Images, tmp_path: Path) -> None:
     source = tmp_path / "kronos_api"
     shutil.copytree(images.tree / "kronos_api", source)
     tmp_path.chmod(0o755)

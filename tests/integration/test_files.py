@@ -20,7 +20,7 @@ def only(pattern: str, text: str) -> str:
     return str(found)
 
 
-def test_the_images_differ_in_their_last_lines_alone() -> None:
+def test_dockerfiles_differ_only_in_their_last_lines() -> None:
     parts = [read(name).split("# Here the two files part.\n") for name in IMAGES]
     heads = [head[head.index("\nFROM ") :] for head, _ in parts]
     assert heads[0] == heads[1]
@@ -28,7 +28,7 @@ def test_the_images_differ_in_their_last_lines_alone() -> None:
     assert ends[0] == ends[1]
 
 
-def test_the_images_have_the_pinned_pytorch() -> None:
+def test_images_have_the_pinned_pytorch() -> None:
     pinned = only(r"^torch==(\S+) ; sys_platform == \"linux\"$", read("requirements/torch.txt"))
     for name in IMAGES:
         assert only(r"^ARG TORCH=(\S+)$", read(name)) == pinned
@@ -36,13 +36,13 @@ def test_the_images_have_the_pinned_pytorch() -> None:
     assert compose == pinned.partition("+")[0]
 
 
-def test_an_image_that_is_built_without_arguments_has_the_version_of_the_package() -> None:
+def test_image_built_without_arguments_has_the_package_version() -> None:
     version = only(r'^version = "(.*)"$', read("pyproject.toml"))
     for name in IMAGES:
         assert only(r"^ARG VERSION=(\S+)$", read(name)) == version
 
 
-def test_compose_passes_every_setting_on() -> None:
+def test_compose_passes_every_setting() -> None:
     settings = {variable(name) for name in Settings.model_fields}
     # Callers and health checks know address and port; bounds of the plain server are another's.
     own = {name for name in settings if re.match("KRONOS_(HOST|PORT|LIMIT_.*)$", name)}
@@ -52,7 +52,7 @@ def test_compose_passes_every_setting_on() -> None:
     assert set(re.findall(r"^  (\w+):", passed, re.MULTILINE)) == (settings - own) | set(RENAMED)
 
 
-def test_the_gateway_allows_what_the_service_does() -> None:
+def test_gateway_limits_match_the_service() -> None:
     settings = Settings()
     gateway = read("deploy/nginx/nginx.conf")
     assert float(only(r"client_max_body_size (\d+)m;", gateway)) == settings.max_request_size_mb
@@ -67,7 +67,7 @@ def test_the_gateway_allows_what_the_service_does() -> None:
     assert grace[1] > waits
 
 
-def test_first_deployment_of_the_documentation_has_known_settings() -> None:
+def test_documented_first_deployment_uses_known_settings() -> None:
     walk = read("docs/DEPLOYMENT.md").partition("## First deployment")[2]
     settings = re.findall(r"^ *([A-Z_]+)=", walk.split("```")[1], re.MULTILINE)
     compose = read("docker-compose.yml")

@@ -25,14 +25,14 @@ def quick(rows: int = 16, horizon: int = 1, **more: Any) -> dict[str, Any]:
     return {"candles": [candle] * rows, "timestamps": stamps, "horizon": horizon} | more
 
 
-def test_a_sibling_gets_a_forecast_by_the_name_of_the_service(sibling: Caller) -> None:
+def test_sibling_gets_a_forecast_by_service_name(sibling: Caller) -> None:
     answer = sibling.ask(SINGLE, BODY)
     assert answer.status == 200, answer
     assert len(answer.body["prediction"]) == 24
     assert int(answer.headers["x-ratelimit-limit"]) == 100
 
 
-def test_smoke_test_runs_beside_the_service_at_each_start(stack: Stack) -> None:
+def test_smoke_test_runs_at_each_start(stack: Stack) -> None:
     for runs in (1, 2):
         stack.compose("up", "-d")
         (smoke,) = stack.containers("smoke")
@@ -40,25 +40,25 @@ def test_smoke_test_runs_beside_the_service_at_each_start(stack: Stack) -> None:
         assert stack.compose("logs", "--follow", "smoke").count("smoke 6 of 6 passed") == runs
 
 
-def test_a_stranger_is_refused(stranger: Caller) -> None:
-    answer = stranger.ask(SINGLE, BODY, headers={"X-Forwarded-For": "127.0.0.1"})
+def test_unlisted_client_gets_403(unlisted: Caller) -> None:
+    answer = unlisted.ask(SINGLE, BODY, headers={"X-Forwarded-For": "127.0.0.1"})
     assert (answer.status, answer.code) == (403, "CONTAINER_NOT_ALLOWED")
-    assert stranger.ask("/v1/readyz").status == 200
+    assert unlisted.ask("/v1/readyz").status == 200
 
 
-def test_who_calls_is_told_without_the_gateway(
-    stack: Stack, sibling: Caller, stranger: Caller
+def test_caller_is_identified_without_the_gateway(
+    stack: Stack, sibling: Caller, unlisted: Caller
 ) -> None:
-    """Though nobody has its name then, which Docker's nameserver does not say on this network."""
+    """Also for a name without a container, which Docker's nameserver does not answer here."""
     stack.compose("stop", "nginx")
     try:
         assert sibling.ask("/v1/models").status == 200
-        assert stranger.ask("/v1/models").status == 403
+        assert unlisted.ask("/v1/models").status == 403
     finally:
         stack.up()
 
 
-def test_the_port_is_not_reachable_from_outside_the_network(stack: Stack) -> None:
+def test_port_is_unreachable_from_outside_the_network(stack: Stack) -> None:
     (container,) = stack.containers()
     found = inspect(container)
     assert not found["HostConfig"]["PortBindings"]
@@ -70,7 +70,7 @@ def test_the_port_is_not_reachable_from_outside_the_network(stack: Stack) -> Non
             assert answer.status == 0, answer
 
 
-def test_the_101st_call_of_a_minute_is_refused(busy: Caller) -> None:
+def test_101st_request_of_a_minute_gets_429(busy: Caller) -> None:
     calls = [{"path": SINGLE, "body": quick()}] * 101
     for _ in range(4):
         answers = busy.ask_all(calls, timeout=30)
@@ -85,7 +85,7 @@ def test_the_101st_call_of_a_minute_is_refused(busy: Caller) -> None:
     assert 0 < int(answers[-1].headers["retry-after"]) <= 60
 
 
-def test_a_body_of_11_mb_is_refused(sibling: Caller) -> None:
+def test_body_of_11_mb_gets_413(sibling: Caller) -> None:
     answer = sibling.ask(SINGLE, size=11 * 10**6)
     assert (answer.status, answer.code) == (413, "REQUEST_TOO_LARGE")
 
@@ -105,7 +105,7 @@ def test_memory_stays_below_its_limit_under_a_batch_of_64(stack: Stack, sibling:
     assert sibling.ask("/v1/readyz").status == 200
 
 
-def test_what_the_containers_may_do(stack: Stack) -> None:
+def test_container_privileges(stack: Stack) -> None:
     limits = {
         "kronos-api": (2.0, 4 * GIB, 256),
         "redis": (0.5, GIB // 8, 64),
@@ -133,7 +133,7 @@ def test_what_the_containers_may_do(stack: Stack) -> None:
             docker("exec", "--user", "0", container, "touch", "/here")
 
 
-def test_what_only_the_service_has(stack: Stack) -> None:
+def test_service_container_limits(stack: Stack) -> None:
     (container,) = stack.containers()
     found = inspect(container)
     host = found["HostConfig"]
@@ -146,7 +146,7 @@ def test_what_only_the_service_has(stack: Stack) -> None:
     assert docker("exec", container, "id", "-un") == "kronos"
 
 
-def test_networks_are_apart(stack: Stack, stranger: Caller) -> None:
+def test_networks_are_isolated(stack: Stack, unlisted: Caller) -> None:
     def networks(service: str) -> set[str]:
         (container,) = stack.containers(service)
         return set(inspect(container)["NetworkSettings"]["Networks"])
@@ -159,6 +159,6 @@ def test_networks_are_apart(stack: Stack, stranger: Caller) -> None:
     (container,) = stack.containers("redis")
     address = inspect(container)["NetworkSettings"]["Networks"][store]["IPAddress"]
     for host, reason in (("redis", "gaierror"), (address, "unreachable")):
-        answer = stranger.of(f"http://{host}:6379").ask("/", timeout=3)
+        answer = unlisted.of(f"http://{host}:6379").ask("/", timeout=3)
         assert answer.status == 0
         assert reason in answer.body or "timed out" in answer.body

@@ -53,9 +53,7 @@ MUTE_FROM_THE_THIRD: Final = (
         ("is draining", 2),  # all run already, and the tags are those of before
     ],
 )
-def test_next_deployment_tidies_up_after_one_that_was_killed(
-    stubs: Deployment, told: str, count: int
-) -> None:
+def test_deployment_cleans_up_after_a_killed_one(stubs: Deployment, told: str, count: int) -> None:
     image, before = stubs.other(), stubs.tags()["current"]
     other = stubs.named(image)
     kill_when(stubs.start("--image", other, KRONOS_REPLICAS=""), told, count)
@@ -72,7 +70,7 @@ def test_next_deployment_tidies_up_after_one_that_was_killed(
     assert len(stubs.replicas()) == len(stubs.stack.containers()) == 2
 
 
-def test_rollback_of_a_killed_deployment_goes_back_to_what_ran(stubs: Deployment) -> None:
+def test_rollback_of_a_killed_deployment_restores_the_running_image(stubs: Deployment) -> None:
     tags = stubs.tags()
     other = stubs.named(stubs.other())
     kill_when(stubs.start("--image", other), "is draining")
@@ -83,7 +81,7 @@ def test_rollback_of_a_killed_deployment_goes_back_to_what_ran(stubs: Deployment
     assert len(stubs.replicas()) == len(stubs.stack.containers()) == 2
 
 
-def test_replaced_certificates_are_read_or_the_deployment_fails(stubs: Deployment) -> None:
+def test_replaced_certificates_are_loaded_or_the_deployment_fails(stubs: Deployment) -> None:
     """A mount stays with the folder it was made of, whatever has its name later."""
     folder = Path(stubs.stack.env["KRONOS_TLS_DIR"])
     current, original = stubs.named("current"), folder.with_name("original")
@@ -121,7 +119,7 @@ def test_replaced_certificates_are_read_or_the_deployment_fails(stubs: Deploymen
     assert served() == before
 
 
-def test_status_shows_what_runs_and_what_was_done(stubs: Deployment) -> None:
+def test_status_shows_replicas_and_history(stubs: Deployment) -> None:
     outcome = stubs.deploy("--status")
     assert outcome.status == 0, outcome.said
     for known in stubs.replicas().values():
@@ -157,7 +155,7 @@ def test_dry_run_of_a_first_deployment_creates_nothing(stubs: Deployment) -> Non
     assert not (stubs.state / "first").exists()
 
 
-def test_a_lost_replica_is_replaced_and_then_nothing_is_left_to_do(stubs: Deployment) -> None:
+def test_missing_replica_is_replaced_and_a_repeat_changes_nothing(stubs: Deployment) -> None:
     current = stubs.named("current")
     assert stubs.deploy("--image", current).status == 0
     before = set(stubs.replicas())
@@ -179,7 +177,7 @@ def test_a_lost_replica_is_replaced_and_then_nothing_is_left_to_do(stubs: Deploy
         ("wrong", ["python", "-c", IMPOSTOR], "240", "failed the smoke test"),
     ],
 )
-def test_a_bad_image_is_rolled_back(
+def test_failing_image_is_rolled_back(
     stubs: Deployment, name: str, command: list[str], timeout: str, reason: str
 ) -> None:
     bad = stubs.image(name, f"CMD {json.dumps(command)}")
@@ -203,7 +201,7 @@ def test_a_bad_image_is_rolled_back(
     assert stubs.tags() == tags
 
 
-def test_what_was_replaced_comes_back_if_a_later_one_fails(stubs: Deployment) -> None:
+def test_replaced_replicas_are_restored_when_a_later_one_fails(stubs: Deployment) -> None:
     bad = stubs.image("once", f"CMD {json.dumps(['python', '-c', ONLY_ONCE])}")
     before = set(stubs.replicas())
     outcome = stubs.deploy("--image", bad)
@@ -213,7 +211,7 @@ def test_what_was_replaced_comes_back_if_a_later_one_fails(stubs: Deployment) ->
     assert len(stubs.stack.containers()) == 2
 
 
-def test_what_comes_back_late_is_found_by_callers(stubs: Deployment) -> None:
+def test_restored_replica_is_reachable_after_a_failed_rollback(stubs: Deployment) -> None:
     late = stubs.image("late", f"CMD {json.dumps(['python', '-c', MUTE_FROM_THE_THIRD])}")
     assert stubs.deploy("--image", late).status == 0
     bad = stubs.image("once", f"CMD {json.dumps(['python', '-c', ONLY_ONCE])}")
@@ -233,7 +231,7 @@ def test_what_comes_back_late_is_found_by_callers(stubs: Deployment) -> None:
     assert len(stubs.stack.containers()) == 2
 
 
-def test_a_dry_run_changes_nothing(stubs: Deployment) -> None:
+def test_dry_run_changes_nothing(stubs: Deployment) -> None:
     before, tags = set(stubs.replicas()), stubs.tags()
     image = stubs.named(stubs.other())
     outcome = stubs.deploy("--dry-run", "--image", image, "--replicas", "3")

@@ -26,26 +26,26 @@ nginx -c /tmp/impatient.conf
 """A second gateway in the same container, on port 9443."""
 
 
-def test_a_forecast_over_tls(sibling: Caller) -> None:
+def test_forecast_over_tls(sibling: Caller) -> None:
     answer = sibling.of(GATEWAY).ask(SINGLE, BODY, headers={"X-Request-ID": "mine.1"})
     assert answer.status == 200, answer
     assert len(answer.body["prediction"]) == 24
     assert answer.headers["x-request-id"] == "mine.1"
 
 
-def test_the_caller_is_who_asked_the_gateway(stranger: Caller) -> None:
+def test_caller_is_the_client_of_the_gateway(unlisted: Caller) -> None:
     for forged in ({}, {"X-Forwarded-For": "127.0.0.1"}, {"X-Real-IP": "127.0.0.1"}):
-        answer = stranger.of(GATEWAY).ask(SINGLE, BODY, headers=forged)
+        answer = unlisted.of(GATEWAY).ask(SINGLE, BODY, headers=forged)
         assert (answer.status, answer.code) == (403, "CONTAINER_NOT_ALLOWED")
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/v1/metrics", "//metrics", "/v1/healthz/detailed"])
-def test_what_is_for_operators_is_not_published(sibling: Caller, path: str) -> None:
+def test_operator_routes_are_not_published(sibling: Caller, path: str) -> None:
     answer = sibling.of(GATEWAY).ask(path)
     assert (answer.status, answer.code) == (404, "NOT_FOUND")
 
 
-def test_refusals_of_the_gateway_have_the_services_shape(sibling: Caller) -> None:
+def test_gateway_errors_use_the_envelope(sibling: Caller) -> None:
     gateway = sibling.of(GATEWAY)
     refusals = [
         (gateway.ask(SINGLE, size=11 * 2**20), 413, "REQUEST_TOO_LARGE"),
@@ -63,7 +63,7 @@ def test_refusals_of_the_gateway_have_the_services_shape(sibling: Caller) -> Non
         assert answer.headers["content-type"] == "application/json"
 
 
-def test_published_ports_lead_to_the_gateway(stack: Stack) -> None:
+def test_published_ports_reach_the_gateway(stack: Stack) -> None:
     https, http = (
         int(stack.env[f"KRONOS_{name}_PORT"].rpartition(":")[2]) for name in ("HTTPS", "HTTP")
     )
@@ -91,11 +91,11 @@ def test_tls_versions(stack: Stack, version: ssl.TLSVersion) -> None:
         assert answer.status == 200
 
 
-@pytest.mark.parametrize("instead", ["nobody", "silence"])
-def test_without_a_replica_the_gateway_says_so(stack: Stack, sibling: Caller, instead: str) -> None:
+@pytest.mark.parametrize("instead", ["absent", "silent"])
+def test_gateway_without_a_replica_answers_503(stack: Stack, sibling: Caller, instead: str) -> None:
     stack.compose("stop", "kronos-api")
     try:
-        with _silent(stack) if instead == "silence" else nullcontext():
+        with _silent(stack) if instead == "silent" else nullcontext():
             answer = sibling.of(GATEWAY).ask("/v1/readyz")
     finally:
         stack.up()
@@ -114,7 +114,7 @@ def _silent(stack: Stack) -> Iterator[None]:
         yield
 
 
-def test_a_replica_that_says_nothing_is_told_from_none(stack: Stack, sibling: Caller) -> None:
+def test_unresponsive_replica_is_distinguished_from_none(stack: Stack, sibling: Caller) -> None:
     (gateway,), (replica,) = stack.containers("nginx"), stack.containers()
     docker("exec", gateway, "sh", "-ec", IMPATIENT)
     docker("pause", replica)

@@ -10,7 +10,7 @@ from tests.integration.stack import docker, until
 pytestmark = pytest.mark.docker
 
 
-def test_a_replica_that_hangs_is_passed_over(deployment: Deployment) -> None:
+def test_unresponsive_replica_is_taken_out_of_rotation(deployment: Deployment) -> None:
     (gateway,) = deployment.stack.containers("nginx")
     replica = next(iter(deployment.replicas()))
 
@@ -33,7 +33,7 @@ def test_a_replica_that_hangs_is_passed_over(deployment: Deployment) -> None:
     assert calls.failures.total() <= 2 * CALLERS, calls.failures
 
 
-def test_replicas_that_all_hang_are_asked_as_soon_as_they_go_on(deployment: Deployment) -> None:
+def test_unresponsive_replicas_return_to_rotation_when_they_recover(deployment: Deployment) -> None:
     (gateway,) = deployment.stack.containers("nginx")
     replicas = list(deployment.replicas())
 

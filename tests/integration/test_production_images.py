@@ -20,7 +20,7 @@ pytestmark = pytest.mark.docker
 
 SINGLE = "/v1/predict/single"
 # As in docker-compose.yml, and with no network at all.
-ALONE = (
+ISOLATED = (
     "--network=none",
     "--read-only",
     "--tmpfs=/tmp",
@@ -36,14 +36,14 @@ def image(name: str) -> dict[str, Any]:
 
 
 @contextmanager
-def alone(name: str, *options: str, command: Sequence[str] = ()) -> Iterator[Caller]:
+def isolated(name: str, *options: str, command: Sequence[str] = ()) -> Iterator[Caller]:
     """The image in a container that is its own caller."""
-    with container(name, *command, options=[*ALONE, *options]) as started:
+    with container(name, *command, options=[*ISOLATED, *options]) as started:
         yield Caller(started, base="http://127.0.0.1:8000")
 
 
 def bundled(folder: Path) -> Path:
-    """A copy of the bundled checkpoints, which anybody may read."""
+    """A copy of the bundled checkpoints, readable by every user."""
     models = folder / "models"
     shutil.copytree(ROOT / "kronos_api" / "assets" / "kronos-demo", models)
     for one in (models, *models.iterdir()):
@@ -60,9 +60,7 @@ def ready(service: Caller) -> None:
     until(healthy, 180, "healthy")
 
 
-def test_images_are_small_and_say_what_they_are(
-    images: Images, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_image_size_labels_and_user(images: Images, capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
         print(f"\n{images.said}")  # noqa: T201
     for name in (images.production, images.plain):
@@ -83,13 +81,13 @@ def test_images_are_small_and_say_what_they_are(
     assert image(images.plain)["Config"]["Cmd"] == ["kronos-api", "serve", "--plain"]
 
 
-def test_the_image_holds_no_tools(images: Images) -> None:
+def test_image_holds_no_build_tools(images: Images) -> None:
     look = "command -v pip gcc make; ls -d /source /wheels /requirements; find / -xdev -name pip"
     script = f"({look}) 2>/dev/null; id -u; id -un"
     assert docker("run", "--rm", images.production, "sh", "-c", script) == "10001\nkronos"
 
 
-def test_a_change_of_source_leaves_what_is_installed_alone(images: Images, tmp_path: Path) -> None:
+def test_source_change_keeps_the_dependency_layers(images: Images, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     shutil.copytree(images.tree, tree)
     changed = tree / "kronos_api" / "__init__.py"
@@ -106,22 +104,22 @@ def test_a_change_of_source_leaves_what_is_installed_alone(images: Images, tmp_p
         docker("image", "rm", name)
 
 
-def test_without_network_or_volume_from_loading_to_the_end(images: Images) -> None:
-    with alone(images.production) as service:
+def test_container_without_network_serves_and_stops(images: Images) -> None:
+    with isolated(images.production) as service:
         *early, last = service.ask_until_answered(SINGLE, BODY)
         assert last.status == 200, last
         assert last.body["demo"] is True
         ready(service)
         docker("stop", "--time", "100", service.container, timeout=150)
         assert inspect(service.container)["State"]["ExitCode"] == 0
-    # The small model may be there before anybody can ask.
+    # The small model may be there before the first request.
     assert {(each.status, each.code) for each in early} <= {(503, "MODEL_NOT_READY")}
 
 
-def test_a_deadline_of_a_second(images: Images) -> None:
+def test_deadline_of_one_second(images: Images) -> None:
     settings = {"INFERENCE_TIMEOUT": "0.9", "REQUEST_TIMEOUT": "1", "WINDOW_POLICY": "exact"}
     options = [part for name in settings for part in ("-e", f"KRONOS_{name}={settings[name]}")]
-    with alone(images.production, *options) as service:
+    with isolated(images.production, *options) as service:
         ready(service)
         large = BODY | {"horizon": 512, "overrides": {"sample_count": 64}}
         answer = service.ask(SINGLE, large)
@@ -133,21 +131,21 @@ def test_a_deadline_of_a_second(images: Images) -> None:
 def test_mounted_weights(images: Images, tmp_path: Path) -> None:
     models = bundled(tmp_path)
     options = ["-v", f"{models}:/models:ro", "-e", "KRONOS_MODEL_PATH=/models"]
-    with alone(images.production, *options) as service:
+    with isolated(images.production, *options) as service:
         ready(service)
         assert service.ask("/v1/models").body["model"]["id"] == "/models/model"
         assert service.ask(SINGLE, BODY).status == 200
 
 
-def test_weights_that_are_not_there_end_it(images: Images) -> None:
-    with alone(images.production, "-e", "KRONOS_MODEL_PATH=/models") as service:
+def test_missing_weights_end_the_container(images: Images) -> None:
+    with isolated(images.production, "-e", "KRONOS_MODEL_PATH=/models") as service:
         until(lambda: not inspect(service.container)["State"]["Running"], 120, "it ended")
         assert inspect(service.container)["State"]["ExitCode"] == 3
         assert "/models/model" in docker("logs", service.container)
 
 
-def test_the_plain_image_is_one_process(images: Images) -> None:
-    with alone(images.plain) as service:
+def test_plain_image_is_one_process(images: Images) -> None:
+    with isolated(images.plain) as service:
         ready(service)
         assert service.ask(SINGLE, BODY).status == 200
         processes = docker("top", service.container, "-o", "pid,args").splitlines()[1:]

@@ -76,7 +76,7 @@ def targets(stack: Stack) -> dict[str, str]:
     }
 
 
-def test_every_replica_is_asked(monitoring: Stack, deployment: Deployment) -> None:
+def test_every_replica_is_scraped(monitoring: Stack, deployment: Deployment) -> None:
     expected = {
         f"{known['NetworkSettings']['Networks'][deployment.stack.network]['IPAddress']}:8000": "up"
         for known in deployment.replicas().values()
@@ -89,7 +89,7 @@ def test_every_replica_is_asked(monitoring: Stack, deployment: Deployment) -> No
     assert [rule["name"] for group in groups for rule in group["rules"]] == named
 
 
-def test_the_parts_are_hardened_and_on_loopback_alone(monitoring: Stack) -> None:
+def test_monitoring_containers_are_hardened_and_on_loopback(monitoring: Stack) -> None:
     for service in ("prometheus", "alertmanager", "grafana"):
         (container,) = monitoring.containers(service)
         host = inspect(container)["HostConfig"]
@@ -101,7 +101,7 @@ def test_the_parts_are_hardened_and_on_loopback_alone(monitoring: Stack) -> None
         assert [port["HostIp"] for port in bound] == ["127.0.0.1"]
 
 
-def test_a_worker_that_is_killed_alerts(monitoring: Stack, deployment: Deployment) -> None:
+def test_killed_worker_fires_an_alert(monitoring: Stack, deployment: Deployment) -> None:
     until_told(lambda: set(targets(monitoring).values()) == {"up"}, 90, "replicas asked")
     one = next(iter(deployment.replicas()))
     # The rise of a counter shows after two looks at it.

@@ -35,7 +35,9 @@ def test_deployments_and_ended_replicas_lose_no_request(deployment: Deployment, 
     assert f"({image[7:19]}) are running" in outcome.said
 
 
-def test_one_at_a_time_and_an_interrupted_one_goes_back(deployment: Deployment) -> None:
+def test_interrupted_deployment_rolls_back_and_a_second_is_refused(
+    deployment: Deployment,
+) -> None:
     other = deployment.named(deployment.other())
     before = set(deployment.replicas())
     with load(deployment.port) as calls:
@@ -54,7 +56,7 @@ def test_one_at_a_time_and_an_interrupted_one_goes_back(deployment: Deployment) 
     assert set(deployment.replicas()) == before
 
 
-def test_what_cannot_be_pushed_is_not_deployed(deployment: Deployment) -> None:
+def test_failed_push_deploys_nothing(deployment: Deployment) -> None:
     before = set(deployment.replicas())
     outcome = deployment.deploy("--push", "127.0.0.1:1")
     assert outcome.status == 4, outcome.said
@@ -62,7 +64,7 @@ def test_what_cannot_be_pushed_is_not_deployed(deployment: Deployment) -> None:
     assert set(deployment.replicas()) == before
 
 
-def test_what_was_pushed_can_be_deployed_from_there(deployment: Deployment, registry: str) -> None:
+def test_pushed_image_is_deployed_from_the_registry(deployment: Deployment, registry: str) -> None:
     outcome = deployment.deploy("--push", registry)
     assert outcome.status == 0, outcome.said
     (pushed,) = re.findall(r"pushed (\S+)", outcome.said)
@@ -78,7 +80,7 @@ def test_what_was_pushed_can_be_deployed_from_there(deployment: Deployment, regi
     docker("image", "rm", pushed)
 
 
-def test_bad_settings_are_told_before_anything_changes(deployment: Deployment) -> None:
+def test_invalid_settings_stop_the_deployment_before_any_change(deployment: Deployment) -> None:
     before = set(deployment.replicas())
     image = deployment.named(deployment.other())
     for variable, value, told in (

@@ -1,4 +1,4 @@
-"""Workers that come and go inside one container, worn or killed, while callers go on asking."""
+"""Workers are recycled or killed inside one container under load."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def asked(sibling: Caller) -> float:
     )
 
 
-def test_worn_workers_are_replaced_and_no_request_is_lost(images: Images) -> None:
+def test_recycled_workers_lose_no_request(images: Images) -> None:
     limits = {"GUNICORN_MAX_REQUESTS": "50", "GUNICORN_MAX_REQUESTS_JITTER": "10"}
     with two_workers(images, **limits) as (container, sibling):
         before = set(workers(container))
@@ -118,11 +118,11 @@ def test_worn_workers_are_replaced_and_no_request_is_lost(images: Images) -> Non
         assert found["answers"] == {"200": REQUESTS}
         assert told(container, "worker makes way for another") >= 4
         assert not before & set(workers(container))
-        # All that was asked is counted, whoever answered it.
+        # Every request is counted, by whichever worker.
         until(lambda: asked(sibling) == REQUESTS, 60, f"{REQUESTS} requests are counted")
 
 
-def test_pkill_of_the_workers_has_them_replaced(images: Images) -> None:
+def test_workers_ended_by_pkill_are_replaced(images: Images) -> None:
     with two_workers(images) as (container, sibling):
         before = set(workers(container))
         docker("exec", container, "pkill", "-f", "gunicorn: worker")
@@ -133,7 +133,7 @@ def test_pkill_of_the_workers_has_them_replaced(images: Images) -> None:
         assert counters(sibling)["kronos_worker_deaths_total"] == 0
 
 
-def test_killed_workers_lose_their_own_requests_and_nothing_else(images: Images) -> None:
+def test_killed_workers_lose_only_their_own_requests(images: Images) -> None:
     found: dict[str, Any] = {}
     with two_workers(images) as (container, sibling):
         calling = threading.Thread(
@@ -145,7 +145,7 @@ def test_killed_workers_lose_their_own_requests_and_nothing_else(images: Images)
             pids = workers(container)
             docker("exec", container, "sh", "-c", f"kill -9 {pids[kills % len(pids)]}")
             again = time.monotonic() + KILL_EVERY
-            # On a slow machine, later: with both gone nobody could answer.
+            # Later on a slow machine: with both workers gone no request could be answered.
             while time.monotonic() < again or not complete(container, kills):
                 assert time.monotonic() < again + 120, docker("logs", "--tail", "50", container)
                 now = counters(sibling)
@@ -156,6 +156,6 @@ def test_killed_workers_lose_their_own_requests_and_nothing_else(images: Images)
         assert docker("inspect", "--format", "{{.RestartCount}}", container) == "0"
     log.info("%d kills, %s, %d without an answer", KILLS, found["answers"], len(found["lost"]))
     assert set(found["answers"]) == {"200"}
-    # Each connection has one request under way at most.
+    # Each connection has at most one request in flight.
     assert len(found["lost"]) <= KILLS * CONNECTIONS, found["lost"]
     assert found["answers"]["200"] > 10 * len(found["lost"])
