@@ -31,13 +31,13 @@ WIDTHS = (36, 14, 14)
 
 def teacher_forced(engine: Engine, series: Series, s1: Tensor, s2: Tensor) -> Tensor:
     """Logits of the next s1 after every one of the tokens [T]: float32 [T, V1]."""
-    network = engine.network
+    model = engine.model
     request = series.request(HORIZON)
     times = np.concatenate([request.history_time_features, request.future_time_features])
     with torch.inference_mode():
-        x = network.embed(s1, s2, network.times(torch.from_numpy(times)))
-        memory = network.memory(1, len(s1))
-        return network.s1_logits(network.extend(x.unsqueeze(0), memory).squeeze(0))
+        x = model.embed(s1, s2, model.embed_times(torch.from_numpy(times)))
+        cache = model.allocate_cache(1, len(s1))
+        return model.s1_logits(model.prefill(x.unsqueeze(0), cache).squeeze(0))
 
 
 def closes(engine: Engine, request: ForecastRequest) -> NDArray[np.float32]:

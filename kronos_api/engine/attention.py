@@ -1,7 +1,7 @@
-"""Attention over keys and values that lie in two places: a shared prompt and a path's own suffix.
+"""Attention over keys and values in two places: a shared prompt and each path's own suffix.
 
-Shapes: B paths, T new positions, H heads, D channels a head. Keys and values come as `Memory` keeps
-them, [B, H, positions, D] by strides over [B, positions, H, D].
+Shapes: B rows (one a sample path), q_len queries, H heads, D channels a head. Keys and values come
+as `KVCache` keeps them, [B, H, positions, D] by strides over [B, positions, H, D].
 """
 
 from __future__ import annotations
@@ -11,68 +11,80 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Attend causally; the last T of the key positions are the query's own.
+def causal_attention(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Attend causally; the last q_len of the key positions are the queries' own.
 
     Args:
-        query: [B, T, H, D].
-        keys, values: [B, H, positions, D], positions ≥ T.
+        query: [B, q_len, H, D].
+        keys, values: [B, H, positions, D], positions ≥ q_len.
 
     Returns:
-        [B, T, H, D].
+        [B, q_len, H, D].
     """
-    new = query.shape[1]
-    known = keys.shape[2] - new
+    q_len = query.shape[1]
+    cached = keys.shape[2] - q_len
     mask = None
-    if new > 1 and known:
-        mask = torch.ones(new, known + new, dtype=torch.bool, device=query.device).tril(known)
+    if q_len > 1 and cached:
+        shape = (q_len, cached + q_len)
+        mask = torch.ones(shape, dtype=torch.bool, device=query.device).tril(cached)
     mixed = F.scaled_dot_product_attention(
         query.transpose(1, 2),
         keys,
         values,
         attn_mask=mask,
-        is_causal=new > 1 and not known,
+        is_causal=q_len > 1 and not cached,
     )
     return mixed.transpose(1, 2)
 
 
-def attend_both(
+def shared_prefix_attention(
     query: Tensor,
-    shared_keys: Tensor,
-    shared_values: Tensor,
+    prefix_keys: Tensor,
+    prefix_values: Tensor,
     keys: Tensor,
     values: Tensor,
 ) -> Tensor:
-    """Attend to a prompt that all B paths share, [1, H, positions, D], and to each path's own.
+    """Attend to a prompt that all B rows share and to each row's own suffix.
 
-    The two softmaxes are joined by their normalisers, so the prompt is never copied. The own
-    positions are those appended after the prompt; with T > 1 they are the query's own T.
+    The two softmaxes are merged by their log-sum-exps (lse), so the prompt is never copied. With
+    q_len > 1, the suffix consists of the queries' own positions and is attended causally.
+
+    Args:
+        query: [B, q_len, H, D].
+        prefix_keys, prefix_values: [1, H, positions, D].
+        keys, values: [B, H, suffix positions, D]; the suffix may be empty.
+
+    Returns:
+        [B, q_len, H, D].
     """
-    paths, new, heads, width = query.shape
-    as_one = query.reshape(1, paths * new, heads, width)
-    prompt, prompt_norm = _weighted(as_one, shared_keys, shared_values, causal=False)
-    prompt = prompt.view(paths, new, heads, width)
+    batch, q_len, heads, width = query.shape
+    as_one = query.reshape(1, batch * q_len, heads, width)
+    prefix, prefix_lse = _attention_lse(as_one, prefix_keys, prefix_values, causal=False)
+    prefix = prefix.view(batch, q_len, heads, width)
     if not keys.shape[2]:
-        return prompt
-    suffix, suffix_norm = _weighted(query, keys, values, causal=new > 1)
-    share = torch.sigmoid(prompt_norm.view(paths, new, heads) - suffix_norm)
-    return torch.lerp(suffix, prompt, share.unsqueeze(-1).to(suffix.dtype))
+        return prefix
+    suffix, suffix_lse = _attention_lse(query, keys, values, causal=q_len > 1)
+    share = torch.sigmoid(prefix_lse.view(batch, q_len, heads) - suffix_lse)
+    return torch.lerp(suffix, prefix, share.unsqueeze(-1).to(suffix.dtype))
 
 
-def _weighted(query: Tensor, keys: Tensor, values: Tensor, causal: bool) -> tuple[Tensor, Tensor]:
-    """Attention output [B, T, H, D] and the log of its normaliser, float32 [B, T, H]."""
+def _attention_lse(
+    query: Tensor, keys: Tensor, values: Tensor, causal: bool
+) -> tuple[Tensor, Tensor]:
+    """Attention output [B, q_len, H, D], and the lse of its scores, float32 [B, q_len, H]."""
     q = query.transpose(1, 2)
     if q.device.type == "cpu":
         run = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
-        mixed, norm = run(q, keys, values, 0.0, causal)
+        mixed, lse = run(q, keys, values, 0.0, causal)
     else:
-        mixed, norm = _weighted_plainly(q, keys, values, causal)
-    return mixed.transpose(1, 2).contiguous(), norm.transpose(1, 2)
+        mixed, lse = _plain_attention_lse(q, keys, values, causal)
+    return mixed.transpose(1, 2).contiguous(), lse.transpose(1, 2)
 
 
-def _weighted_plainly(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> tuple[Tensor, Tensor]:
+def _plain_attention_lse(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> tuple[Tensor, Tensor]:
+    """The same by ordinary operators; every tensor is [B, H, positions, D]."""
     scores = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5
     if causal:
-        hidden = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
-        scores = scores.masked_fill(hidden, float("-inf"))
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
+        scores = scores.masked_fill(later, float("-inf"))
     return torch.softmax(scores, dim=-1).to(v.dtype) @ v, torch.logsumexp(scores, dim=-1)

@@ -1,4 +1,4 @@
-"""From two checkpoints to an engine on a device."""
+"""Builds an engine on a device from two checkpoints."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from kronos_api.checkpoints.info import ModelInfo, Source
 from kronos_api.checkpoints.loader import context_of, inspect, load_model, load_tokenizer
 from kronos_api.cores import usable_cores
 from kronos_api.engine.engine import Engine
-from kronos_api.engine.model_runner import Network
+from kronos_api.engine.model_runner import ModelRunner
 from kronos_api.engine.request import ForecastRequest
 from kronos_api.engine.sampling import SamplingParams
-from kronos_api.engine.tokenizer_runner import Codec
+from kronos_api.engine.tokenizer_runner import TokenizerRunner
 from kronos_api.engine.window import WindowPolicy
 from kronos_api.errors import StartupError
 
 MAX_HISTORY = 2048
-"""Rows that the encoder reads at most, whatever the predictor's context is."""
+"""Rows that the tokenizer encodes at most, whatever the context of the model."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -32,14 +32,14 @@ def build_engine(
     window_policy: WindowPolicy = "anchor",
     torch_threads: int | None = None,
 ) -> Engine:
-    """Load both checkpoints, lay them out and run one small forecast to warm up.
+    """Load both checkpoints, pack their weights and run one small forecast to warm up.
 
     Args:
         device: `cpu`, `cuda`, `cuda:N`, or `auto` for the first GPU if there is one.
-        dtype: `float32` or `bfloat16`, of the predictor; the tokenizer stays float32, because
-            its signs decide the tokens.
-        max_context: candles the predictor sees at once; None for what it was trained with.
-        torch_threads: threads of one tensor operation; None for the cores this process may use.
+        dtype: `float32` or `bfloat16`, of the model; the tokenizer stays float32, because the
+            signs of its output are the tokens.
+        max_context: candles the model sees at once; None for the context it was trained with.
+        torch_threads: threads of one tensor operation; None for one per usable core.
 
     Raises:
         StartupError: a checkpoint or the device is not usable.
@@ -48,10 +48,9 @@ def build_engine(
     torch.set_num_threads(torch_threads or usable_cores())
     chosen, warning = _choose_device(device)
     inspect(model, tokenizer)
-    predictor, model_part = load_model(model)
-    codec, tokenizer_part = load_tokenizer(tokenizer)
+    network, model_part = load_model(model)
+    tokenizer_network, tokenizer_part = load_tokenizer(tokenizer)
     context = max_context or context_of(model)
-    like = torch.empty(0, dtype=DTYPES[dtype], device=chosen)
     info = ModelInfo(
         model=model_part,
         tokenizer=tokenizer_part,
@@ -62,12 +61,12 @@ def build_engine(
         device_warning=warning,
     )
     with torch.inference_mode():
+        positions = max(MAX_HISTORY, context)
         engine = Engine(
-            Network(predictor, context, like),
-            Codec(codec, max(MAX_HISTORY, context), like.float()),
+            ModelRunner(network, context, device=chosen, dtype=DTYPES[dtype]),
+            TokenizerRunner(tokenizer_network, positions, device=chosen),
             info,
             window_policy,
-            like,
         )
     _warm_up(engine)
     return engine
@@ -80,16 +79,22 @@ def _choose_device(device: str) -> tuple[torch.device, str | None]:
     if device.startswith("cuda"):
         index = int(device.partition(":")[2] or 0)
         if not available:
-            raise StartupError(f"device {device} was asked for, but torch finds no GPU")
-        if index >= torch.cuda.device_count():
-            raise StartupError(f"device {device} is not there: {torch.cuda.device_count()} found")
+            raise StartupError(
+                f"KRONOS_DEVICE is {device}, but torch finds no GPU. Set it to cpu or auto."
+            )
+        count = torch.cuda.device_count()
+        if index >= count:
+            raise StartupError(
+                f"KRONOS_DEVICE is {device}, but torch finds {count} GPUs. Set it to one from"
+                f" cuda:0 to cuda:{count - 1}, or to auto."
+            )
         return torch.device("cuda", index), None
     if available:
-        return torch.device("cpu"), "a GPU is there, but device is set to cpu"
+        return torch.device("cpu"), "A GPU is available, but KRONOS_DEVICE is cpu."
     return torch.device("cpu"), None
 
 
 def _warm_up(engine: Engine) -> None:
-    """Let the first caller not pay for what backends do once."""
+    """Run one small forecast: the first use of a backend is slow."""
     times, params = np.zeros((8, 5), np.int64), SamplingParams(top_p=0.9, sample_count=2)
     engine.run(ForecastRequest(np.zeros((8, 6), np.float32), times, times[:2], params))

@@ -1,4 +1,8 @@
-"""Products with fixed weights, laid out once for the backend that runs them."""
+"""Linear layers with fixed weights, packed once for the backend that runs their GEMMs.
+
+The packed backends are batch-invariant: a row has the same bits alone and in any batch. Plain
+`F.linear` is not.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 PACKING_ROWS = 8
-"""Rows the packed layout is chosen for: decode steps have few, and prefill does not mind."""
+"""Rows that the packed layout is chosen for: decode steps have few, and prefill does not mind."""
 
 
 class Linear(Protocol):
@@ -25,16 +29,12 @@ class Linear(Protocol):
     def add(self, x: Tensor, other: Tensor) -> Tensor:
         """Return x Wᵀ + b + other."""
 
-    def times(self, x: Tensor, other: Tensor) -> Tensor:
+    def mul(self, x: Tensor, other: Tensor) -> Tensor:
         """Return (x Wᵀ + b) · other, element by element."""
 
 
-class PackedLinear:
-    """oneDNN's blocked layout, reordered once.
-
-    Its kernels give a row the same bits whatever other rows are in the product, which plain
-    `F.linear` does not; forecasts are independent of their batch because of it.
-    """
+class OneDNNLinear:
+    """oneDNN's blocked layout, with the operation after the GEMM fused into its kernel."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), PACKING_ROWS)
@@ -54,17 +54,17 @@ class PackedLinear:
         out: Tensor = self._run_binary(x, other, self._weight, self._bias, "add")
         return out
 
-    def times(self, x: Tensor, other: Tensor) -> Tensor:
+    def mul(self, x: Tensor, other: Tensor) -> Tensor:
         out: Tensor = self._run_binary(x, other, self._weight, self._bias, "mul")
         return out
 
 
-class StepLinear:
+class MKLLinear:
     """MKL's packed layout, for the few rows of a decode step.
 
-    On Intel's processors a call costs some 25 µs less than oneDNN's, and a step makes dozens of
-    them; with many rows it is the slower one. There its kernels are batch-invariant, too. On AMD's
-    they are not: one to three rows have a kernel of their own, so `make_step_linear` checks.
+    On Intel's processors a call costs some 25 µs less than oneDNN's, and a decode step makes dozens
+    of them; with many rows it is the slower one. Its kernels are batch-invariant there, but not on
+    AMD's: one to three rows have a kernel of their own. `pack_decode_linear` checks this.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
@@ -84,12 +84,12 @@ class StepLinear:
     def add(self, x: Tensor, other: Tensor) -> Tensor:
         return self(x).add_(other)
 
-    def times(self, x: Tensor, other: Tensor) -> Tensor:
+    def mul(self, x: Tensor, other: Tensor) -> Tensor:
         return self(x).mul_(other)
 
 
 class PlainLinear:
-    """The same by torch's ordinary operators, for devices without oneDNN."""
+    """torch's ordinary operators, for devices without oneDNN. Not batch-invariant."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self._weight = weight.contiguous()
@@ -104,36 +104,36 @@ class PlainLinear:
     def add(self, x: Tensor, other: Tensor) -> Tensor:
         return self(x) + other
 
-    def times(self, x: Tensor, other: Tensor) -> Tensor:
+    def mul(self, x: Tensor, other: Tensor) -> Tensor:
         return self(x) * other
 
 
-def make_linear(weight: Tensor, bias: Tensor | None = None) -> Linear:
-    """Lay `weight` [N, K] and `bias` [N] out for many rows on the device they are on."""
+def pack_linear(weight: Tensor, bias: Tensor | None = None) -> Linear:
+    """Pack `weight` [N, K] and `bias` [N] for the many rows of prefill, on their device."""
     packs = weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
-    return (PackedLinear if packs else PlainLinear)(*_ready(weight, bias))
+    return (OneDNNLinear if packs else PlainLinear)(*_ready(weight, bias))
 
 
-def make_step_linear(weight: Tensor, bias: Tensor | None = None) -> Linear:
-    """Lay `weight` [N, K] and `bias` [N] out for the rows of a decode step.
+def pack_decode_linear(weight: Tensor, bias: Tensor | None = None) -> Linear:
+    """Pack `weight` [N, K] and `bias` [N] for the few rows of a decode step.
 
-    Select the layout by phase (prefill or decode) and processor, never by batch size: the layouts
+    Select the backend by phase (prefill or decode) and processor, never by batch size: the two
     accumulate in different orders, which would break batch invariance.
     """
     packs = weight.device.type == "cpu" and weight.dtype == torch.float32
     if packs and torch.backends.mkl.is_available() and _mkl_is_batch_invariant(*weight.shape):
-        return StepLinear(*_ready(weight, bias))
-    return make_linear(weight, bias)
+        return MKLLinear(*_ready(weight, bias))
+    return pack_linear(weight, bias)
 
 
 @cache
 def _mkl_is_batch_invariant(rows: int, columns: int) -> bool:
     """Whether MKL gives a row the same bits in batches of 1 … 64, for weights of this shape.
 
-    MKL chooses among kernels by processor and batch size, and documents neither.
+    MKL selects its kernels by processor and batch size, and documents neither.
     """
     numbers = torch.Generator().manual_seed(0)
-    linear = StepLinear(torch.randn(rows, columns, generator=numbers), None)
+    linear = MKLLinear(torch.randn(rows, columns, generator=numbers), None)
     x = torch.randn(64, columns, generator=numbers)
     whole = linear(x)
     return all(torch.equal(linear(x[:size]), whole[:size]) for size in (*range(1, 10), 16, 17, 33))

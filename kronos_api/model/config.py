@@ -62,7 +62,7 @@ class _Config:
 
 @dataclass(frozen=True, slots=True)
 class KronosConfig(_Config):
-    """Shape of the autoregressive predictor."""
+    """Shape of the autoregressive model."""
 
     s1_bits: int
     s2_bits: int

@@ -1,4 +1,4 @@
-"""The predictor: a causal transformer over token pairs that predicts s1, then s2 given s1."""
+"""The model: a causal transformer over token pairs that predicts s1, then s2 given s1."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kronos_api.model.config import DEPENDENCY_HEADS, KronosConfig
-from kronos_api.model.layers import Attention, Block, RMSNorm
+from kronos_api.model.layers import NORM_EPSILON, Attention, Block
 
-STAMP_SIZES = {"minute": 60, "hour": 24, "weekday": 7, "day": 32, "month": 13}
+TIME_FEATURE_SIZES = {"minute": 60, "hour": 24, "weekday": 7, "day": 32, "month": 13}
 
 
 class _PairEmbedding(nn.Module):
@@ -31,36 +31,36 @@ class _PairEmbedding(nn.Module):
 
 
 class _TimeEmbedding(nn.Module):
-    """Sum of one learned embedding for each of `STAMP_SIZES`."""
+    """Sum of one learned embedding for each of `TIME_FEATURE_SIZES`."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        for name, size in STAMP_SIZES.items():
+        for name, size in TIME_FEATURE_SIZES.items():
             self.add_module(f"{name}_embed", nn.Embedding(size, width))
 
-    def forward(self, stamps: Tensor) -> Tensor:
-        columns = stamps.unbind(-1)
+    def forward(self, time_features: Tensor) -> Tensor:
+        columns = time_features.unbind(-1)
         parts = [
             self.get_submodule(f"{name}_embed")(column)
-            for name, column in zip(STAMP_SIZES, columns, strict=True)
+            for name, column in zip(TIME_FEATURE_SIZES, columns, strict=True)
         ]
         return torch.stack(parts).sum(0)
 
 
 class _DependencyLayer(nn.Module):
-    """Lets the s2 prediction see the s1 just chosen.
+    """Conditions the s2 prediction on the sampled s1.
 
-    Published checkpoints were trained with rotated queries and keys, yet at inference a single
-    query rotates neither; here nothing is ever rotated.
+    Published checkpoints were trained with RoPE on queries and keys, yet at inference a single
+    query rotates neither; this layer applies no RoPE at all.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.cross_attn = Attention(width, DEPENDENCY_HEADS, 0.0, 0.0, rotate=False)
-        self.norm = RMSNorm(width)
+        self.norm = nn.RMSNorm(width, eps=NORM_EPSILON)
 
-    def forward(self, hidden: Tensor, chosen: Tensor) -> Tensor:
-        out: Tensor = self.norm(hidden + self.cross_attn(chosen, hidden))
+    def forward(self, hidden: Tensor, s1_embedding: Tensor) -> Tensor:
+        out: Tensor = self.norm(hidden + self.cross_attn(s1_embedding, hidden))
         return out
 
 
@@ -72,7 +72,7 @@ class _DualHead(nn.Module):
 
 
 class Kronos(nn.Module):
-    """The autoregressive network over token pairs and time stamps."""
+    """The autoregressive network over token pairs and time features."""
 
     def __init__(self, config: KronosConfig) -> None:
         super().__init__()
@@ -90,21 +90,21 @@ class Kronos(nn.Module):
             )
             for _ in range(config.n_layers)
         )
-        self.norm = RMSNorm(config.d_model)
+        self.norm = nn.RMSNorm(config.d_model, eps=NORM_EPSILON)
         self.dep_layer = _DependencyLayer(config.d_model)
         self.head = _DualHead(config)
 
-    def hidden(self, s1: Tensor, s2: Tensor, stamps: Tensor) -> Tensor:
+    def hidden(self, s1: Tensor, s2: Tensor, time_features: Tensor) -> Tensor:
         """Run the transformer.
 
         Args:
             s1, s2: token ids, int64 [B, T].
-            stamps: int64 [B, T, 5] in the order of `STAMP_SIZES`.
+            time_features: int64 [B, T, 5] in the order of `TIME_FEATURE_SIZES`.
 
         Returns:
             Hidden states [B, T, C] after the final norm.
         """
-        x = self.embedding(s1, s2) + self.time_emb(stamps)
+        x = self.embedding(s1, s2) + self.time_emb(time_features)
         x = F.dropout(x, self.config.token_dropout_p, self.training)
         for block in self.transformer:
             x = block(x)
@@ -118,6 +118,6 @@ class Kronos(nn.Module):
 
     def s2_logits(self, hidden: Tensor, next_s1: Tensor) -> Tensor:
         """Logits of the next s2 given the next s1 (int64 [B, T]) at every position."""
-        chosen = self.embedding.emb_s1(next_s1)
-        logits: Tensor = self.head.proj_s2(self.dep_layer(hidden, chosen))
+        s1_embedding = self.embedding.emb_s1(next_s1)
+        logits: Tensor = self.head.proj_s2(self.dep_layer(hidden, s1_embedding))
         return logits

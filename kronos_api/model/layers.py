@@ -13,21 +13,6 @@ ROTARY_BASE = 10_000.0
 NORM_EPSILON = 1e-5
 
 
-class RMSNorm(nn.Module):
-    """Root-mean-square normalisation over the last axis, computed in float32."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise `x` [..., C]."""
-        wide = x.float()
-        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + NORM_EPSILON)
-        normal: Tensor = (wide * scale).type_as(x) * self.weight
-        return normal
-
-
 class Rotary(nn.Module):
     """Rotary position embedding; its frequencies are a buffer because checkpoints store them."""
 
@@ -52,7 +37,7 @@ class Rotary(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head causal attention of `query` over `memory`, with rotary positions if asked."""
+    """Multi-head causal attention of `query` over `context`, with RoPE if `rotate`."""
 
     def __init__(
         self, width: int, heads: int, attn_dropout: float, resid_dropout: float, rotate: bool
@@ -72,11 +57,11 @@ class Attention(nn.Module):
         heads: Tensor = x.unflatten(-1, (self.heads, -1))
         return heads.transpose(1, 2)
 
-    def forward(self, query: Tensor, memory: Tensor) -> Tensor:
-        """Attend: `query` and `memory` [B, T, C], position t seeing positions 0 … t."""
+    def forward(self, query: Tensor, context: Tensor) -> Tensor:
+        """Attend causally: `query` and `context` [B, T, C]; position t sees positions 0 … t."""
         q = self._split(self.q_proj(query))
-        k = self._split(self.k_proj(memory))
-        v = self._split(self.v_proj(memory))
+        k = self._split(self.k_proj(context))
+        v = self._split(self.v_proj(context))
         if self.rotate:
             q, k = self.rotary(q), self.rotary(k)
         dropout = self.attn_dropout if self.training else 0.0
@@ -114,9 +99,9 @@ class Block(nn.Module):
         resid_dropout: float,
     ) -> None:
         super().__init__()
-        self.norm1 = RMSNorm(width)
+        self.norm1 = nn.RMSNorm(width, eps=NORM_EPSILON)
         self.self_attn = Attention(width, heads, attn_dropout, resid_dropout, rotate=True)
-        self.norm2 = RMSNorm(width)
+        self.norm2 = nn.RMSNorm(width, eps=NORM_EPSILON)
         self.ffn = FeedForward(width, hidden, ffn_dropout)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -61,7 +61,9 @@ def test_a_gpu_that_is_not_there(
 ) -> None:
     monkeypatch.setenv("KRONOS_DEVICE", device)
     result = command("check")
-    told = f"kronos-api: device {device} was asked for, but torch finds no GPU\n"
+    told = (
+        f"kronos-api: KRONOS_DEVICE is {device}, but torch finds no GPU. Set it to cpu or auto.\n"
+    )
     assert (result.exit_code, result.stderr) == (1, told)
 
 

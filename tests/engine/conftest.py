@@ -23,9 +23,9 @@ MakeEngine = Callable[[str, WindowPolicy], Engine]
 
 @pytest.fixture(autouse=True)
 def _threads(request: pytest.FixtureRequest) -> None:
-    """One thread for small work, so that a busy machine does not make threads wait in turn.
+    """One thread for small tests, so that threads do not wait for each other on a busy machine.
 
-    One for large work as well where other processes of the same run have the other cores.
+    One for slow tests as well where other processes of the same run have the other cores.
     """
     slow = request.node.get_closest_marker("slow") is not None
     alone = "PYTEST_XDIST_WORKER" not in os.environ

@@ -1,4 +1,4 @@
-"""From checkpoints to an engine: which device, dtype and context it has."""
+"""Device, dtype, context and threads of an engine built from checkpoints."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def test_device(
 
 
 @pytest.mark.parametrize(("asked", "count"), [("cuda", 0), ("cuda:0", 0), ("cuda:2", 2)])
-def test_a_gpu_that_is_not_there_stops_the_start(
+def test_missing_gpu_stops_the_start(
     monkeypatch: pytest.MonkeyPatch, asked: str, count: int
 ) -> None:
     gpus(monkeypatch, count)
-    with pytest.raises(StartupError, match=f"device {asked}"):
+    with pytest.raises(StartupError, match=f"KRONOS_DEVICE is {asked}"):
         build._choose_device(asked)
 
 
 @pytest.mark.parametrize(("asked", "context"), [(None, 512), (48, 48)])
-def test_context_is_what_the_model_was_trained_with_or_what_is_asked(
+def test_context_is_that_of_the_model_unless_given(
     oracles: MakeOracle, asked: int | None, context: int
 ) -> None:
     oracle = oracles("tiny")
@@ -54,7 +54,7 @@ def test_context_is_what_the_model_was_trained_with_or_what_is_asked(
     assert (engine.info.dtype, engine.info.device, engine.info.demo) == ("float32", "cpu", False)
 
 
-def test_threads_are_those_asked_for(oracles: MakeOracle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_are_those_given(oracles: MakeOracle, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", sizes.append)
     monkeypatch.setattr(build, "usable_cores", lambda: 7)

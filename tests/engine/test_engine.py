@@ -1,8 +1,9 @@
-"""The engine by itself: against uncached decoding, in company, under threads, failing."""
+"""The engine against uncached decoding: batch-invariant, thread-safe, fair, and when it fails."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ import torch
 from torch import Tensor
 
 from kronos_api.checkpoints.loader import load_model, load_tokenizer
-from kronos_api.engine.engine import Engine, NotFinite
-from kronos_api.engine.pace import Work
+from kronos_api.engine.chunks import NotFinite, Prefill
+from kronos_api.engine.engine import Engine
+from kronos_api.engine.pace import Phase, Work
 from kronos_api.engine.request import ForecastRequest
-from kronos_api.engine.sequence import Sequence
+from kronos_api.engine.sequence import Sequence, SequenceStatus
 from kronos_api.engine.window import WindowPolicy
 from kronos_api.timeseries.features import normalise
 from tests.engine.conftest import MakeEngine
@@ -23,18 +25,18 @@ from tests.oracle import MakeOracle, walk
 def naive_greedy(
     oracles: MakeOracle, request: ForecastRequest
 ) -> tuple[list[tuple[int, int]], Tensor]:
-    """Greedy decoding by the plain modules, every step over everything, nothing remembered."""
+    """Greedy decoding by the plain modules, without a KV cache."""
     normalised, _ = normalise(request.candles, request.clip)
     oracle = oracles("tiny")
     model, _ = load_model(oracle.sources[0])
     tokenizer, _ = load_tokenizer(oracle.sources[1])
-    stamps = torch.from_numpy(
+    features = torch.from_numpy(
         np.concatenate([request.history_time_features, request.future_time_features])
     )[None]
     with torch.inference_mode():
         s1, s2 = tokenizer.tokens(tokenizer.latents(torch.from_numpy(normalised)[None]))
         for _ in range(request.horizon):
-            hidden = model.hidden(s1, s2, stamps[:, : s1.shape[1]])
+            hidden = model.hidden(s1, s2, features[:, : s1.shape[1]])
             first = model.s1_logits(hidden[:, -1:]).argmax(-1)
             shifted = torch.cat([s1[:, 1:], first], dim=1)
             second = model.s2_logits(hidden, shifted)[:, -1:].argmax(-1)
@@ -70,7 +72,7 @@ def test_chunked_prefill_equals_whole(
     oracles: MakeOracle, tiny: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = walk(40).request(10)
-    monkeypatch.setattr("kronos_api.engine.engine.CHUNK", 7)
+    monkeypatch.setattr("kronos_api.engine.chunks.CHUNK", 7)
     pairs, values = naive_greedy(oracles, request)
     run = tiny.run(request)
     assert tokens(run) == pairs
@@ -78,7 +80,7 @@ def test_chunked_prefill_equals_whole(
 
 
 @pytest.mark.parametrize("sample_count", [1, 2])
-def test_anchored_window_goes_on_from_its_last_half(
+def test_full_anchored_window_continues_from_its_last_half(
     oracles: MakeOracle, tiny: Engine, sample_count: int
 ) -> None:
     """Past the context of 64, decoding equals a fresh start from the last 32 candles."""
@@ -86,13 +88,13 @@ def test_anchored_window_goes_on_from_its_last_half(
     run = tiny.run(request)
     assert run.context_used == 32
     model, _ = load_model(oracles("tiny").sources[0])
-    stamps = torch.from_numpy(
+    features = torch.from_numpy(
         np.concatenate([request.history_time_features, request.future_time_features])
     )[None]
     at = 50 + 32  # the first candle of the second segment
     with torch.inference_mode():
         window = slice(at - 32, at)
-        hidden = model.hidden(run.s1[:1, window], run.s2[:1, window], stamps[:, window])
+        hidden = model.hidden(run.s1[:1, window], run.s2[:1, window], features[:, window])
         assert int(model.s1_logits(hidden[:, -1]).argmax()) == int(run.s1[0, at])
     assert np.isfinite(values_of(run)).all()
 
@@ -117,8 +119,8 @@ def assert_same_bytes(run: Sequence, alone: Sequence) -> None:
     assert values_of(run).tobytes() == values_of(alone).tobytes()
 
 
-def test_company_changes_nothing(tiny: Engine) -> None:
-    """Sequences that join at different steps and leave at others: the bytes they have alone."""
+def test_forecast_has_the_same_bytes_alone_and_with_batch_mates(tiny: Engine) -> None:
+    """Sequences join and leave at different steps."""
     requests = mixed_requests()
     alone = [tiny.run(request) for request in requests]
     runs: list[Sequence] = []
@@ -133,7 +135,7 @@ def test_company_changes_nothing(tiny: Engine) -> None:
         assert_same_bytes(run, expected)
 
 
-def test_eight_threads_answer_as_one(tiny: Engine) -> None:
+def test_eight_threads_give_the_same_bytes_as_one(tiny: Engine) -> None:
     requests = mixed_requests() * 2
     alone = [tiny.run(request) for request in requests]
     with ThreadPoolExecutor(8) as pool:
@@ -163,7 +165,7 @@ def test_check_stops_between_steps(tiny: Engine) -> None:
     assert calls == 10
 
 
-def test_a_network_that_is_not_finite_fails_its_own_request(tiny: Engine) -> None:
+def test_hidden_states_that_are_not_finite_fail_their_own_sequence(tiny: Engine) -> None:
     good = walk(20).request(8)
     bad = walk(20).request(8)
     runs = [tiny.start(bad), tiny.start(good)]
@@ -171,34 +173,40 @@ def test_a_network_that_is_not_finite_fails_its_own_request(tiny: Engine) -> Non
     while not all(run.ended for run in runs):
         tiny.step([run for run in runs if not run.ended])
     assert isinstance(runs[0].failure, NotFinite)
-    assert runs[0].memory is None
+    assert runs[0].status is SequenceStatus.FAILED
+    assert runs[0].cache is None
     assert runs[0].values is None
     assert_same_bytes(runs[1], tiny.run(good))
 
 
-def test_memory_is_what_was_announced(tiny: Engine) -> None:
+def kv_bytes(run: Sequence) -> int:
+    """Bytes of keys and values that a sequence holds in PREFILL and DECODE."""
+    cache = run.chunks.cache if isinstance(run.chunks, Prefill) else run.cache
+    if cache is None:
+        return 0
+    return cache.own.nbytes + (0 if cache.prefix is None else cache.prefix.nbytes)
+
+
+def test_keys_and_values_stay_within_the_bytes_announced(tiny: Engine) -> None:
     for request in mixed_requests():
-        held = 0
-        run = tiny.start(request)
+        run, held = tiny.start(request), 0
         while not run.ended:
             tiny.step([run])
-            if run.memory is not None:
-                shared = run.memory.shared
-                held = max(held, run.memory.own.nbytes + (0 if shared is None else shared.nbytes))
+            held = max(held, kv_bytes(run))
         assert held <= tiny.memory_bytes(request)
-        assert run.memory is None
+        assert run.cache is None
 
 
 @pytest.mark.parametrize("policy", ["anchor", "exact"])
-def test_work_is_what_was_announced(engines: MakeEngine, policy: WindowPolicy) -> None:
+def test_chunks_and_steps_are_those_announced(engines: MakeEngine, policy: WindowPolicy) -> None:
     engine = engines("tiny", policy)
     for request in [*mixed_requests(), walk(300).request(70, top_k=0, sample_count=20, seed=1)]:
         left = engine.run(request).left
         assert left == Work(rows=request.sample_count, steps=0)
 
 
-def test_a_forecast_of_many_chunks_does_not_hold_up_a_small_one(tiny: Engine) -> None:
-    """Chunks are run in turns; the order changes no value."""
+def test_forecast_of_many_chunks_does_not_hold_up_a_small_one(tiny: Engine) -> None:
+    """Sequences take turns to run a chunk; the order changes no value."""
     large = walk(60).request(100, top_k=0, sample_count=60, seed=1)
     small = walk(8).request(2)
     alone = tiny.run(small)
@@ -210,3 +218,51 @@ def test_a_forecast_of_many_chunks_does_not_hold_up_a_small_one(tiny: Engine) ->
         tiny.step([run for run in runs if not run.ended])
     assert runs[0].left.prefill > 160
     assert_same_bytes(runs[1], alone)
+
+
+def test_step_runs_one_chunk_and_one_decode_step(tiny: Engine) -> None:
+    decoding, pending = tiny.start(walk(20).request(9)), tiny.start(walk(20).request(9))
+    while decoding.status is not SequenceStatus.DECODE:
+        tiny.step([decoding])
+    before = decoding.decoded
+    tiny.step([decoding, pending])
+    assert decoding.decoded == before + 1
+    assert pending.status is SequenceStatus.PREFILL
+
+
+@dataclass(frozen=True)
+class Failing:
+    """Chunks of which the first raises."""
+
+    failure: Exception
+    phase: Phase = "tokenize"
+
+    def run(self, _: Sequence) -> bool:
+        raise self.failure
+
+
+def test_failing_chunk_fails_its_own_sequence(tiny: Engine) -> None:
+    good, bad = tiny.start(walk(20).request(4)), tiny.start(walk(21).request(4))
+    failure = RuntimeError("tokenize")
+    bad.chunks = Failing(failure)
+    while not good.ended:
+        tiny.step([run for run in (bad, good) if not run.ended])
+    assert bad.failure is failure
+    assert good.status is SequenceStatus.DONE
+
+
+def test_failing_decode_step_fails_all_that_took_part(
+    tiny: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoding = [tiny.start(walk(20).request(4)) for _ in range(2)]
+    while any(run.status is not SequenceStatus.DECODE for run in decoding):
+        tiny.step([run for run in decoding if run.status is not SequenceStatus.DECODE])
+    pending = tiny.start(walk(20).request(4))
+
+    def fail(*_: object) -> Tensor:
+        raise RuntimeError("decode")
+
+    monkeypatch.setattr(tiny.model, "decode", fail)
+    tiny.step([*decoding, pending])
+    assert [run.status for run in decoding] == [SequenceStatus.FAILED] * 2
+    assert pending.status is SequenceStatus.PREFILL

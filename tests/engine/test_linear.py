@@ -1,4 +1,4 @@
-"""Linear layers: right against float64, and batch-invariant where forecasts rely on it."""
+"""Linear layers: near float64, and batch-invariant where forecasts rely on it."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from torch import Tensor
 from kronos_api.engine import linear as linear_module
 from kronos_api.engine.linear import (
     Linear,
-    PackedLinear,
+    MKLLinear,
+    OneDNNLinear,
     PlainLinear,
-    StepLinear,
-    make_linear,
-    make_step_linear,
+    pack_decode_linear,
+    pack_linear,
 )
 
-Make = Callable[[Tensor, Tensor], Linear]
-Backend = type[PackedLinear] | type[StepLinear] | type[PlainLinear]
+Pack = Callable[[Tensor, Tensor], Linear]
+Backend = type[OneDNNLinear] | type[MKLLinear] | type[PlainLinear]
 
 onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch has no oneDNN")
 mkl = pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="torch has no MKL")
 
 PHASES = [
-    pytest.param(make, dtype, id=f"{phase}-{str(dtype).removeprefix('torch.')}", marks=onednn)
-    for phase, make in {"prefill": make_linear, "decode": make_step_linear}.items()
+    pytest.param(pack, dtype, id=f"{phase}-{str(dtype).removeprefix('torch.')}", marks=onednn)
+    for phase, pack in {"prefill": pack_linear, "decode": pack_decode_linear}.items()
     for dtype in (torch.float32, torch.bfloat16)
 ]
-"""What forecasts run on a CPU, by phase and dtype."""
+"""The layers that forecasts run through on a CPU, by phase and dtype."""
 BACKENDS = [
-    pytest.param(PackedLinear, torch.float32, id="oneDNN-float32", marks=onednn),
-    pytest.param(PackedLinear, torch.bfloat16, id="oneDNN-bfloat16", marks=onednn),
-    pytest.param(StepLinear, torch.float32, id="MKL-float32", marks=mkl),
+    pytest.param(OneDNNLinear, torch.float32, id="oneDNN-float32", marks=onednn),
+    pytest.param(OneDNNLinear, torch.bfloat16, id="oneDNN-bfloat16", marks=onednn),
+    pytest.param(MKLLinear, torch.float32, id="MKL-float32", marks=mkl),
     pytest.param(PlainLinear, torch.float32, id="plain-float32"),
     pytest.param(PlainLinear, torch.bfloat16, id="plain-bfloat16"),
 ]
@@ -49,9 +49,9 @@ def numbers(*shape: int, seed: int, dtype: torch.dtype = torch.float32) -> Tenso
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
-def made(make: Make, rows: int, columns: int, dtype: torch.dtype) -> Linear:
+def packed(pack: Pack, rows: int, columns: int, dtype: torch.dtype) -> Linear:
     weight = numbers(rows, columns, seed=1, dtype=dtype) / columns**0.5
-    return make(weight, numbers(rows, seed=2, dtype=dtype))
+    return pack(weight, numbers(rows, seed=2, dtype=dtype))
 
 
 def bits(x: Tensor) -> Tensor:
@@ -59,28 +59,28 @@ def bits(x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize(("make", "dtype"), PHASES)
+@pytest.mark.parametrize(("pack", "dtype"), PHASES)
 def test_row_has_the_same_bits_alone_and_in_a_batch(
-    make: Make, dtype: torch.dtype, shape: tuple[int, int]
+    pack: Pack, dtype: torch.dtype, shape: tuple[int, int]
 ) -> None:
-    linear, x = made(make, *shape, dtype), numbers(MOST, shape[1], seed=3, dtype=dtype)
+    linear, x = packed(pack, *shape, dtype), numbers(MOST, shape[1], seed=3, dtype=dtype)
     whole = bits(linear(x))
     for size in BATCHES:
         batch = slice(MOST - size, MOST)  # another place in the batch, and other batch-mates
         assert torch.equal(bits(linear(x[batch])), whole[batch]), size
 
 
-@pytest.mark.parametrize(("make", "dtype"), PHASES)
-def test_every_batch_size_gives_a_row_the_same_bits(make: Make, dtype: torch.dtype) -> None:
-    linear, x = made(make, 192, 64, dtype), numbers(MOST, 64, seed=3, dtype=dtype)
+@pytest.mark.parametrize(("pack", "dtype"), PHASES)
+def test_every_batch_size_gives_a_row_the_same_bits(pack: Pack, dtype: torch.dtype) -> None:
+    linear, x = packed(pack, 192, 64, dtype), numbers(MOST, 64, seed=3, dtype=dtype)
     alone = bits(torch.cat([linear(row) for row in x.split(1)]))
     for size in range(1, MOST + 1):
         assert torch.equal(bits(linear(x[-size:])), alone[-size:]), size
 
 
-@pytest.mark.parametrize(("make", "dtype"), PHASES)
-def test_threads_do_not_change_batch_invariance(make: Make, dtype: torch.dtype) -> None:
-    linear, x = made(make, 768, 256, dtype), numbers(MOST, 256, seed=3, dtype=dtype)
+@pytest.mark.parametrize(("pack", "dtype"), PHASES)
+def test_threads_do_not_change_batch_invariance(pack: Pack, dtype: torch.dtype) -> None:
+    linear, x = packed(pack, 768, 256, dtype), numbers(MOST, 256, seed=3, dtype=dtype)
     torch.set_num_threads(2)
     try:
         found = {size: bits(linear(x[:size])) for size in (1, 2, 9, 65, MOST)}
@@ -90,14 +90,14 @@ def test_threads_do_not_change_batch_invariance(make: Make, dtype: torch.dtype) 
         assert torch.equal(batch, found[MOST][:size]), size
 
 
-@pytest.mark.parametrize(("make", "dtype"), PHASES)
-def test_fused_operations_give_a_row_the_same_bits(make: Make, dtype: torch.dtype) -> None:
-    linear = made(make, 512, 256, dtype)
+@pytest.mark.parametrize(("pack", "dtype"), PHASES)
+def test_fused_operations_give_a_row_the_same_bits(pack: Pack, dtype: torch.dtype) -> None:
+    linear = packed(pack, 512, 256, dtype)
     x, other = (numbers(MOST, columns, seed=columns, dtype=dtype) for columns in (256, 512))
-    whole = [bits(linear.silu(x)), bits(linear.add(x, other)), bits(linear.times(x, other))]
+    whole = [bits(linear.silu(x)), bits(linear.add(x, other)), bits(linear.mul(x, other))]
     for size in (1, 3, 7, 64, 257):
         rows, mates = x[-size:], other[-size:]
-        parts = [linear.silu(rows), linear.add(rows, mates), linear.times(rows, mates)]
+        parts = [linear.silu(rows), linear.add(rows, mates), linear.mul(rows, mates)]
         for part, expected in zip(parts, whole, strict=True):
             assert torch.equal(bits(part), expected[-size:]), size
 
@@ -118,7 +118,7 @@ def test_operations_are_near_float64(backend: Backend, dtype: torch.dtype, bias:
         (linear(x), exact),
         (linear.silu(x), exact * exact.sigmoid()),
         (linear.add(x, other), exact + other.double()),
-        (linear.times(x, other), exact * other.double()),
+        (linear.mul(x, other), exact * other.double()),
     ):
         assert found.dtype == dtype
         torch.testing.assert_close(found.double(), expected, rtol=near[0], atol=near[1])
@@ -134,12 +134,12 @@ def test_backend_is_selected_by_phase_dtype_and_processor(
     narrow, wide = torch.ones(8, 8, dtype=torch.bfloat16), torch.ones(8, 8)
     monkeypatch.setattr(linear_module, "_mkl_is_batch_invariant", lambda *_: invariant)
     if torch.backends.mkldnn.is_available():
-        assert isinstance(make_linear(wide), PackedLinear)
-        assert isinstance(make_step_linear(narrow), PackedLinear)
+        assert isinstance(pack_linear(wide), OneDNNLinear)
+        assert isinstance(pack_decode_linear(narrow), OneDNNLinear)
     if torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available():
-        assert isinstance(make_step_linear(wide), StepLinear if invariant else PackedLinear)
+        assert isinstance(pack_decode_linear(wide), MKLLinear if invariant else OneDNNLinear)
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    for make in (make_linear, make_step_linear):
-        assert isinstance(make(wide), PlainLinear)
-        assert isinstance(make(wide.to("meta")), PlainLinear)
+    for pack in (pack_linear, pack_decode_linear):
+        assert isinstance(pack(wide), PlainLinear)
+        assert isinstance(pack(wide.to("meta")), PlainLinear)

@@ -82,10 +82,10 @@ def test_policies_agree_inside_context(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", ["mini", "small"])
-def test_greedy_equals_published_among_neighbours(
+def test_greedy_equals_published_with_batch_mates(
     engines: MakeEngine, oracles: MakeOracle, shape: str
 ) -> None:
-    """Through the scheduler, with 32 others that come and go: the published tokens."""
+    """Through the scheduler, with 32 batch-mates that join and leave."""
     engine, numbers = engines(shape, "exact"), np.random.default_rng(5)
     cases = [(1, 24), (64, 24), (400, 24)]
     asked = [walk(history, seed=history).request(horizon) for history, horizon in cases]

@@ -33,9 +33,9 @@ def test_plain_operators_decode_the_same_tokens(
     oracles: MakeOracle, tiny: Engine, monkeypatch: pytest.MonkeyPatch, paths: int
 ) -> None:
     """What runs on a GPU: no packed weights, and attention by ordinary operators."""
-    monkeypatch.setattr(linear, "PackedLinear", linear.PlainLinear)
-    monkeypatch.setattr(linear, "StepLinear", linear.PlainLinear)
-    monkeypatch.setattr(attention, "_weighted", plainly)
+    monkeypatch.setattr(linear, "OneDNNLinear", linear.PlainLinear)
+    monkeypatch.setattr(linear, "MKLLinear", linear.PlainLinear)
+    monkeypatch.setattr(attention, "_attention_lse", plainly)
     plain = build_engine(*oracles("tiny").sources, max_context=64, torch_threads=1)
     request = walk(40).request(60, top_k=0, top_p=0.9, sample_count=paths, seed=8)
     packed, other = tiny.run(request), plain.run(request)
@@ -49,11 +49,11 @@ def test_plain_operators_decode_the_same_tokens(
 def plainly(
     query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, causal: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    mixed, norm = attention._weighted_plainly(query.transpose(1, 2), keys, values, causal)
+    mixed, norm = attention._plain_attention_lse(query.transpose(1, 2), keys, values, causal)
     return mixed.transpose(1, 2).contiguous(), norm.transpose(1, 2)
 
 
-def test_bfloat16_is_independent_of_company(oracles: MakeOracle) -> None:
+def test_bfloat16_is_batch_invariant(oracles: MakeOracle) -> None:
     narrow = build_engine(
         *oracles("tiny").sources, max_context=64, dtype="bfloat16", torch_threads=1
     )

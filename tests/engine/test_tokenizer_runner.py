@@ -1,4 +1,4 @@
-"""The tokenizer laid out for the engine, against the plain module."""
+"""The tokenizer with packed weights, against the plain module."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kronos_api.checkpoints.loader import load_tokenizer
-from kronos_api.engine.tokenizer_runner import Codec
+from kronos_api.engine.tokenizer_runner import TokenizerRunner
 from kronos_api.model import KronosTokenizer
 from tests.oracle import MakeOracle
 
@@ -28,8 +28,8 @@ def tokenizer(oracles: MakeOracle) -> KronosTokenizer:
 
 
 @pytest.fixture
-def codec(tokenizer: KronosTokenizer) -> Codec:
-    return Codec(tokenizer, ROWS, torch.empty(0))
+def runner(tokenizer: KronosTokenizer) -> TokenizerRunner:
+    return TokenizerRunner(tokenizer, ROWS)
 
 
 def candles(rows: int) -> Tensor:
@@ -43,11 +43,11 @@ def tokens(paths: int, rows: int) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("chunks", [[ROWS], [16, 16, 8], [1, 39]])
 def test_encoding_in_chunks_equals_the_plain_tokenizer(
-    codec: Codec, tokenizer: KronosTokenizer, chunks: list[int]
+    runner: TokenizerRunner, tokenizer: KronosTokenizer, chunks: list[int]
 ) -> None:
-    x, memory = candles(ROWS), codec.encoder_memory(ROWS)
-    parts = [codec.encode(part, memory) for part in x.split(chunks)]
-    assert memory.length == ROWS
+    x, cache = candles(ROWS), runner.encoder_cache(ROWS)
+    parts = [runner.encode(part, cache) for part in x.split(chunks)]
+    assert cache.length == ROWS
     expected = tokenizer.tokens(tokenizer.latents(x.unsqueeze(0)))
     for found, wanted in zip(zip(*parts, strict=True), expected, strict=True):
         assert torch.equal(torch.cat(found), wanted[0])
@@ -55,26 +55,28 @@ def test_encoding_in_chunks_equals_the_plain_tokenizer(
 
 @pytest.mark.parametrize("chunks", [[ROWS], [30, 10]])
 def test_decoding_equals_the_plain_tokenizer(
-    codec: Codec, tokenizer: KronosTokenizer, chunks: list[int]
+    runner: TokenizerRunner, tokenizer: KronosTokenizer, chunks: list[int]
 ) -> None:
     s1, s2 = tokens(3, ROWS)
-    memory, parts = codec.decoder_memory(3, ROWS), []
+    cache, parts = runner.decoder_cache(3, ROWS), []
     for first, second in zip(s1.split(chunks, dim=1), s2.split(chunks, dim=1), strict=True):
-        parts.append(codec.decode(first, second, memory))
+        parts.append(runner.decode(first, second, cache))
     found, expected = torch.cat(parts, dim=1), tokenizer.reconstruct(tokenizer.codes(s1, s2))
     assert (found.shape, found.dtype) == ((3, ROWS, 6), torch.float32)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
-def test_paths_after_a_shared_prompt_may_be_decoded_in_groups(codec: Codec, size: int) -> None:
+def test_paths_after_a_shared_prompt_decode_the_same_in_groups(
+    runner: TokenizerRunner, size: int
+) -> None:
     prompt, own = tokens(1, 20), tokens(7, 12)
-    memory = codec.decoder_memory(1, 20)
-    codec.decode(*prompt, memory)
+    cache = runner.decoder_cache(1, 20)
+    runner.decode(*prompt, cache)
 
     def decode(start: int, end: int) -> Tensor:
         s1, s2 = (part[start:end] for part in own)
-        return codec.decode(s1, s2, memory.fork(len(s1), 12))
+        return runner.decode(s1, s2, cache.fork(len(s1), 12))
 
     groups = torch.cat([decode(start, start + size) for start in range(0, 7, size)])
     torch.testing.assert_close(groups, decode(0, 7), rtol=1e-4, atol=1e-5)

@@ -1,4 +1,4 @@
-"""The transformer layers laid out for decoding, against the plain modules."""
+"""The transformer layers with packed weights, against the plain modules."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kronos_api.engine.kv_cache import Memory
-from kronos_api.engine.transformer import Stack, norm_weight, shorten
-from kronos_api.model.layers import Block, RMSNorm
+from kronos_api.engine.kv_cache import KVCache
+from kronos_api.engine.transformer import Transformer, rms_norm
+from kronos_api.model.layers import NORM_EPSILON, Block
 
 WIDTH, LAYERS, POSITIONS = 32, 2, 24
 
@@ -20,23 +20,23 @@ def blocks() -> nn.ModuleList:
     torch.manual_seed(0)
     made = nn.ModuleList(Block(WIDTH, 4, 48, 0.0, 0.0, 0.0) for _ in range(LAYERS)).eval()
     for norm in made.modules():
-        if isinstance(norm, RMSNorm):
+        if isinstance(norm, nn.RMSNorm):
             nn.init.uniform_(norm.weight, 0.5, 1.5)
     return made
 
 
 @pytest.fixture
-def stack(blocks: nn.ModuleList) -> Iterator[Stack]:
+def transformer(blocks: nn.ModuleList) -> Iterator[Transformer]:
     with torch.inference_mode():
-        yield Stack(blocks, POSITIONS, torch.empty(0), steps=True)
+        yield Transformer(blocks, POSITIONS, decodes=True)
 
 
 def numbers(*shape: int, seed: int = 1) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def empty(stack: Stack, paths: int, capacity: int = POSITIONS) -> Memory:
-    return Memory.allocate([stack.heads] * LAYERS, paths, capacity, WIDTH, torch.empty(0))
+def empty(transformer: Transformer, paths: int, capacity: int = POSITIONS) -> KVCache:
+    return KVCache.allocate([transformer.heads] * LAYERS, paths, capacity, WIDTH)
 
 
 def plain(blocks: nn.ModuleList, x: Tensor) -> Tensor:
@@ -50,58 +50,71 @@ def close(found: Tensor, expected: Tensor) -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
-def test_norm_is_split_into_a_part_by_row_and_a_part_in_the_weights(scale: float) -> None:
-    norm = RMSNorm(WIDTH)
+def test_rms_norm_times_its_weight_equals_the_module(scale: float) -> None:
+    norm = nn.RMSNorm(WIDTH, eps=NORM_EPSILON)
     nn.init.uniform_(norm.weight, 0.5, 1.5)
     x = numbers(7, WIDTH) * scale
-    close(shorten(x) * norm_weight(norm), norm(x))
+    close(rms_norm(x) * norm.weight, norm(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("width", [64, 128, 256, 512, 832])
+def test_rms_norm_gives_a_row_the_same_bits_alone_and_in_a_batch(
+    width: int, dtype: torch.dtype
+) -> None:
+    x = numbers(400, width).to(dtype)
+    alone = torch.cat([rms_norm(row) for row in x.split(1)])
+    for size in range(1, 401):
+        assert torch.equal(rms_norm(x[-size:]), alone[-size:]), size
 
 
 @pytest.mark.parametrize("chunks", [[24], [1] * 24, [7, 1, 16]])
-def test_extending_in_chunks_equals_the_plain_layers(
-    blocks: nn.ModuleList, stack: Stack, chunks: list[int]
+def test_prefill_in_chunks_equals_the_plain_layers(
+    blocks: nn.ModuleList, transformer: Transformer, chunks: list[int]
 ) -> None:
-    x, memory, parts = numbers(3, POSITIONS, WIDTH), empty(stack, 3), []
+    x, cache, parts = numbers(3, POSITIONS, WIDTH), empty(transformer, 3), []
     for part in x.split(chunks, dim=1):
-        parts.append(stack.extend(part, memory))
-        memory.length += part.shape[1]
+        parts.append(transformer.prefill(part, cache))
+        cache.length += part.shape[1]
     close(torch.cat(parts, dim=1), plain(blocks, x))
 
 
-def test_steps_equal_the_plain_layers(blocks: nn.ModuleList, stack: Stack) -> None:
-    x, memory = numbers(2, POSITIONS, WIDTH), empty(stack, 2)
-    stack.extend(x[:, :20], memory)
-    memory.length += 20
+def test_decode_equals_the_plain_layers(blocks: nn.ModuleList, transformer: Transformer) -> None:
+    x, cache = numbers(2, POSITIONS, WIDTH), empty(transformer, 2)
+    transformer.prefill(x[:, :20], cache)
+    cache.length += 20
     for at in range(20, POSITIONS):
-        found = stack.step(x[:, at], [memory])
-        memory.length += 1
+        found = transformer.decode(x[:, at], [cache])
+        cache.length += 1
         close(found, plain(blocks, x[:, : at + 1])[:, -1])
 
 
-def test_steps_over_a_shared_prompt_equal_the_plain_layers(
-    blocks: nn.ModuleList, stack: Stack
+def test_decode_over_a_shared_prompt_equals_the_plain_layers(
+    blocks: nn.ModuleList, transformer: Transformer
 ) -> None:
     prompt, own = numbers(1, 15, WIDTH), numbers(3, 4, WIDTH, seed=2)
-    memory = empty(stack, 1)
-    stack.extend(prompt, memory)
-    memory.length += 15
-    fork = memory.fork(3, 4)
+    cache = empty(transformer, 1)
+    transformer.prefill(prompt, cache)
+    cache.length += 15
+    fork = cache.fork(3, 4)
     whole = torch.cat([prompt.expand(3, -1, -1), own], dim=1)
     for at in range(4):
-        found = stack.step(own[:, at], [fork])
+        found = transformer.decode(own[:, at], [fork])
         fork.length += 1
         close(found, plain(blocks, whole[:, : 15 + at + 1])[:, -1])
 
 
-def test_rows_of_several_caches_have_the_bits_they_have_alone(stack: Stack) -> None:
+def test_decode_gives_rows_the_same_bits_alone_and_in_a_batch(
+    transformer: Transformer,
+) -> None:
     """Forecasts of different lengths and numbers of paths in one decode step."""
-    memories, rows = [], []
+    caches, rows = [], []
     for number, (paths, length) in enumerate([(1, 3), (4, 20), (2, 0), (1, 11)]):
-        memory = empty(stack, paths)
+        cache = empty(transformer, paths)
         if length:
-            stack.extend(numbers(paths, length, WIDTH, seed=number), memory)
-            memory.length += length
-        memories.append(memory)
+            transformer.prefill(numbers(paths, length, WIDTH, seed=number), cache)
+            cache.length += length
+        caches.append(cache)
         rows.append(numbers(paths, WIDTH, seed=10 + number))
-    alone = [stack.step(x, [memory]) for x, memory in zip(rows, memories, strict=True)]
-    assert torch.equal(stack.step(torch.cat(rows), memories), torch.cat(alone))
+    alone = [transformer.decode(x, [cache]) for x, cache in zip(rows, caches, strict=True)]
+    assert torch.equal(transformer.decode(torch.cat(rows), caches), torch.cat(alone))
