@@ -1,7 +1,7 @@
 """Very many connections that are slow in one way: `HOST PORT KIND COUNT`.
 
-Prints, as a JSON list, after how many seconds each was closed by the other side. A process of its
-own, so that whoever measures the others beside them does not measure this one.
+Prints, as a JSON list, after how many seconds each was closed by the other side. It is a
+process of its own, so that its load is not part of the other callers' measurements.
 """
 
 from __future__ import annotations

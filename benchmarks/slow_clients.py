@@ -1,4 +1,4 @@
-"""How soon slow callers are let go, and whether anybody else notices them.
+"""How soon slow callers are closed, and how much they slow other callers down.
 
 Starts the service in a process of its own and asks for `/v1/healthz` and for small forecasts,
 first alone, then while very many connections send their heads slowly, their bodies slowly, or

@@ -59,7 +59,7 @@ RULES: Final = (
     Rule(r"\bshorten\b|\b_?lay_out\b", "rms_norm; pack", ENGINE),
     Rule(r"\blanes?\b", "path cache", ENGINE),
     Rule(r"\bCodec\b", "TokenizerRunner", PYTHON),
-    Rule(r"\bclass (Network|Stack)\b", "ModelRunner, Transformer", PYTHON),
+    Rule(r"\bclass (Network|Stack)\b", "ModelRunner, Transformer", ENGINE),
     Rule(r"\bchoose\(", "sample()", ENGINE),
     Rule(r"\bOptions\b", "SamplingParams", ENGINE),
     # Words of the service
