@@ -41,7 +41,7 @@ from kronos_api.middleware.request_id import RequestId
 from kronos_api.predictor import AsyncPredictor
 from kronos_api.ratelimit.limiter import Limiter
 from kronos_api.ratelimit.other_routes import OtherLimiter
-from kronos_api.routes import documentation, health, metrics, models, predict
+from kronos_api.routes import calendars, documentation, health, metrics, models, predict
 from kronos_api.schemas.document import complete
 from kronos_api.schemas.reading import Defaults, Limits, Reader
 from kronos_api.security.build import build_identities
@@ -98,6 +98,7 @@ def create_app(
         forecasts,
         *probes,
         models.router(predictor, settings.app_name, build, others.limited),
+        calendars.router(others.limited),
         documentation.router(settings.app_name, others.limited),
     ]
     body_limit, body_memory = (

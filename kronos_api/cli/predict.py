@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, cast
+from typing import TYPE_CHECKING, Annotated, Final, Literal, cast
 
 import typer
 from typer import Option
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kronos_api.files import Options
     from kronos_api.files.numbers import Decimal
     from kronos_api.forecast import Forecast
-    from kronos_api.timeseries import Timestamps
+    from kronos_api.timeseries import Continuation, Timestamps
 
 MAX_SEED: Final = 2**53 - 1
 PATIENCE: Final = 3600.0
@@ -33,6 +33,10 @@ def predict(
     history: Annotated[int, Option(min=1, max=2048, help="Candles to use, the last ones.")] = 400,
     freq: Annotated[str | None, Option(help="Step: 15min, 1D, ...; else inferred.")] = None,
     calendar: Annotated[str | None, Option(help="Exchange to keep to, such as XNYS.")] = None,
+    bar_label: Annotated[
+        Literal["open", "close"] | None,
+        Option(help="End of its bar that a time names; else found out, or open."),
+    ] = None,
     samples: Annotated[int | None, Option(min=1, help="Sample paths.")] = None,
     temperature: Annotated[float | None, Option(min=0, max=100, help="0 is greedy.")] = None,
     top_k: Annotated[int | None, Option(min=0, max=1024, help="0 keeps all.")] = None,
@@ -60,11 +64,12 @@ def predict(
 
             options = _options(columns, sep, decimal, time_format)
             series = read_series(csv, history, options)
-            future = asyncio.run(_future(series.stamps, horizon, freq, calendar))
+            continued = asyncio.run(_future(series.stamps, horizon, freq, calendar, bar_label))
+            future = continued.timestamps
         request = ForecastRequest(
             candles=series.candles,
-            history_time_features=time_features(series.stamps.walls),
-            future_time_features=time_features(future.walls),
+            history_time_features=time_features(series.stamps.datetimes),
+            future_time_features=time_features(future.datetimes),
             params=SamplingParams(
                 temperature=settings.default_temperature if temperature is None else temperature,
                 top_k=settings.default_top_k if top_k is None else top_k,
@@ -80,7 +85,7 @@ def predict(
         forecast, info = asyncio.run(_forecast(settings, request))
         typer.echo(f"{csv.name}: {series.understood}", err=True)
         _show(f"{csv.name}, {info.model.id}, seed {request.params.seed}", forecast, future)
-        for line in _notes(forecast, request):
+        for line in [*_time_notes(series.stamps, continued), *_notes(forecast, request)]:
             note(line)
         if info.demo:
             typer.echo("The bundled checkpoint is a demonstration, not for trading.", err=True)
@@ -128,14 +133,27 @@ def _check(request: ForecastRequest, settings: Settings) -> None:
 
 
 async def _future(
-    history: Timestamps, horizon: int, freq: str | None, calendar: str | None
-) -> Timestamps:
-    from kronos_api.timeseries import Calendars, infer_frequency, parse_frequency
+    history: Timestamps,
+    horizon: int,
+    freq: str | None,
+    calendar: str | None,
+    label: str | None,
+) -> Continuation:
+    from kronos_api.timeseries import (
+        BarLabel,
+        Calendars,
+        Continuation,
+        find_gaps,
+        infer_frequency,
+        parse_frequency,
+    )
 
     step = infer_frequency(history) if freq is None else parse_frequency(freq)
     if calendar is None:
-        return step.following(history, horizon)
-    return await Calendars().following(calendar, history, horizon, step)
+        return Continuation(step.following(history, horizon), find_gaps(history))
+    return await Calendars().following(
+        calendar, history, horizon, step, BarLabel(label) if label else None
+    )
 
 
 async def _forecast(settings: Settings, request: ForecastRequest) -> tuple[Forecast, ModelInfo]:
@@ -171,6 +189,19 @@ def _notes(forecast: Forecast, request: ForecastRequest) -> list[str]:
         lines.append(f"{forecast.floored} prices were raised to a thousandth of the lowest one")
     if forecast.scaled:
         lines.append("the prices are small and were scaled before they were normalised")
+    return lines
+
+
+def _time_notes(history: Timestamps, continued: Continuation) -> list[str]:
+    """What to know of the timestamps, as the service's warnings say it."""
+    lines = []
+    if (gaps := continued.gaps) is not None:
+        lines.append(
+            f"{gaps.missing} candles are missing in {gaps.count} gaps; the longest lasts"
+            f" {gaps.longest}, after {history.texts[gaps.after]}"
+        )
+    if continued.outside:
+        lines.append(f"{continued.outside} times lie outside the sessions of the calendar")
     return lines
 
 

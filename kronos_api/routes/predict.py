@@ -1,6 +1,6 @@
 """Forecasts: one series, or several in a batch.
 
-A request is read, its future stamps are made, the predictor forecasts, the answer is written;
+A request is read, its future timestamps are made, the predictor forecasts, the answer is written;
 one deadline holds for all of it. Whatever may take long is done in threads. A caller that leaves
 takes its forecast along.
 """
@@ -35,15 +35,15 @@ from kronos_api.schemas.reading import Reader, Series, numbered
 from kronos_api.schemas.responses import ErrorResponse, PredictResponse
 from kronos_api.schemas.writing import Answered, write_many, write_one
 from kronos_api.telemetry.metrics import metrics
-from kronos_api.timeseries import Calendars, Timestamps
+from kronos_api.timeseries import Calendars, Continuation, find_gaps
 from kronos_api.timeseries.features import time_features
 from kronos_api.violations import InvalidFields
 
 LARGE_BODY: Final = 128 * 1024
 """Bodies of more bytes are read in a thread, as those of batches are: this many take some 5 ms."""
 LARGE_SERIES: Final = 2_560
-"""Requests of more candles and future stamps have their stamps made in threads: so many take up
-to 15 ms."""
+"""Requests of more candles and future timestamps have these made in threads: so many take up to
+15 ms."""
 LARGE_ANSWER: Final = 10_000
 """Answers of more numbers are written in a thread: this many take some 3 ms."""
 GONE: Final = 499
@@ -148,8 +148,8 @@ class Forecasts:
         answers = zip(series, futures, forecasts, strict=True)
         return [Answered(*answer) for answer in answers]
 
-    async def _futures(self, series: Sequence[Series], large: bool) -> list[Timestamps]:
-        """The future stamps of each series, as given or as made."""
+    async def _futures(self, series: Sequence[Series], large: bool) -> list[Continuation]:
+        """The future timestamps of each series, as given or as made."""
         futures = []
         for one in series:
             try:
@@ -158,13 +158,12 @@ class Forecasts:
                 raise numbered(error, one.item) from None
         return futures
 
-    async def _future(self, one: Series, large: bool) -> Timestamps:
-        if one.future is not None:
-            return one.future
-        assert one.freq is not None
-        if one.calendar is None:
-            return await off_loop(large, one.freq.following, one.history, one.horizon)
-        return await self.calendars.following(one.calendar, one.history, one.horizon, one.freq)
+    async def _future(self, one: Series, large: bool) -> Continuation:
+        if one.freq is None or one.calendar is None:
+            return await off_loop(large, _continued, one)
+        return await self.calendars.following(
+            one.calendar, one.history, one.horizon, one.freq, one.bar_label
+        )
 
     async def _response(
         self, endpoint: str, answered: Sequence[Answered], started: float
@@ -183,14 +182,23 @@ class Forecasts:
         return Response(content, media_type="application/json")
 
 
+def _continued(one: Series) -> Continuation:
+    """The future timestamps of a series that keeps to no calendar."""
+    future = one.future
+    if future is None:
+        assert one.freq is not None
+        future = one.freq.following(one.history, one.horizon)
+    return Continuation(future, find_gaps(one.history))
+
+
 def _requests(
-    series: Sequence[Series], futures: Sequence[Timestamps], clip: float
+    series: Sequence[Series], futures: Sequence[Continuation], clip: float
 ) -> list[ForecastRequest]:
     return [
         ForecastRequest(
             candles=one.candles,
-            history_time_features=time_features(one.history.walls),
-            future_time_features=time_features(future.walls),
+            history_time_features=time_features(one.history.datetimes),
+            future_time_features=time_features(future.timestamps.datetimes),
             params=one.params,
             clip=clip,
             quantile_levels=one.quantile_levels,

@@ -27,7 +27,7 @@ _COLUMNAR: Final = {
 SINGLE_REQUESTS: Final[Mapping[str, Any]] = {
     "columnar": {"summary": "Candles as columns, and a horizon", "value": _COLUMNAR},
     "rows": {
-        "summary": "Candles as objects, and the future stamps",
+        "summary": "Candles as objects, and the future timestamps",
         "value": {
             "series_id": "BTC-USD",
             "candles": _ROWS,
@@ -105,6 +105,32 @@ _ANSWER: Final = {
 
 SINGLE_ANSWER: Final[Mapping[str, Any]] = {"one step": {"value": _ANSWER}}
 BATCH_ANSWER: Final[Mapping[str, Any]] = {"one series": {"value": [_ANSWER]}}
+
+
+CALENDARS_ANSWER: Final[Mapping[str, Any]] = {
+    "one calendar": {
+        "value": {
+            "calendars": [
+                {
+                    "code": "XHKG",
+                    "aliases": ["HKEX"],
+                    "name": "Hong Kong Exchanges",
+                    "country": "Hong Kong",
+                    "time_zone": "Asia/Hong_Kong",
+                    "hours": {
+                        "open": "09:30",
+                        "close": "16:00",
+                        "opens_day_before": False,
+                        "break_start": "12:00",
+                        "break_end": "13:00",
+                    },
+                }
+            ],
+            "first_year": 1970,
+            "last_year": 2032,
+        }
+    }
+}
 
 
 def described(

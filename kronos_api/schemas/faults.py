@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from kronos_api.errors import KronosError, MalformedJson, ValidationFailed
 from kronos_api.schemas.requests import Overrides, PredictRequest
+from kronos_api.timeseries.parsing import EPOCH_EXAMPLE
 from kronos_api.violations import InvalidFields, Violation
 
 MOST_FAULTS: Final = 1000
@@ -29,6 +30,7 @@ _BOUNDS: Final[Mapping[str, tuple[str, str]]] = {
     "string_too_short": ("at least {} characters long", "min_length"),
     "string_too_long": ("at most {} characters long", "max_length"),
     "finite_number": ("finite", ""),
+    "enum": ("{}", "expected"),
     "int_parsing_size": ("of fewer digits", ""),
 }
 OTHER_NAMES: Final[Mapping[str, str]] = {
@@ -136,4 +138,6 @@ def _rule(one: Any) -> str:
         text, name = bound
         limit = one.get("ctx", {}).get(name)
         return text.format(f"{limit:g}" if isinstance(limit, float) else limit)
+    if one["type"] == "string_type" and {"timestamps", "prediction_timestamps"} & set(one["loc"]):
+        return f"a string in ISO 8601: {EPOCH_EXAMPLE}"
     return _TYPES.get(one["type"], str(one["type"]).replace("_", " "))

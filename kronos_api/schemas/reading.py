@@ -28,6 +28,7 @@ from kronos_api.schemas.requests import (
 )
 from kronos_api.schemas.splitting import split_items
 from kronos_api.timeseries import (
+    BarLabel,
     Frequency,
     Timestamps,
     infer_frequency,
@@ -73,8 +74,9 @@ class Limits:
 class Series:
     """One series with everything that is asked of it, checked.
 
-    item: its number in a batch. candles: float32 [history, 6]. `future` is None where stamps
-    are to be made: `horizon` of them, `freq` apart, in the sessions of `calendar`.
+    item: its number in a batch. candles: float32 [history, 6]. `future` is None where
+    timestamps are to be made: `horizon` of them, `freq` apart, in the sessions of `calendar`, of
+    bars labelled with `bar_label`.
     """
 
     item: int | None
@@ -85,6 +87,7 @@ class Series:
     horizon: int
     freq: Frequency | None
     calendar: str | None
+    bar_label: BarLabel | None
     params: SamplingParams
     quantile_levels: tuple[float, ...]
     return_samples: bool
@@ -155,6 +158,7 @@ class Reader:
             horizon=_horizon(request, overrides, self.defaults.pred_len),
             freq=freq,
             calendar=request.calendar,
+            bar_label=request.bar_label,
             params=SamplingParams(
                 temperature=_or(overrides.temperature, self.defaults.temperature),
                 top_k=_or(overrides.top_k, self.defaults.top_k),
@@ -248,7 +252,7 @@ def _misfits(request: PredictRequest, overrides: Overrides) -> list[Violation]:
         ]
     steps = request.horizon if given is None else len(given)
     if steps is not None and overrides.pred_len not in (None, steps):
-        rule = f"the number of future stamps ({steps})"
+        rule = f"the number of future timestamps ({steps})"
         violations.append(Violation("overrides.pred_len", rule))
     if 0 < (overrides.temperature or 0) < 0.001:
         violations.append(Violation("overrides.temperature", "0 or at least 0.001"))

@@ -9,6 +9,8 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, Tag
 
+from kronos_api.timeseries import BarLabel
+
 MAX_HISTORY: Final = 2048
 MAX_HORIZON: Final = 512
 MAX_SEED: Final = 2**53 - 1
@@ -91,20 +93,26 @@ class PredictRequest(Wire):
     )
     """Oldest first. low ≤ open, close ≤ high; without amount it is volume times mean price."""
     timestamps: list[Timestamp] = Field(min_length=1, max_length=MAX_HISTORY, fail_fast=True)
-    """One for each candle: ISO 8601, strictly ascending, all with or all without an offset."""
+    """One for each candle: ISO 8601, strictly ascending, all with or all without an offset, such as
+    2025-06-02T09:30:00Z, 2025-06-02 09:30-04:00, 20250602T093000Z or 2025-06-02."""
     prediction_timestamps: list[Timestamp] | None = Field(
         default=None, min_length=1, max_length=MAX_HORIZON, fail_fast=True
     )
-    """The future stamps, all after the last of `timestamps`."""
+    """The future timestamps, all after the last of `timestamps`: labels, one for each candle of the
+    forecast, however far apart they lie."""
     horizon: int | None = Field(default=None, ge=1, le=MAX_HORIZON)
-    """Number of future stamps to make."""
+    """Number of future timestamps to make."""
     freq: str | None = Field(default=None, max_length=32)
     """Step between them as a pandas offset; inferred from three or more `timestamps`."""
     calendar: str | None = Field(default=None, max_length=32)
-    """Exchange code, such as XNYS, or CRYPTO, FX, NSE, SZSE: the future stamps fall into its
-    sessions only.
+    """Exchange code, such as XNYS, or CRYPTO, FX, NSE, SZSE (`GET /v1/calendars` lists all): the
+    future timestamps fall into its sessions only, and go on as the bars of `timestamps` do.
 
-    `timestamps` must end between 1970 and seven years from now."""
+    Timestamps without an offset are read as the exchange's local time. `timestamps` must end
+    between 1970 and seven years from now."""
+    bar_label: BarLabel | None = None
+    """Which end of its bar a timestamp names: open by default, or close where timestamps lie on
+    closing times. With a calendar, it decides where the future bars begin."""
     overrides: Overrides | None = None
     """Each key on its own replaces a default of the service."""
     quantile_levels: list[Level] | None = Field(default=None, max_length=20, fail_fast=True)

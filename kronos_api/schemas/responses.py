@@ -22,7 +22,7 @@ class ForecastCandle(Answer):
     """The forecast of one step: the mean over the sample paths."""
 
     timestamp: str
-    """In the style and at the offset of the request's stamps."""
+    """In the style and at the offset of the request's timestamps."""
     open: float
     high: float
     low: float

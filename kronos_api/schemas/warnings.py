@@ -12,8 +12,10 @@ from kronos_api.aggregate import FEW_PATHS
 from kronos_api.checkpoints.info import ModelInfo
 from kronos_api.forecast import Forecast
 from kronos_api.schemas.reading import Series
-from kronos_api.timeseries import Timestamps
+from kronos_api.timeseries import Continuation, Timestamps
 
+MOSTLY_INSIDE: Final = 0.1
+"""Auctions and late prints make up less than this share of the timestamps."""
 ALIKE: Final = 0.1
 """Steps that differ by less than this share are alike: February is as long as March."""
 
@@ -24,14 +26,16 @@ class WarningCode(StrEnum):
     DEMO_MODEL = "DEMO_MODEL"
     CONTEXT_TRIMMED = "CONTEXT_TRIMMED"
     FEW_PATHS = "FEW_PATHS"
+    HISTORY_GAPS = "HISTORY_GAPS"
     INPUT_REPAIRED = "INPUT_REPAIRED"
     IRREGULAR_TIMESTAMPS = "IRREGULAR_TIMESTAMPS"
+    OUTSIDE_SESSIONS = "OUTSIDE_SESSIONS"
     PRICE_FLOORED = "PRICE_FLOORED"
     SCALED = "SCALED"
 
 
 def warnings_of(
-    series: Series, future: Timestamps, forecast: Forecast, info: ModelInfo
+    series: Series, future: Continuation, forecast: Forecast, info: ModelInfo
 ) -> Iterator[tuple[WarningCode, str]]:
     """Code and message of each warning."""
     if info.demo:
@@ -55,12 +59,13 @@ def warnings_of(
             f"{series.mended} highs and lows of the history lay within open and close and were"
             " moved to them.",
         )
-    if series.future is not None and _irregular(series.history, future):
+    if series.future is not None and _irregular(series.history, future.timestamps):
         yield (
             WarningCode.IRREGULAR_TIMESTAMPS,
             "Most steps of prediction_timestamps are not those of timestamps. The model forecasts"
-            " one candle after another; time stamps are their labels and all it knows of time.",
+            " one candle after another; timestamps are their labels and all it knows of time.",
         )
+    yield from _of_time(series, future)
     if forecast.floored:
         yield (
             WarningCode.PRICE_FLOORED,
@@ -73,6 +78,30 @@ def warnings_of(
             "Prices that deviate by less than 0.1 were scaled by a power of two before they were"
             " normalised, so that the forecast does not depend on their unit; the published"
             " implementation does not.",
+        )
+
+
+def _of_time(series: Series, future: Continuation) -> Iterator[tuple[WarningCode, str]]:
+    """Warnings of gaps in the history and of timestamps outside the sessions of its calendar."""
+    if (gaps := future.gaps) is not None:
+        within = (
+            f"the sessions of {series.calendar}"
+            if series.calendar
+            else "a history whose weekends, nights and recurring breaks are no gaps; holidays are,"
+            " unless a calendar is given"
+        )
+        yield (
+            WarningCode.HISTORY_GAPS,
+            f"{gaps.missing} candles are missing in {gaps.count} gaps of timestamps, by {within}."
+            f" The longest lasts {gaps.longest}, after timestamps[{gaps.after}]. The model takes"
+            " the candles around a gap as neighbours.",
+        )
+    if future.outside > MOSTLY_INSIDE * len(series.history):
+        yield (
+            WarningCode.OUTSIDE_SESSIONS,
+            f"{future.outside} of {len(series.history)} timestamps lie outside the sessions of"
+            f" {series.calendar}, in which all future timestamps lie. Timestamps without an offset"
+            " are read as the exchange's local time.",
         )
 
 

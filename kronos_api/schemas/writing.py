@@ -18,7 +18,7 @@ from kronos_api.checkpoints.info import ModelInfo
 from kronos_api.forecast import Forecast
 from kronos_api.schemas.reading import Series
 from kronos_api.schemas.warnings import warnings_of
-from kronos_api.timeseries import Timestamps
+from kronos_api.timeseries import Continuation
 from kronos_api.timeseries.features import FIELDS, Floats
 
 _DIGITS: Final = (6, 7, 8, 9)
@@ -30,7 +30,7 @@ class Answered:
     """One series and its forecast at `future`."""
 
     series: Series
-    future: Timestamps
+    future: Continuation
     forecast: Forecast
 
     @property
@@ -57,7 +57,7 @@ def write_one(answered: Answered, info: ModelInfo, total_ms: float) -> bytes:
         "series_id": series.series_id,
         "prediction": [
             dict(zip(names, (text, *row), strict=True))
-            for text, row in zip(answered.future.texts, rows, strict=True)
+            for text, row in zip(answered.future.timestamps.texts, rows, strict=True)
         ],
         "seed": series.params.seed,
         "context_used": forecast.context_used,

@@ -1,4 +1,4 @@
-"""Candles and time stamps as arrays, and back.
+"""Candles and timestamps as arrays, and back.
 
 Everything here is NumPy on small arrays; nothing knows of torch, JSON or HTTP.
 """
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 FIELDS = ("open", "high", "low", "close", "volume", "amount")
 PRICES = FIELDS[:4]
-STAMP_FIELDS = ("minute", "hour", "weekday", "day", "month")
+TIME_FIELDS = ("minute", "hour", "weekday", "day", "month")
 EPSILON = 1e-5
 """Added to each standard deviation, as the published checkpoints were trained."""
 SMALLEST_STD = 0.1
@@ -73,10 +73,10 @@ def candle_matrix(columns: Mapping[str, Column | None]) -> Floats:
     return matrix.astype(np.float32)
 
 
-def time_features(stamps: Sequence[datetime]) -> Ints:
-    """Wall-clock minute, hour, weekday (Monday 0), day and month of each stamp: int64 [n, 5]."""
-    rows = [(s.minute, s.hour, s.weekday(), s.day, s.month) for s in stamps]
-    return np.array(rows, dtype=np.int64).reshape(len(rows), len(STAMP_FIELDS))
+def time_features(datetimes: Sequence[datetime]) -> Ints:
+    """Minute, hour, weekday (Monday 0), day and month of each local time: int64 [n, 5]."""
+    rows = [(at.minute, at.hour, at.weekday(), at.day, at.month) for at in datetimes]
+    return np.array(rows, dtype=np.int64).reshape(len(rows), len(TIME_FIELDS))
 
 
 def normalise(candles: Floats, clip: float) -> tuple[Floats, Scale]:

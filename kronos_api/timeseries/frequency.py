@@ -15,14 +15,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kronos_api.timeseries.timestamps import Timestamps
+from kronos_api.timeseries.timestamps import Timestamps, instants_of_local
+from kronos_api.timeseries.zones import changing_zone
 from kronos_api.violations import invalid_field
 
 FORM: Final = (
     "a step of one second to one year: 15min, 1h, 1D, 7D; B, W-FRI, MS, ME, QE (pandas offsets);"
     " 1m (a minute), 4h, 1d, 1w or 1mo"
 )
-GIVE: Final = "given, because it cannot be inferred from timestamps"
+GIVE: Final = "given, because it cannot be inferred from timestamps, such as 15min, 1h or 1D"
 
 LATE_IN_MONTH: Final = 22
 EARLY_IN_MONTH: Final = 10
@@ -56,6 +57,7 @@ _LONG = (
 # Other names of units, and ours; months and weeks have their own.
 _ALIASES = {
     **{"T": "min", "m": "min", "H": "h", "S": "s", "sec": "s", "d": "D"},
+    **{"MIN": "min", "SEC": "s"},
     **{"M": MONTH, "BM": "BME", "Q": "QE", "BQ": "BQE", "A": "YE", "Y": "YE", "y": "YE"},
 }
 _WEEKS = ("w", "wk")
@@ -64,7 +66,7 @@ _FORM = re.compile(r"(\d{0,8})([A-Za-z]+(?:-[A-Z]{3})?)", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Frequency:
-    """The step from one stamp to the next.
+    """The step from one timestamp to the next.
 
     `step` is its length where that is fixed (seconds to days), else None.
     """
@@ -83,32 +85,47 @@ class Frequency:
         return self.step is not None and self.step < DAY
 
     def following(self, history: Timestamps, horizon: int) -> Timestamps:
-        """The next `horizon` stamps on the wall clock of the last one, at its offset.
+        """The next `horizon` timestamps, on the local time of the last one.
 
-        Steps with an anchor (month ends, Fridays, ...) go on from the first anchor after it.
+        Steps with an anchor (month ends, Fridays, ...) go on from the first anchor after it. The
+        offset stays the last one, unless the history shows a change of the clock: then it follows
+        that zone's clock, and steps shorter than a day keep their length over a change.
         """
-        last = history.walls[-1]
+        datetimes = self._next(history, horizon)
+        zone = changing_zone(history)
+        if zone is None:
+            return history.continued(datetimes)
+        instants = (
+            history.continued(datetimes).instants
+            if self.intraday
+            else instants_of_local(datetimes, zone)
+        )
+        return history.continued_in(zone, instants)
+
+    def _next(self, history: Timestamps, horizon: int) -> list[datetime]:
+        """The next `horizon` naive datetimes."""
+        last = history.datetimes[-1]
         if self.step is not None:
-            return history.continued([last + self.step * k for k in range(1, horizon + 1)])
+            return [last + self.step * k for k in range(1, horizon + 1)]
         if _unit(self.text) == MONTH:
             return self._months(history, horizon)
-        # Two more than needed: the last stamp may itself be an anchor, or lie shortly before the
-        # one of its own period, as the last trading day of a month does.
+        # Two more than needed: the last timestamp may itself be an anchor, or lie shortly before
+        # the one of its own period, as the last trading day of a month does.
         days: list[datetime] = list(
             pd.date_range(last, periods=horizon + 2, freq=self.text).to_pydatetime()
         )
         half = _least(_unit(self.text)) / 2
-        in_steps = len(history) > 1 and last - history.walls[-2] >= half
+        in_steps = len(history) > 1 and last - history.datetimes[-2] >= half
         after = last + half if in_steps else last
-        return history.continued([day for day in days if day > after][:horizon])
+        return [day for day in days if day > after][:horizon]
 
-    def _months(self, history: Timestamps, horizon: int) -> Timestamps:
+    def _months(self, history: Timestamps, horizon: int) -> list[datetime]:
         count = self.text.removesuffix(MONTH)
         if named := _in_the_calendar(history, _LONG[0][1][0]):
-            return Frequency(f"{count}{named}", None).following(history, horizon)
-        last = pd.Timestamp(history.walls[-1])
+            return Frequency(f"{count}{named}", None)._next(history, horizon)
+        last = pd.Timestamp(history.datetimes[-1])
         steps = [pd.DateOffset(months=int(count or 1) * k) for k in range(1, horizon + 1)]
-        return history.continued([(last + step).to_pydatetime() for step in steps])
+        return [(last + step).to_pydatetime() for step in steps]
 
 
 def _least(unit: str) -> timedelta:
@@ -147,7 +164,7 @@ def infer_frequency(history: Timestamps) -> Frequency:
     """The step that `history` repeats; raises `InvalidFields` where there is none to see.
 
     The commonest step counts, if more than half of the steps are of its length, so gaps do no
-    harm. Daily stamps that skip weekends are business days; steps of four weeks and more are
+    harm. Daily timestamps that skip weekends are business days; steps of four weeks and more are
     told apart by where they lie in the calendar.
     """
     if len(history) < 3:
@@ -168,7 +185,7 @@ def infer_frequency(history: Timestamps) -> Frequency:
 def _varies(lengths: NDArray[np.int64], step: timedelta) -> bool:
     """Whether steps of four weeks and more are now and then some days longer or shorter.
 
-    Months, quarters and years are, wherever in them the stamps lie; gaps are longer than that.
+    Months, quarters and years are, wherever in them the timestamps lie; gaps are longer than that.
     """
     apart = np.abs(lengths - step // timedelta(microseconds=1))
     days = apart / (DAY // timedelta(microseconds=1))
@@ -177,7 +194,7 @@ def _varies(lengths: NDArray[np.int64], step: timedelta) -> bool:
 
 
 def _skips_weekends(history: Timestamps) -> bool:
-    weekdays = np.array([wall.weekday() for wall in history.walls])
+    weekdays = np.array([naive.weekday() for naive in history.datetimes])
     goes_over = (np.diff(weekdays) < 0).any()  # from one week into the next
     return bool(goes_over and (weekdays < 5).all())
 
@@ -189,15 +206,15 @@ def _in_the_calendar(history: Timestamps, days: int) -> str | None:
             continue
         for name in (unit + anchor for unit in units for anchor in anchors):
             offset = pd.tseries.frequencies.to_offset(name)
-            if all(offset.is_on_offset(wall) for wall in history.walls):
+            if all(offset.is_on_offset(naive) for naive in history.datetimes):
                 return name
     return _months_of_trading_days(history)
 
 
 def _months_of_trading_days(history: Timestamps) -> str | None:
-    """BME or BMS for one stamp in each month, in its last or first days; holidays move them."""
-    months = np.array([12 * wall.year + wall.month for wall in history.walls])
-    days = np.array([wall.day for wall in history.walls])
+    """BME or BMS for one timestamp in each month, in its last or first days; holidays move them."""
+    months = np.array([12 * naive.year + naive.month for naive in history.datetimes])
+    days = np.array([naive.day for naive in history.datetimes])
     if (np.diff(months) != 1).any():
         return None
     if (days >= LATE_IN_MONTH).all():

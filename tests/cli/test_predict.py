@@ -58,7 +58,7 @@ def test_seed_decides(command: Command, tmp_path: Path) -> None:
         (("--calendar", "xnys"), ["2026-03-09T13:30:00Z", "2026-03-09T13:45:00Z"]),
     ],
 )
-def test_future_stamps(
+def test_future_timestamps(
     command: Command, tmp_path: Path, options: tuple[str, ...], stamps: list[str]
 ) -> None:
     output = tmp_path / "out.csv"

@@ -109,7 +109,7 @@ VALUES: list[tuple[dict[str, Any], str, int | None, str]] = [
         None,
         "at most 512 long",
     ),
-    # stamps
+    # timestamps
     (body(timestamps=[*stamps(3), "tomorrow"]), "timestamps", 3, "ISO 8601"),
     (body(timestamps=[*stamps(3), "2025-02-29T00:00:00Z"]), "timestamps", 3, "ISO 8601"),
     (body(timestamps=["2025-01-01T24:00:00Z", *stamps(3)]), "timestamps", 0, "ISO 8601"),
@@ -168,12 +168,12 @@ VALUES: list[tuple[dict[str, Any], str, int | None, str]] = [
     # options
     (overrides(pred_len=0), "overrides.pred_len", None, "at least 1"),
     (overrides(pred_len=513), "overrides.pred_len", None, "at most 512"),
-    (overrides(pred_len=3), "overrides.pred_len", None, "the number of future stamps (2)"),
+    (overrides(pred_len=3), "overrides.pred_len", None, "the number of future timestamps (2)"),
     (
         body(**FAR, overrides={"pred_len": 3}),
         "overrides.pred_len",
         None,
-        "the number of future stamps (2)",
+        "the number of future timestamps (2)",
     ),
     (overrides(temperature=-0.1), "overrides.temperature", None, "at least 0"),
     (overrides(temperature=101), "overrides.temperature", None, "at most 100"),
@@ -235,7 +235,7 @@ TYPES: list[tuple[Any, str, int | None, str]] = [
     (body(candles=[{"open": 1.0}]), "candles.high", 0, "given"),
     (body(candles=[[1, 2, 3, 4]]), "candles", 0, "an object"),
     (body(candles="x"), "candles", None, "an array of candles or an object of columns"),
-    (body(timestamps=[1, 2, 3, 4]), "timestamps", 0, "a string"),
+    (body(timestamps=[1, 2, 3, 4]), "timestamps", 0, "a string in ISO 8601"),
     (body(timestamps="2025-01-01"), "timestamps", None, "an array"),
     (body(prediction_timestamps=[1.5], horizon=None), "prediction_timestamps", 0, "a string"),
     (body(horizon="2"), "horizon", None, "an integer"),

@@ -48,7 +48,7 @@ async def test_quantiles_draw_thirty_paths_unless_told_otherwise() -> None:
     assert codes(await answer(quantile_levels=[0.1], overrides=few)) == {"FEW_PATHS"}
 
 
-async def test_future_stamps_that_are_no_steps() -> None:
+async def test_future_timestamps_that_are_no_steps() -> None:
     after = ["2026-01-01T00:05:00Z", "2026-01-01T00:14:00Z", "2026-01-01T00:34:00Z"]
     irregular = await answer(horizon=None, prediction_timestamps=after)
     assert codes(irregular) == {"IRREGULAR_TIMESTAMPS"}

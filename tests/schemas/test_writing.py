@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from kronos_api.forecast import Forecast
 from kronos_api.schemas.reading import Defaults, Limits, Reader
 from kronos_api.schemas.writing import Answered, shortest, write_one
+from kronos_api.timeseries import Continuation
 from tests.fakes import FAKE_INFO
 from tests.web import body, encode
 
@@ -49,7 +50,7 @@ def test_an_answer_is_what_the_forecast_is() -> None:
     future = series.freq.following(series.history, 2)
     paths = np.random.default_rng(1).lognormal(size=(3, 2, 6)).astype(np.float32)
     forecast = Forecast(paths.mean(axis=0), {0.9: paths[0]}, paths, 4, 5, 1.5, 2.25)
-    answered = Answered(series, future, forecast)
+    answered = Answered(series, Continuation(future), forecast)
     answer = json.loads(write_one(answered, FAKE_INFO, 9.0))
     names = ["open", "high", "low", "close", "volume", "amount"]
     rows = [[candle[name] for name in names] for candle in answer["prediction"]]

@@ -36,15 +36,30 @@ def test_every_name_that_is_taken_is_one_of_pandas(name: str) -> None:
     stamps = history(f"{last:%Y-%m-%d %H:%M}")
     future = parse_frequency(name).following(stamps, 5)
     days = [day for day in pd.date_range(last, periods=6, freq=name) if day > last]
-    assert list(future.walls) == [day.to_pydatetime() for day in days[:5]]
+    assert list(future.datetimes) == [day.to_pydatetime() for day in days[:5]]
     assert future.instants[0] > stamps.instants[-1]
 
 
 @pytest.mark.parametrize(
     ("name", "same"),
     [
-        *(("1m", "1min"), ("5T", "5min"), ("T", "min"), ("1H", "1h"), ("1d", "1D"), ("60S", "60s")),
-        *(("1w", "7D"), ("2wk", "14D"), ("Q", "QE"), ("Y", "YE"), ("A-JAN", "YE-JAN")),
+        *(
+            ("1m", "1min"),
+            ("5T", "5min"),
+            ("T", "min"),
+            ("15MIN", "15min"),
+            ("1H", "1h"),
+            ("1d", "1D"),
+            ("60S", "60s"),
+        ),
+        *(
+            ("15MIN", "15min"),
+            ("1w", "7D"),
+            ("2wk", "14D"),
+            ("Q", "QE"),
+            ("Y", "YE"),
+            ("A-JAN", "YE-JAN"),
+        ),
     ],
 )
 def test_names_of_others_are_taken(name: str, same: str) -> None:
@@ -172,6 +187,37 @@ def test_what_is_seen_in_a_history(stamps: Timestamps, name: str | None) -> None
     assert seen.text == name
     step = seen.following(stamps, 1).instants[0] - stamps.instants[-1]
     assert timedelta(0) < timedelta(microseconds=int(step)) <= timedelta(days=366)
+
+
+@pytest.mark.parametrize(
+    ("texts", "freq", "expected"),
+    [
+        # a history that lived through a change of the clock lives through the next one
+        (
+            ("2025-03-30T01:00+01:00", "2025-03-30T03:00+02:00", "2025-10-26T01:00+02:00"),
+            "1h",
+            ["2025-10-26T02:00+02:00", "2025-10-26T02:00+01:00", "2025-10-26T03:00+01:00"],
+        ),
+        (
+            ("2024-11-01T00:00:00-0400", "2024-11-04T00:00:00-0500", "2025-03-07T00:00:00-0500"),
+            "B",
+            ["2025-03-10T00:00:00-0400", "2025-03-11T00:00:00-0400"],
+        ),
+        # one that shows none stays at its offset, and so does one of no known zone
+        (("2025-03-07T23:00-05:00",), "12h", ["2025-03-08T11:00-05:00", "2025-03-08T23:00-05:00"]),
+        (
+            ("2024-11-01T00:00-07:30", "2025-03-07T00:00-08:00"),
+            "1D",
+            ["2025-03-08T00:00-08:00", "2025-03-09T00:00-08:00", "2025-03-10T00:00-08:00"],
+        ),
+    ],
+)
+def test_the_offset_follows_the_clock_that_the_history_shows(
+    texts: tuple[str, ...], freq: str, expected: list[str]
+) -> None:
+    future = parse_frequency(freq).following(history(*texts), len(expected))
+    assert list(future.texts) == expected
+    assert (future.instants == parse_timestamps(future.texts, "x").instants).all()
 
 
 def test_a_history_goes_on_as_it_went() -> None:
