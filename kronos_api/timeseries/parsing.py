@@ -69,8 +69,8 @@ _PLACES: Final = np.array(
 
 
 def is_timestamp(text: str) -> bool:
-    """Whether `text` has the form that `parse_timestamps` accepts."""
-    return _match(text) is not None
+    """Whether `text` is a timestamp in the extended form of ISO 8601, with its separators."""
+    return _TIMESTAMP.fullmatch(text) is not None
 
 
 def parse_timestamps(texts: Sequence[str], field: str, *, aware: bool | None = None) -> Timestamps:
