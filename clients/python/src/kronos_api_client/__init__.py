@@ -1,0 +1,80 @@
+"""Client of Kronos API: forecasts of candlestick series for pandas and polars.
+
+with KronosClient("http://localhost:8000") as kronos:
+forecast = kronos.predict(candles, horizon=24, quantile_levels=[0.1, 0.9])
+"""
+
+from kronos_api_client.async_client import AsyncKronosClient
+from kronos_api_client.client import KronosClient
+from kronos_api_client.errors import (
+    ERRORS,
+    CallerUnknown,
+    ConnectionFailed,
+    ContainerNotAllowed,
+    HeadersTooLarge,
+    HostNotAllowed,
+    InternalError,
+    InvalidInput,
+    KronosError,
+    MalformedBody,
+    MalformedJson,
+    MalformedRequest,
+    MethodNotAllowed,
+    ModelNotReady,
+    NotFound,
+    OriginNotAllowed,
+    PredictionTimeout,
+    QueueFull,
+    RateLimited,
+    RequestTimeout,
+    RequestTooLarge,
+    ShuttingDown,
+    Unavailable,
+    UnsupportedMediaType,
+    ValidationFailed,
+    WorkTooLarge,
+)
+from kronos_api_client.forecast import Forecast, Warning
+from kronos_api_client.options import Options
+from kronos_api_client.plotting import plot
+from kronos_api_client.service import Models, Part, Readiness
+from kronos_api_client.version import __version__
+
+__all__ = [
+    "ERRORS",
+    "AsyncKronosClient",
+    "CallerUnknown",
+    "ConnectionFailed",
+    "ContainerNotAllowed",
+    "Forecast",
+    "HeadersTooLarge",
+    "HostNotAllowed",
+    "InternalError",
+    "InvalidInput",
+    "KronosClient",
+    "KronosError",
+    "MalformedBody",
+    "MalformedJson",
+    "MalformedRequest",
+    "MethodNotAllowed",
+    "ModelNotReady",
+    "Models",
+    "NotFound",
+    "Options",
+    "OriginNotAllowed",
+    "Part",
+    "PredictionTimeout",
+    "QueueFull",
+    "RateLimited",
+    "Readiness",
+    "RequestTimeout",
+    "RequestTooLarge",
+    "ShuttingDown",
+    "Unavailable",
+    "UnsupportedMediaType",
+    "ValidationFailed",
+    "Warning",
+    "WorkTooLarge",
+    "__version__",
+    "plot",
+]

@@ -1,0 +1,38 @@
+"""How both clients set up httpx."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import httpx
+
+from kronos_api_client.exchange import Request
+
+TIMEOUT: Final = 75.0
+"""Seconds for one response: longer than the service's own KRONOS_REQUEST_TIMEOUT (60 s)."""
+CONNECT_TIMEOUT: Final = 5.0
+MAX_WAIT: Final = 120.0
+"""Seconds in which a request is tried again: two windows of the service's rate limit."""
+
+
+def options(
+    base_url: str,
+    timeout: float | httpx.Timeout,
+    headers: Mapping[str, str] | None,
+    version: str,
+) -> dict[str, Any]:
+    """Arguments of `httpx.Client` and `httpx.AsyncClient`."""
+    if not isinstance(timeout, httpx.Timeout):
+        timeout = httpx.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT))
+    user_agent = {"User-Agent": f"kronos-api-client/{version}"}
+    return {"base_url": base_url, "timeout": timeout, "headers": user_agent | dict(headers or {})}
+
+
+def arguments(request: Request) -> dict[str, Any]:
+    """Arguments of `request` of both httpx clients."""
+    content = request.content
+    if content is None:
+        return {"method": request.method, "url": request.path}
+    json = {"Content-Type": "application/json"}
+    return {"method": request.method, "url": request.path, "content": content, "headers": json}

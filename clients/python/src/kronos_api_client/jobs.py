@@ -1,0 +1,115 @@
+"""From a frame to requests, and from their answers to forecasts: what both clients share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from kronos_api_client.exchange import Answer, Item, Request
+from kronos_api_client.forecast import Forecast, read_forecast
+from kronos_api_client.frames import Library, library_of
+from kronos_api_client.options import decode_steps, encode, parameters
+from kronos_api_client.series import Series
+
+SINGLE: Final = "/v1/predict/single"
+BATCH: Final = "/v1/predict/batch"
+MAX_BODY: Final = 10 * 2**20 - 1024
+"""Bytes of a body that a service with the default settings accepts, less the brackets."""
+MAX_STEPS: Final = 32_768
+"""Sample paths times forecast steps, over a request, that such a service accepts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A call for forecasts."""
+
+    series: Sequence[Series]
+    requests: Sequence[Request]
+    library: Library
+
+    def finish(self, answers: Sequence[Answer]) -> list[Forecast[Any]]:
+        """The forecasts in `answers`, one for each series."""
+        return [
+            read_forecast(answer, series, self.library)
+            for answer, series in zip(answers, self.series, strict=True)
+        ]
+
+    def finish_one(self, answers: Sequence[Answer]) -> Forecast[Any]:
+        """The only forecast."""
+        return self.finish(answers)[0]
+
+    def finish_many(self, answers: Sequence[Answer]) -> dict[Any, Forecast[Any]]:
+        """The forecasts by series id, in the order of the series."""
+        return {forecast.series_id: forecast for forecast in self.finish(answers)}
+
+
+def single_job(
+    frame: object,
+    horizon: int,
+    freq: str | None,
+    calendar: str | None,
+    series_id: object,
+    options: Mapping[str, Any],
+) -> Job:
+    """The job of one series; raises `TypeError` and `ValueError` for frames without candles."""
+    library = library_of(frame)
+    series = library.read_one(frame, series_id)
+    request = _parameters(library, horizon, freq, calendar, options)
+    item = Item(series_id, encode(series, request))
+    return Job([series], [Request("POST", SINGLE, (item,))], library)
+
+
+def batch_job(
+    frame: object,
+    id_column: str,
+    horizon: int,
+    freq: str | None,
+    calendar: str | None,
+    batch_size: int,
+    options: Mapping[str, Any],
+) -> Job:
+    """The job of the many series of a long frame, in batches within the service's bounds."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, found {batch_size}")
+    library = library_of(frame)
+    series = library.read_many(frame, id_column)
+    request = _parameters(library, horizon, freq, calendar, options)
+    items = [
+        Item(one.series_id, encode(one, request, fallback_id=str(number)))
+        for number, one in enumerate(series)
+    ]
+    most = min(batch_size, max(1, MAX_STEPS // max(1, decode_steps(request))))
+    return Job(series, list(batches(items, most)), library)
+
+
+def join_frames(forecasts: Mapping[Any, Forecast[Any]], like: object, id_column: str) -> Any:
+    """The frames of `forecasts` as one long frame."""
+    frames = {series_id: forecast.frame for series_id, forecast in forecasts.items()}
+    return library_of(like).join(frames, id_column)
+
+
+def batches(items: Sequence[Item], most: int, max_body: int = MAX_BODY) -> Iterator[Request]:
+    """Requests for `items` in order, of at most `most` items and `max_body` bytes each."""
+    first, size = 0, 0
+    for number, item in enumerate(items):
+        length = len(item.content) + 1
+        if number > first and (number - first == most or size + length > max_body):
+            yield Request("POST", BATCH, tuple(items[first:number]), batch=True, first=first)
+            first, size = number, 0
+        size += length
+    if items:
+        yield Request("POST", BATCH, tuple(items[first:]), batch=True, first=first)
+
+
+def _parameters(
+    library: Library,
+    horizon: int,
+    freq: str | None,
+    calendar: str | None,
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    request = parameters(horizon, freq, calendar, options)
+    if "prediction_timestamps" in request:
+        request["prediction_timestamps"] = library.texts_of(request["prediction_timestamps"])
+    return request
