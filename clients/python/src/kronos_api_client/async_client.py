@@ -40,8 +40,8 @@ class AsyncKronosClient:
         self.max_wait = max_wait
         self._sleep = sleep
         self._now = now
-        options = connection.options(base_url, timeout, headers, __version__)
-        self._http = httpx.AsyncClient(transport=transport, **options)
+        options = connection.options(base_url, timeout, headers, __version__, transport)
+        self._http = httpx.AsyncClient(**options)
 
     async def __aenter__(self) -> Self:
         return self
@@ -125,7 +125,7 @@ class AsyncKronosClient:
         **options: Unpack[Options],
     ) -> dict[Any, Forecast[FrameT]]:
         """As `KronosClient.forecast_many`."""
-        job = batch_job(df, id_column, horizon, freq, calendar, batch_size, options)
+        job = batch_job(df, id_column, horizon, freq, calendar, options, batch_size, concurrency)
         return job.finish_many(await self._run(job.requests, concurrency))
 
     async def models(self) -> Models:

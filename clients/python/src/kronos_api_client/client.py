@@ -52,8 +52,8 @@ class KronosClient:
         self.max_wait = max_wait
         self._sleep = sleep
         self._now = now
-        options = connection.options(base_url, timeout, headers, __version__)
-        self._http = httpx.Client(transport=transport, **options)
+        options = connection.options(base_url, timeout, headers, __version__, transport)
+        self._http = httpx.Client(**options)
 
     def __enter__(self) -> Self:
         return self
@@ -165,7 +165,7 @@ class KronosClient:
         **options: Unpack[Options],
     ) -> dict[Any, Forecast[FrameT]]:
         """As `predict_many`; returns the forecasts by series id, in the order of the series."""
-        job = batch_job(df, id_column, horizon, freq, calendar, batch_size, options)
+        job = batch_job(df, id_column, horizon, freq, calendar, options, batch_size, concurrency)
         return job.finish_many(self._run(job.requests, concurrency))
 
     def models(self) -> Models:

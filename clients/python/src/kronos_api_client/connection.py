@@ -21,12 +21,20 @@ def options(
     timeout: float | httpx.Timeout,
     headers: Mapping[str, str] | None,
     version: str,
+    transport: object,
 ) -> dict[str, Any]:
     """Arguments of `httpx.Client` and `httpx.AsyncClient`."""
     if not isinstance(timeout, httpx.Timeout):
         timeout = httpx.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT))
     user_agent = {"User-Agent": f"kronos-api-client/{version}"}
-    return {"base_url": base_url, "timeout": timeout, "headers": user_agent | dict(headers or {})}
+    return {
+        "base_url": base_url,
+        "timeout": timeout,
+        "headers": user_agent | dict(headers or {}),
+        "transport": transport,
+        # Proxies of the environment would go before the transport.
+        "trust_env": transport is None,
+    }
 
 
 def arguments(request: Request) -> dict[str, Any]:

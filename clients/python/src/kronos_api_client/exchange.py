@@ -185,6 +185,9 @@ class _Call:
             self._keep(request, result)
             return
         error = error_of(result)
+        if result.status_code == 503:
+            # Full by our own requests perhaps: fewer at a time, for the rest of the call.
+            self.concurrency = max(1, self.concurrency // 2)
         if result.status_code in RETRIED:
             self._again(request, error, retry_after(result))
         elif len(request.items) > 1 and _too_large(error):

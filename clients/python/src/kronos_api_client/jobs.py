@@ -66,12 +66,14 @@ def batch_job(
     horizon: int,
     freq: str | None,
     calendar: str | None,
-    batch_size: int,
     options: Mapping[str, Any],
+    batch_size: int,
+    concurrency: int,
 ) -> Job:
     """The job of the many series of a long frame, in batches within the service's bounds."""
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, found {batch_size}")
+    for name, value in (("batch_size", batch_size), ("concurrency", concurrency)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, found {value}")
     library = library_of(frame)
     series = library.read_many(frame, id_column)
     request = _parameters(library, horizon, freq, calendar, options)
