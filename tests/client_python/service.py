@@ -21,14 +21,20 @@ FIELDS = ("open", "high", "low", "close", "volume", "amount")
 
 def history(rows: int = 4, **index: Any) -> pd.DataFrame:
     """Candles of 15 minutes, or by other arguments of `pandas.date_range`."""
-    times = pd.date_range(**{"start": "2025-03-03 09:00", "periods": rows, "freq": "15min"} | index)
+    arguments: dict[str, Any] = {
+        "start": "2025-03-03 09:00",
+        "periods": rows,
+        "freq": "15min",
+    } | index
+    times = pd.date_range(**arguments)
     columns = {"open": 100.0, "high": 102.0, "low": 99.0, "close": 101.0, "volume": 10.0}
     return pd.DataFrame(columns, index=times)
 
 
-def long_history(ids: Iterable[object], rows: int = 3) -> pd.DataFrame:
+def long_history(ids: Iterable[Any], rows: int = 3) -> pd.DataFrame:
     """The same for many series, one after another."""
-    return pd.concat([history(rows).assign(series_id=each) for each in ids])
+    frames = [history(rows).assign(series_id=each) for each in ids]
+    return pd.concat(frames)
 
 
 def forecast(request: dict[str, Any]) -> dict[str, Any]:

@@ -185,7 +185,7 @@ def test_unknown_parameter_is_refused() -> None:
         (history().assign(Close=1.0), "two columns for close: 'close' and 'Close'"),
         (history().reset_index(drop=True), "no timestamps in the frame"),
         (history().reset_index(drop=True).assign(time=1), "'time' holds int64, not timestamps"),
-        (history().assign(volume=[1, None, 2, 3]), "volume is nan in row 1"),
+        (history().assign(volume=[1, float("nan"), 2, 3]), "volume is nan in row 1"),
         (history().assign(high=float("inf")), "high is inf in row 0"),
         (history().rename({pd.Timestamp("2025-03-03 09:15"): pd.NaT}), "a timestamp is missing"),
         (pd.concat({"BTC": history()}, axis=1), "columns of several levels"),
