@@ -4,10 +4,10 @@ import json
 import sys
 from datetime import UTC, datetime
 
-from kronos_api_client import Client
-from kronos_api_client.api.health import readyz
-from kronos_api_client.api.predict import predict_batch, predict_single
-from kronos_api_client.models import (
+from generated_client import Client
+from generated_client.api.health import readyz
+from generated_client.api.predict import predict_batch, predict_single
+from generated_client.models import (
     BatchItem,
     BatchRequest,
     Columns,

@@ -81,11 +81,11 @@ def test_python_client_type_checks_and_calls(service: Service, folder: Path) -> 
     # Its own code is formatted by ruff, which it looks for on the PATH.
     path = f"{python.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     generate = (python.parent / "openapi-python-client", "generate", "--meta", "none")
-    arguments = ("--path", "openapi.json", "--output-path", "kronos_api_client")
+    arguments = ("--path", "openapi.json", "--output-path", "generated_client")
     run(*generate, *arguments, folder=folder, PATH=path)
     # The generator's own client.py does not pass mypy: types are checked through it, not in it.
     mypy = (python, "-m", "mypy", "--follow-imports", "silent")
     run(*mypy, "--strict", "call.py", folder=folder)
-    generated = folder / "kronos_api_client"
+    generated = folder / "generated_client"
     run(*mypy, *generated.glob("models/*.py"), *generated.glob("api/*/*.py"), folder=folder)
     check(run(python, "call.py", service.url, folder=folder))
