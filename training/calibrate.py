@@ -1,9 +1,9 @@
-"""Sharpen or soften a trained predictor until its band is right on the validation part.
+"""Calibrate the temperature of a trained model on the validation part.
 
-A network trained to predict one token errs a little at each, and what `top_p` cuts off is missing
-from every candle: sample paths spread too little. `python -m training.calibrate --candles A.csv
+A model trained to predict one token errs a little at each, and every candle lacks the tokens that
+`top_p` cuts off: sample paths spread too little. `python -m training.calibrate --candles A.csv
 --model DIR --out DIR` tries temperatures as the service samples by default, takes the one with the
-least pinball loss, and divides the heads by it, so that temperature 1 is then the right one.
+least pinball loss, and divides the heads by it, so that temperature 1 is calibrated.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kronos_api.timeseries.features import FIELDS, PRICES, Floats, Ints, candle_matrix
 
-STAMP_COLUMNS = ("datetime", "timestamps", "timestamp", "date", "time")
+TIMESTAMP_COLUMNS = ("datetime", "timestamps", "timestamp", "date", "time")
 LONGEST_STANDSTILL = 8
 """Candles that may follow one another without any price moving before they are cut out."""
 MINUTE = np.timedelta64(1, "m")
@@ -22,23 +22,23 @@ Timestamps = NDArray[np.datetime64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Series:
-    """One instrument at one bar length: candles float32 [n, 6], stamps datetime64[s] [n]."""
+    """One instrument at one bar length: candles float32 [n, 6], timestamps datetime64[s] [n]."""
 
     name: str
-    stamps: Timestamps
+    timestamps: Timestamps
     candles: Floats
 
     def __len__(self) -> int:
-        return len(self.stamps)
+        return len(self.timestamps)
 
     def cut(self, first: int, last: int) -> Series:
         """Return rows `first` … `last` - 1."""
-        return Series(self.name, self.stamps[first:last], self.candles[first:last])
+        return Series(self.name, self.timestamps[first:last], self.candles[first:last])
 
     @property
     def bar(self) -> np.timedelta64:
         """The length of one bar: the commonest distance between neighbours."""
-        steps, counts = np.unique(np.diff(self.stamps), return_counts=True)
+        steps, counts = np.unique(np.diff(self.timestamps), return_counts=True)
         commonest: np.timedelta64 = steps[counts.argmax()]
         return commonest
 
@@ -61,7 +61,7 @@ def load(source: str) -> Series:
     """Read candles from a CSV file, or from `backtesting:NAME`, which that package ships.
 
     The file has open, high, low, close and perhaps volume and amount, in any case, and a column
-    of stamps: one of `STAMP_COLUMNS`, else the first.
+    of timestamps: one of `TIMESTAMP_COLUMNS`, else the first.
 
     Raises:
         ValueError: a column is missing or fewer than two usable rows are left.
@@ -72,12 +72,12 @@ def load(source: str) -> Series:
     columns = {str(column).strip().lower(): str(column) for column in table.columns}
     if missing := [field for field in PRICES if field not in columns]:
         raise ValueError(f"{source}: no column {missing[0]!r}")
-    stamp_column = next((c for c in STAMP_COLUMNS if c in columns), next(iter(columns)))
-    stamps = pd.to_datetime(table[columns[stamp_column]]).to_numpy().astype("datetime64[s]")
+    timestamp_column = next((c for c in TIMESTAMP_COLUMNS if c in columns), next(iter(columns)))
+    timestamps = pd.to_datetime(table[columns[timestamp_column]]).to_numpy().astype("datetime64[s]")
     values = {
         field: table[columns[field]].to_numpy(np.float64) for field in FIELDS if field in columns
     }
-    series = Series(path.stem, stamps, candle_matrix(values))
+    series = Series(path.stem, timestamps, candle_matrix(values))
     series = clean(series)
     if len(series) < 2:
         raise ValueError(f"{source}: fewer than two usable candles")
@@ -96,24 +96,24 @@ def _shipped(name: str) -> Path:
 def clean(series: Series) -> Series:
     """Sort by time and drop what is not a candle of a trading market.
 
-    Dropped are repeated stamps (the first stays), values that are not finite, prices not above
+    Dropped are repeated timestamps (the first stays), values that are not finite, prices not above
     zero, negative volume, a high or low that another price exceeds, and standstills: runs longer
     than `LONGEST_STANDSTILL` in which no price moves.
     """
-    stamps, first = np.unique(series.stamps, return_index=True)
+    timestamps, first = np.unique(series.timestamps, return_index=True)
     candles = series.candles[first]
     prices = candles[:, :4]
     good = np.isfinite(candles).all(axis=1) & (prices > 0).all(axis=1)
     good &= (candles[:, 4:] >= 0).all(axis=1)
     good &= (candles[:, 1] == prices.max(axis=1)) & (candles[:, 2] == prices.min(axis=1))
-    stamps, candles, prices = stamps[good], candles[good], prices[good]
+    timestamps, candles, prices = timestamps[good], candles[good], prices[good]
 
     still = prices.max(axis=1) == prices.min(axis=1)
     still[1:] &= prices[1:, 3] == prices[:-1, 3]
     run = np.cumsum(~still)  # every still candle shares the number of the move before it
     lengths = np.bincount(run[still], minlength=run.max(initial=0) + 1)
     moving = ~(still & (lengths[run] > LONGEST_STANDSTILL))
-    return Series(series.name, stamps[moving], candles[moving])
+    return Series(series.name, timestamps[moving], candles[moving])
 
 
 def split(
@@ -134,10 +134,10 @@ def split(
 def resample(series: Series, factor: int, phase: int = 0) -> Series:
     """Join every `factor` bars into one, aligned to the clock; `phase` shifts by so many bars.
 
-    A coarse bar that lacks any of its fine ones is dropped. It carries the stamp of its first.
+    A coarse bar that lacks any of its fine ones is dropped. It carries the timestamp of its first.
     """
     width = series.bar * factor
-    groups = (series.stamps - np.datetime64(0, "s") - series.bar * phase) // width
+    groups = (series.timestamps - np.datetime64(0, "s") - series.bar * phase) // width
     _, starts, counts = np.unique(groups, return_index=True, return_counts=True)
     starts = starts[counts == factor]
     rows = series.candles[starts[:, None] + np.arange(factor)]
@@ -153,7 +153,7 @@ def resample(series: Series, factor: int, phase: int = 0) -> Series:
         axis=1,
     )
     minutes = int(width // MINUTE)
-    return Series(f"{series.name}/{minutes}m+{phase}", series.stamps[starts], joined)
+    return Series(f"{series.name}/{minutes}m+{phase}", series.timestamps[starts], joined)
 
 
 def invert(candles: Floats) -> Floats:
@@ -165,8 +165,8 @@ def invert(candles: Floats) -> Floats:
     return inverted
 
 
-def stamp_features(stamps: Timestamps) -> Ints:
-    """What `kronos_api.timeseries.features.time_features` gives, for whole arrays: int64 [n, 5]."""
-    index = pd.DatetimeIndex(stamps)
+def time_features(timestamps: Timestamps) -> Ints:
+    """What `kronos_api.timeseries.features.time_features` returns, for arrays: int64 [n, 5]."""
+    index = pd.DatetimeIndex(timestamps)
     columns = (index.minute, index.hour, index.day_of_week, index.day, index.month)
     return np.stack([column.to_numpy() for column in columns], axis=1).astype(np.int64)

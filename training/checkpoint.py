@@ -1,4 +1,4 @@
-"""Writes a network as the folder of `config.json` and `model.safetensors` the service loads."""
+"""Checkpoints of the service: folders of `config.json` and `model.safetensors`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write(model: Kronos | KronosTokenizer, folder: Path) -> None:
 
 
 def read(folder: Path) -> tuple[Kronos, KronosTokenizer]:
-    """Load both networks, float32 and in eval mode, from `folder`/model and `folder`/tokenizer."""
+    """Load `folder`/model and `folder`/tokenizer as float32, in eval mode."""
     model = Kronos(KronosConfig.from_json(_config(folder / "model")))
     tokenizer = KronosTokenizer(TokenizerConfig.from_json(_config(folder / "tokenizer")))
     for module, name in ((model, "model"), (tokenizer, "tokenizer")):

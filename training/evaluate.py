@@ -21,24 +21,24 @@ from kronos_api.engine.build import build_engine
 from kronos_api.engine.request import ForecastRequest
 from kronos_api.engine.sampling import SamplingParams
 from kronos_api.predictor import AsyncPredictor
-from training.candles import Series, load, split, stamp_features
+from training.candles import Series, load, split, time_features
 from training.metrics import LEVELS, Doubles, Score, historical_volatility, last_close, score
 from training.windows import CLIP, held_out
 
-TOGETHER = 4
-"""Forecasts asked for at a time; the engine decodes them together."""
-PATIENCE = 600.0
+BATCH = 4
+"""Forecasts submitted at a time; the engine decodes them together."""
+TIMEOUT = 600.0
 CLOSE = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is forecast, from how much, and how often."""
+    """Lengths of history and horizon, number of windows, and how they are sampled."""
 
     history: int = 400
     horizon: int = 24
     windows: int = 200
-    paths: int = 50
+    sample_count: int = 50
     temperature: float = 1.0
     top_p: float = 0.9
     seed: int = 0
@@ -60,8 +60,8 @@ class Service:
         return asyncio.run(self._forecast(windows, case))
 
     async def _forecast(self, windows: Sequence[Series], case: Case) -> Doubles:
-        model = locate(str(self.folder / "model"), "model", timeout=PATIENCE)
-        tokenizer = locate(str(self.folder / "tokenizer"), "tokenizer", timeout=PATIENCE)
+        model = locate(str(self.folder / "model"), "model", timeout=TIMEOUT)
+        tokenizer = locate(str(self.folder / "tokenizer"), "tokenizer", timeout=TIMEOUT)
         predictor = AsyncPredictor(
             lambda: build_engine(
                 model,
@@ -72,16 +72,16 @@ class Service:
                 window_policy="anchor",
                 torch_threads=self.threads,
             ),
-            max_queue=TOGETHER,
-            inference_timeout=PATIENCE,
-            max_active=TOGETHER,
+            max_queue=BATCH,
+            inference_timeout=TIMEOUT,
+            max_active=BATCH,
         )
-        turns = asyncio.Semaphore(TOGETHER)
+        turns = asyncio.Semaphore(BATCH)
         bar = tqdm(total=len(windows), desc=f"top_p {case.top_p:g}", mininterval=5.0)
 
         async def one(window: Series, seed: int) -> Doubles:
             async with turns:
-                forecast = await predictor.predict(request(window, case, seed), timeout=PATIENCE)
+                forecast = await predictor.predict(request(window, case, seed), timeout=TIMEOUT)
             bar.update()
             quantiles = [forecast.quantiles[level][:, CLOSE] for level in LEVELS]
             return returns(window, case.history, np.stack(quantiles, axis=-1))
@@ -89,22 +89,25 @@ class Service:
         await predictor.start()
         try:
             await predictor.ready()
-            jobs = [one(window, case.seed + i) for i, window in enumerate(windows)]
-            return np.stack(await asyncio.gather(*jobs))
+            forecasts = [one(window, case.seed + i) for i, window in enumerate(windows)]
+            return np.stack(await asyncio.gather(*forecasts))
         finally:
             bar.close()
             await predictor.stop()
 
 
 def request(window: Series, case: Case, seed: int) -> ForecastRequest:
-    """Ask for a forecast of the rows of `window` that follow its history."""
-    stamps = stamp_features(window.stamps)
+    """The request for the rows of `window` that follow its history."""
+    features = time_features(window.timestamps)
     return ForecastRequest(
         candles=window.candles[: case.history],
-        history_time_features=stamps[: case.history],
-        future_time_features=stamps[case.history :],
+        history_time_features=features[: case.history],
+        future_time_features=features[case.history :],
         params=SamplingParams(
-            temperature=case.temperature, top_p=case.top_p, sample_count=case.paths, seed=seed
+            temperature=case.temperature,
+            top_p=case.top_p,
+            sample_count=case.sample_count,
+            seed=seed,
         ),
         clip=CLIP,
         quantile_levels=LEVELS,
@@ -172,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", type=Path, default=BUNDLED, help="folder of model and tokenizer")
     parser.add_argument("--part", choices=("validation", "test"), default="test")
     parser.add_argument("--windows", type=int, default=case.windows, help="windows of one series")
-    parser.add_argument("--paths", type=int, default=case.paths)
+    parser.add_argument("--sample-count", "--paths", type=int, default=case.sample_count)
     parser.add_argument("--history", type=int, default=case.history)
     parser.add_argument("--horizon", type=int, default=case.horizon)
     parser.add_argument("--temperature", type=float, default=case.temperature)
@@ -185,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         history=chosen.history,
         horizon=chosen.horizon,
         windows=chosen.windows,
-        paths=chosen.paths,
+        sample_count=chosen.sample_count,
         temperature=chosen.temperature,
         seed=chosen.seed,
     )

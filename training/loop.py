@@ -1,7 +1,7 @@
 """A training loop that can be stopped at any step and gives the same result when resumed.
 
-Nothing random outlives a step: batches and dropout are drawn from (seed, step), so weights,
-optimiser and step number are the whole state.
+Batches and dropout are drawn from (seed, step), so weights, optimiser and step number are the
+whole state.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ GRADIENT_NORM = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How long and how hard to train one network."""
+    """Length, learning rate and regularisation of one training run."""
 
     steps: int
     learning_rate: float
@@ -73,14 +73,14 @@ class Trainer:
     ) -> None:
         """Train to the end, or stop before step `stop_at`, and load the best weights.
 
-        The state is in the file `state`; with `resume` it is taken up from there if it exists.
+        The state is in the file `state`; with `resume`, training continues from it if it exists.
         """
         if resume and state.exists():
             self.load(state)
         end = self.schedule.steps if stop_at is None else min(stop_at, self.schedule.steps)
         bar = tqdm(total=self.schedule.steps, initial=self.step, desc=label, mininterval=5.0)
         with bar:
-            while self.step < end and not self._weary():
+            while self.step < end and not self._out_of_patience():
                 self._one_step(bar)
                 if self.step % self.schedule.save_every == 0 or self.step == end:
                     self.save(state)
@@ -112,12 +112,12 @@ class Trainer:
             self.best, self.best_step = value, self.step
             self.best_weights = {k: v.clone() for k, v in self.model.state_dict().items()}
 
-    def _weary(self) -> bool:
+    def _out_of_patience(self) -> bool:
         waited = self.step - self.best_step
         return waited > self.schedule.patience * self.schedule.validate_every
 
     def save(self, path: Path) -> None:
-        """Write the state so that a reader sees the old file or the new one, never a half."""
+        """Write the state atomically: a reader sees the old file or the new one."""
         state = {
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -131,7 +131,7 @@ class Trainer:
         scratch.replace(path)
 
     def load(self, path: Path) -> None:
-        """Take up the state in `path`."""
+        """Continue from the state in `path`."""
         state = torch.load(path, weights_only=True)
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])

@@ -1,4 +1,7 @@
-"""Train tokenizer, then predictor: `python -m training.train --candles A.csv B.csv --out DIR`."""
+"""Train a tokenizer, then a model on its tokens.
+
+`python -m training.train --candles A.csv B.csv --out DIR` writes both into DIR.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from kronos_api.model import Kronos, KronosConfig, KronosTokenizer, TokenizerCon
 from training import checkpoint
 from training.candles import load, split
 from training.loop import Schedule, Trainer
-from training.losses import initialise, predictor_loss, tokenizer_error, tokenizer_loss
+from training.losses import initialise, model_loss, tokenizer_error, tokenizer_loss
 from training.windows import (
     FUTURE,
     HISTORY,
@@ -30,8 +33,8 @@ DROPOUT = 0.1
 VALIDATION_FUTURE = 48
 VALIDATION_WINDOWS = 40
 """Validation windows of one series."""
-ALONE_AFTER = 0.5
-"""Share of the predictor's training after which rows of the history no longer count."""
+FUTURE_ONLY_AFTER = 0.5
+"""Share of the model's training after which rows of the history have no weight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class Plan:
         )
 
     def model_config(self) -> KronosConfig:
-        """Shape of the predictor."""
+        """Shape of the model."""
         return KronosConfig(
             s1_bits=self.bits,
             s2_bits=self.bits,
@@ -96,7 +99,7 @@ def train_tokenizer(
     return model.eval(), trainer
 
 
-def train_predictor(
+def train_model(
     plan: Plan,
     tokenizer: KronosTokenizer,
     sampler: Sampler,
@@ -104,29 +107,29 @@ def train_predictor(
     out: Path,
     resume: bool,
 ) -> tuple[Kronos, Trainer]:
-    """Train the predictor on the tokens of `tokenizer` and write it to `out`/model."""
+    """Train a model on the tokens of `tokenizer` and write it to `out`/model."""
     torch.manual_seed(plan.seed + 1)
     model = Kronos(plan.model_config())
     initialise(model)
 
     def loss(rng: np.random.Generator, done: float) -> torch.Tensor:
-        weight = max(0.0, 1 - done / ALONE_AFTER)
+        weight = max(0.0, 1 - done / FUTURE_ONLY_AFTER)
         batch = sampler.batch(rng, plan.batch)
-        return predictor_loss(model, tokenizer, batch, history_weight=weight)
+        return model_loss(model, tokenizer, batch, history_weight=weight)
 
     def validate() -> float:
-        losses = [predictor_loss(model, tokenizer, batch, history_weight=0) for batch in held_out]
+        losses = [model_loss(model, tokenizer, batch, history_weight=0) for batch in held_out]
         return float(np.mean([loss.item() for loss in losses]))
 
     schedule = Schedule(plan.steps, 2e-3, 0.1, plan.seed + 1)
     trainer = Trainer(model, loss, validate, schedule)
-    trainer.run(out / "model.state", resume=resume, label="predictor")
+    trainer.run(out / "model.state", resume=resume, label="model")
     checkpoint.write(model, out / "model")
     return model.eval(), trainer
 
 
 def train(sources: Sequence[str], out: Path, plan: Plan, *, resume: bool = False) -> None:
-    """Train both networks on the training parts of `sources`; the checkpoint is in `out`."""
+    """Train tokenizer and model on the training parts of `sources`; the checkpoint is in `out`."""
     out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     splits = [split(load(source)) for source in sources]
@@ -142,8 +145,8 @@ def train(sources: Sequence[str], out: Path, plan: Plan, *, resume: bool = False
     )
     tokenizer, first = train_tokenizer(plan, sampler, held_out, out, resume)
     print(f"tokenizer: validation error {first.best:.4f} at step {first.best_step}")
-    model, second = train_predictor(plan, tokenizer, sampler, held_out, out, resume)
-    print(f"predictor: validation loss {second.best:.4f} nats at step {second.best_step}")
+    model, second = train_model(plan, tokenizer, sampler, held_out, out, resume)
+    print(f"model: validation loss {second.best:.4f} nats at step {second.best_step}")
     report = {
         "tokenizer": {"validation_error": first.best, "step": first.best_step},
         "model": {"validation_loss": second.best, "step": second.best_step},
@@ -163,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--candles", nargs="+", required=True, help="CSV files or backtesting:NAME")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoint and state")
     parser.add_argument("--tokenizer-steps", type=int, default=plan.tokenizer_steps)
-    parser.add_argument("--steps", type=int, default=plan.steps, help="steps of the predictor")
+    parser.add_argument("--steps", type=int, default=plan.steps, help="steps of the model")
     parser.add_argument("--batch", type=int, default=plan.batch, help="windows in a step")
     parser.add_argument("--seed", type=int, default=plan.seed)
     parser.add_argument("--threads", type=int, default=1)

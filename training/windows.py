@@ -1,4 +1,4 @@
-"""Draws batches of windows from series, normalised as they are in service."""
+"""Batches of windows from series, normalised as the service normalises them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kronos_api.timeseries.features import EPSILON, Floats, normalise
-from training.candles import Series, Split, invert, resample, stamp_features
+from training.candles import Series, Split, invert, resample, time_features
 
 CLIP = 5.0
 HISTORY = (64, 400)
@@ -22,14 +22,13 @@ WEEK = np.timedelta64(7, "D")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Windows of one length: candles [B, T, 6] normalised, stamps [B, T, 5].
+    """Windows of one length: normalised candles [B, T, 6], time features [B, T, 5].
 
-    Rows 0 … history - 1 set mean and standard deviation; the rest are expressed in them, just
-    as a forecast is.
+    Mean and standard deviation are those of rows 0 … history - 1, as in a forecast.
     """
 
     candles: Tensor
-    stamps: Tensor
+    time_features: Tensor
     history: int
 
 
@@ -53,7 +52,7 @@ def training_series(splits: Sequence[Split]) -> list[Series]:
 
 
 class Sampler:
-    """Random windows from training series, varied so that the network does not learn them by heart.
+    """Random windows from training series, augmented against overfitting.
 
     A window may be inverted (1/price), lose its volume, or move by whole weeks in the calendar,
     which keeps hour and weekday but not day and month.
@@ -89,14 +88,14 @@ class Sampler:
         if rng.random() < 0.1:
             candles = candles.copy()
             candles[:, 4:] = 0
-        stamps = window.stamps + WEEK * int(rng.integers(0, 208))
-        return normalise_window(candles, history), stamp_features(stamps)
+        timestamps = window.timestamps + WEEK * int(rng.integers(0, 208))
+        return normalise_window(candles, history), time_features(timestamps)
 
 
 def stack(windows: Sequence[tuple[Floats, np.ndarray]], history: int) -> Batch:
     """Join single windows of one length."""
-    candles, stamps = zip(*windows, strict=True)
-    return Batch(torch.from_numpy(np.stack(candles)), torch.from_numpy(np.stack(stamps)), history)
+    candles, features = zip(*windows, strict=True)
+    return Batch(torch.from_numpy(np.stack(candles)), torch.from_numpy(np.stack(features)), history)
 
 
 def held_out(
@@ -118,14 +117,14 @@ def held_out(
 def held_out_batches(
     splits: Sequence[Split], *, history: int, future: int, most: int, size: int
 ) -> list[Batch]:
-    """Validation windows of every split, the series that are long enough, unvaried."""
+    """Validation windows of every split, the series that are long enough, without augmentation."""
     windows = []
     for part in splits:
         for _, window in held_out(
             part.series, part.validation, history=history, future=future, most=most
         ):
             candles = normalise_window(window.candles, history)
-            windows.append((candles, stamp_features(window.stamps)))
+            windows.append((candles, time_features(window.timestamps)))
     if not windows:
         raise ValueError(f"no series has {history + future} rows up to its validation part")
     return [stack(windows[i : i + size], history) for i in range(0, len(windows), size)]

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kronos_api.timeseries.features import time_features
+from kronos_api.timeseries import features
 from tests.training.walks import walk
 from training.candles import (
     LONGEST_STANDSTILL,
@@ -15,20 +15,20 @@ from training.candles import (
     load,
     resample,
     split,
-    stamp_features,
+    time_features,
 )
 
 HEADERS = {
     "named": "datetime,open,high,low,close,volume",
     "capitals": ",Open,High,Low,Close,Volume",
-    "stamps not first": "open,high,low,close,volume,timestamps",
+    "timestamps not first": "open,high,low,close,volume,timestamps",
 }
 
 
 @pytest.mark.parametrize("case", HEADERS)
 def test_load_finds_columns_by_name_in_any_case(case: str, tmp_path: Path) -> None:
     rows = [("2024-01-02 00:15", 2, 4, 1, 3, 10), ("2024-01-02 00:00", 1, 2, 1, 2, 20)]
-    if case == "stamps not first":
+    if case == "timestamps not first":
         lines = [",".join(map(str, (*row[1:], row[0]))) for row in rows]
     else:
         lines = [",".join(map(str, row)) for row in rows]
@@ -36,7 +36,7 @@ def test_load_finds_columns_by_name_in_any_case(case: str, tmp_path: Path) -> No
     file.write_text("\n".join([HEADERS[case], *lines]))
     series = load(str(file))
     assert series.name == "SOME"
-    assert series.stamps.tolist() == sorted(series.stamps.tolist())
+    assert series.timestamps.tolist() == sorted(series.timestamps.tolist())
     assert series.candles[1].tolist() == [2, 4, 1, 3, 10, 25]  # amount: volume × mean price
 
 
@@ -54,11 +54,11 @@ def test_clean_drops_impossible_candles() -> None:
     candles[5, 2] = -1
     candles[7, 1] = candles[7, 2] / 2  # high below low
     candles[9, 4] = -1
-    stamps = series.stamps.copy()
-    stamps[11] = stamps[10]
-    kept = clean(Series("dirty", stamps, candles))
-    gone = set(series.stamps.tolist()) - set(kept.stamps.tolist())
-    assert gone == {series.stamps[i].item() for i in (3, 5, 7, 9, 11)}
+    timestamps = series.timestamps.copy()
+    timestamps[11] = timestamps[10]
+    kept = clean(Series("dirty", timestamps, candles))
+    gone = set(series.timestamps.tolist()) - set(kept.timestamps.tolist())
+    assert gone == {series.timestamps[i].item() for i in (3, 5, 7, 9, 11)}
 
 
 @pytest.mark.parametrize("extra", [0, 1])
@@ -67,16 +67,16 @@ def test_clean_cuts_long_standstills_only(extra: int) -> None:
     candles = series.candles.copy()
     still = LONGEST_STANDSTILL + extra
     candles[20 : 20 + still, :4] = candles[19, 3]
-    assert len(clean(Series("still", series.stamps, candles))) == 60 - still * extra
+    assert len(clean(Series("still", series.timestamps, candles))) == 60 - still * extra
 
 
 def test_split_leaves_nothing_of_later_parts_in_training() -> None:
     part = split(walk(1000), embargo=24)
     first, last = part.validation
-    stamps = part.series.stamps
+    timestamps = part.series.timestamps
     assert len(part.train) == 800
-    assert part.train.stamps[-1] + 24 * part.series.bar < stamps[first]
-    assert stamps[last - 1] + 24 * part.series.bar < stamps[part.test[0]]
+    assert part.train.timestamps[-1] + 24 * part.series.bar < timestamps[first]
+    assert timestamps[last - 1] + 24 * part.series.bar < timestamps[part.test[0]]
     assert part.test[1] == len(part.series)
     assert part.test[0] - last == 24
 
@@ -84,11 +84,11 @@ def test_split_leaves_nothing_of_later_parts_in_training() -> None:
 def test_resample_joins_whole_bars_on_the_clock() -> None:
     series = walk(50).cut(1, 50)
     gap = np.delete(np.arange(49), 10)
-    coarse = resample(Series("gap", series.stamps[gap], series.candles[gap]), 4)
-    minutes = coarse.stamps.astype("datetime64[m]").astype(int)
+    coarse = resample(Series("gap", series.timestamps[gap], series.candles[gap]), 4)
+    minutes = coarse.timestamps.astype("datetime64[m]").astype(int)
     assert (minutes % 60 == 0).all()
     assert len(coarse) == 10  # the first and last are not whole, one lacks a bar
-    at = int(np.flatnonzero(series.stamps == coarse.stamps[-1])[0])
+    at = int(np.flatnonzero(series.timestamps == coarse.timestamps[-1])[0])
     fine = series.candles[at : at + 4]
     expected = [fine[0, 0], fine[:, 1].max(), fine[:, 2].min(), fine[-1, 3]]
     np.testing.assert_allclose(coarse.candles[-1, :4], expected)
@@ -97,7 +97,7 @@ def test_resample_joins_whole_bars_on_the_clock() -> None:
 
 def test_resample_shifted_starts_later() -> None:
     shifted = resample(walk(50), 4, phase=1)
-    minutes = shifted.stamps.astype("datetime64[m]").astype(int)
+    minutes = shifted.timestamps.astype("datetime64[m]").astype(int)
     assert (minutes % 60 == 15).all()
 
 
@@ -109,6 +109,8 @@ def test_invert_gives_candles_and_undoes_itself() -> None:
     np.testing.assert_allclose(invert(inverted), candles, rtol=1e-6)
 
 
-def test_stamp_features_are_those_of_the_service() -> None:
-    stamps = walk(200).stamps
-    np.testing.assert_array_equal(stamp_features(stamps), time_features(stamps.tolist()))
+def test_time_features_are_those_of_the_service() -> None:
+    timestamps = walk(200).timestamps
+    np.testing.assert_array_equal(
+        time_features(timestamps), features.time_features(timestamps.tolist())
+    )

@@ -20,10 +20,10 @@ TINY = Plan(width=16, layers=1, tokenizer_width=16, tokenizer_layers=2, bits=4)
 
 def test_the_request_holds_the_history_and_nothing_of_the_future() -> None:
     window = walk(60)
-    asked = request(window, Case(history=50, horizon=10, paths=7), seed=3)
+    asked = request(window, Case(history=50, horizon=10, sample_count=7), seed=3)
     np.testing.assert_array_equal(asked.candles, window.candles[:50])
     np.testing.assert_array_equal(
-        asked.future_time_features, time_features(window.stamps.tolist()[50:])
+        asked.future_time_features, time_features(window.timestamps.tolist()[50:])
     )
     assert asked.params == SamplingParams(temperature=1.0, top_p=0.9, sample_count=7, seed=3)
 
@@ -47,7 +47,7 @@ def test_a_checkpoint_is_measured_through_the_service(
     threads = torch.get_num_threads()
     for turn in ("first", "second"):
         out = tmp_path / f"{turn}.json"
-        options = ["--windows=3", "--paths=5", "--history=64", "--horizon=4", "--top-p=0.9"]
+        options = ["--windows=3", "--sample-count=5", "--history=64", "--horizon=4", "--top-p=0.9"]
         main(["--candles", source, "--model", str(tmp_path), "--out", str(out), *options])
         figures.append(json.loads(out.read_text())["walk"])
     torch.set_num_threads(threads)

@@ -17,7 +17,7 @@ from training.losses import (
     binary_entropy,
     code_entropies,
     initialise,
-    predictor_loss,
+    model_loss,
     tokenizer_error,
     tokenizer_loss,
 )
@@ -105,7 +105,7 @@ def test_the_tokenizer_learns_to_reconstruct(sampler: Sampler, tmp_path: Path) -
     assert trainer.best < 0.6 * before
 
 
-def test_the_predictor_learns_tokens(sampler: Sampler, tmp_path: Path) -> None:
+def test_the_model_learns_tokens(sampler: Sampler, tmp_path: Path) -> None:
     torch.manual_seed(0)
     tokenizer = KronosTokenizer(TINY.tokenizer_config()).eval()
     model = Kronos(TINY.model_config())
@@ -113,11 +113,11 @@ def test_the_predictor_learns_tokens(sampler: Sampler, tmp_path: Path) -> None:
     held_out = held_out_batches([split(walk(2000))], history=48, future=16, most=8, size=8)
 
     def validate() -> float:
-        return predictor_loss(model, tokenizer, held_out[0], history_weight=0).item()
+        return model_loss(model, tokenizer, held_out[0], history_weight=0).item()
 
     trainer = Trainer(
         model,
-        lambda rng, done: predictor_loss(
+        lambda rng, done: model_loss(
             model, tokenizer, sampler.batch(rng, 4), history_weight=1 - done
         ),
         validate,
@@ -137,11 +137,11 @@ def test_history_rows_do_not_count_at_weight_zero(sampler: Sampler) -> None:
     batch = sampler.batch(np.random.default_rng(0), 4)
     with torch.no_grad():
         s1, s2 = tokenizer.tokens(tokenizer.latents(batch.candles))
-        hidden = model.hidden(s1, s2, batch.stamps)[:, :-1]
+        hidden = model.hidden(s1, s2, batch.time_features)[:, :-1]
         coarse = model.s1_logits(hidden).log_softmax(-1).gather(-1, s1[:, 1:, None])
         fine = model.s2_logits(hidden, s1[:, 1:]).log_softmax(-1).gather(-1, s2[:, 1:, None])
         expected = -(coarse + fine)[:, batch.history - 1 :].mean()
-        found = predictor_loss(model, tokenizer, batch, history_weight=0)
+        found = model_loss(model, tokenizer, batch, history_weight=0)
     torch.testing.assert_close(found, expected)
 
 
@@ -181,14 +181,14 @@ def test_a_run_writes_a_checkpoint_that_loads(tmp_path: Path) -> None:
         torch.testing.assert_close(value.data, state["best_weights"][name].half().float())
 
 
-def test_a_run_interrupted_in_either_network_ends_with_the_same_weights(
+def test_a_run_interrupted_in_either_part_ends_with_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = write_csv(walk(1500), tmp_path / "walk.csv")
     plan = replace(TINY, tokenizer_steps=9, steps=9)
     train([source], tmp_path / "whole", plan)
     run = Trainer.run
-    for cut in ("tokenizer", "predictor"):
+    for cut in ("tokenizer", "model"):
 
         def interrupted(
             self: Trainer, state: Path, *, resume: bool, label: str, cut: str = cut
@@ -202,11 +202,11 @@ def test_a_run_interrupted_in_either_network_ends_with_the_same_weights(
             train([source], tmp_path / "parts", plan, resume=True)
     monkeypatch.undo()
     train([source], tmp_path / "parts", plan, resume=True)
-    for network in ("tokenizer", "model"):
-        whole = load_file(tmp_path / "whole" / network / "model.safetensors")
-        parts = load_file(tmp_path / "parts" / network / "model.safetensors")
+    for name in ("tokenizer", "model"):
+        whole = load_file(tmp_path / "whole" / name / "model.safetensors")
+        parts = load_file(tmp_path / "parts" / name / "model.safetensors")
         assert whole.keys() == parts.keys()
-        assert all(value.equal(parts[name]) for name, value in whole.items())
+        assert all(value.equal(parts[key]) for key, value in whole.items())
 
 
 def test_the_command_line_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

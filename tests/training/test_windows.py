@@ -38,18 +38,18 @@ def test_the_future_does_not_change_the_history() -> None:
 
 def test_training_windows_come_from_the_training_part_alone() -> None:
     part = split(walk(3000))
-    last = part.train.stamps[-1]
+    last = part.train.timestamps[-1]
     series = training_series([part])
     assert {len(one) for one in series} > {len(part.train)}
     for one in series:
-        assert one.stamps[-1] + one.bar <= last + part.train.bar
+        assert one.timestamps[-1] + one.bar <= last + part.train.bar
 
 
 def test_batches_repeat_with_the_seed_and_vary_with_it() -> None:
     sampler = Sampler(training_series([split(walk(2000))]), max_history=96, max_future=32)
     first, same, other = (sampler.batch(np.random.default_rng(seed), 4) for seed in (1, 1, 2))
     assert first.candles.equal(same.candles)
-    assert first.stamps.equal(same.stamps)
+    assert first.time_features.equal(same.time_features)
     assert first.candles.shape != other.candles.shape or not first.candles.equal(other.candles)
     assert 64 <= first.history <= 96
     assert first.candles.shape[1] - first.history <= 32
@@ -62,7 +62,7 @@ def test_held_out_futures_lie_in_their_part() -> None:
     assert rows[0] == part.test[0]
     assert rows[-1] + 24 == part.test[1]
     for row, window in held_out(part.series, part.test, history=400, future=24, most=3):
-        assert window.stamps[400] == part.series.stamps[row]
+        assert window.timestamps[400] == part.series.timestamps[row]
         assert len(window) == 424
 
 

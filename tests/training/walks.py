@@ -22,14 +22,14 @@ def walk(rows: int, *, volatility: float = 0.01, seed: int = 0) -> Series:
     volume = rng.lognormal(3, 1, rows)
     amount = volume * (opened + high + low + close) / 4
     candles = np.stack((opened, high, low, close, volume, amount), axis=1).astype(np.float32)
-    stamps = np.datetime64("2024-01-01T00:00:00", "s") + QUARTER * np.arange(rows)
-    return Series("walk", stamps, candles)
+    timestamps = np.datetime64("2024-01-01T00:00:00", "s") + QUARTER * np.arange(rows)
+    return Series("walk", timestamps, candles)
 
 
 def write_csv(series: Series, path: Path) -> str:
     """Write `series` as a CSV file and return its name."""
     lines = ["datetime,open,high,low,close,volume"]
-    for stamp, row in zip(series.stamps, series.candles, strict=True):
-        lines.append(",".join([str(stamp), *(f"{value:.9g}" for value in row[:5])]))
+    for timestamp, row in zip(series.timestamps, series.candles, strict=True):
+        lines.append(",".join([str(timestamp), *(f"{value:.9g}" for value in row[:5])]))
     path.write_text("\n".join(lines), encoding="utf-8")
     return str(path)
