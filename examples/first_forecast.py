@@ -1,9 +1,9 @@
-"""Wait for a service that is starting, post the example to it and print the forecast.
+"""Wait until a service is ready, post the example to it and print the forecast.
 
     python examples/first_forecast.py PID
 
-PID is the server's process: nothing is waited for when it has gone. KRONOS_HOST and KRONOS_PORT
-say where it listens. Standard library only.
+PID is the server's process; the script ends when that process does. KRONOS_HOST and KRONOS_PORT
+are the address of the service. Standard library only.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 EXAMPLE = Path(__file__).resolve().parent / "request-single.json"
 SHOWN = 8
-OPENER = build_opener(ProxyHandler({}))  # the service is on this machine, whatever the proxy
+OPENER = build_opener(ProxyHandler({}))  # the service is local: no proxy
 
 
 def address() -> tuple[str, str]:
-    """Host and port of the service as seen from this machine."""
+    """Host and port at which the service can be reached from this machine."""
     host = os.environ.get("KRONOS_HOST") or "127.0.0.1"
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return host, os.environ.get("KRONOS_PORT") or "8000"
 
 
 def listens(host: str, port: str) -> bool:
-    """Whether anybody has the port."""
+    """Whether a process listens on the port."""
     try:
         with socket.create_connection((host, port), timeout=5):
             return True
@@ -41,7 +41,7 @@ def listens(host: str, port: str) -> bool:
 
 
 def state(url: str) -> str | None:
-    """What the service says of its readiness; None when nobody listens."""
+    """The readiness that the service reports; None if it cannot be reached."""
     try:
         with OPENER.open(f"{url}/v1/readyz", timeout=5) as response:
             return str(json.load(response)["status"])
@@ -53,7 +53,7 @@ def state(url: str) -> str | None:
 
 
 def alive(pid: int) -> bool:
-    """Whether the process is there."""
+    """Whether the process exists."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -64,7 +64,7 @@ def alive(pid: int) -> bool:
 
 
 def wait(url: str, pid: int) -> bool:
-    """Wait until the service is ready; False when it will not be."""
+    """Wait until the service is ready; False if it failed, stops or has ended."""
     while alive(pid):
         match state(url):
             case "ok":
@@ -76,24 +76,24 @@ def wait(url: str, pid: int) -> bool:
 
 
 def forecast(url: str) -> Any:
-    """Post the example; the response as parsed JSON."""
+    """Post the example and return the response, parsed."""
     headers = {"Content-Type": "application/json"}
     request = Request(f"{url}/v1/predict/single", EXAMPLE.read_bytes(), headers)
     with OPENER.open(request, timeout=120) as response:
         return json.load(response)
 
 
-def describe(answer: Any) -> list[str]:
+def describe(response: Any) -> list[str]:
     """The forecast as lines of text."""
-    rows = answer["prediction"]
-    low, high = (answer["quantiles"][level]["close"] for level in ("0.1", "0.9"))
+    rows = response["prediction"]
+    low, high = (response["quantiles"][level]["close"] for level in ("0.1", "0.9"))
     lines = [f"{'time':<25}{'open':>9}{'high':>9}{'low':>9}{'close':>9}   close, 10-90 %"]
     for row, bottom, top in list(zip(rows, low, high, strict=True))[:SHOWN]:
         prices = "".join(f"{row[name]:9.2f}" for name in ("open", "high", "low", "close"))
         lines.append(f"{row['timestamp']:<25}{prices}   {bottom:.2f} to {top:.2f}")
-    lines.append(f"... and {len(rows) - SHOWN} more, in {answer['timings_ms']['total']:.0f} ms")
-    if answer["demo"]:
-        lines.append("The bundled checkpoint answered: a demonstration, not for trading.")
+    lines.append(f"... and {len(rows) - SHOWN} more, in {response['timings_ms']['total']:.0f} ms")
+    if response["demo"]:
+        lines.append("Made with the bundled demonstration checkpoint, which is not for trading.")
     return lines
 
 
@@ -101,7 +101,7 @@ def main() -> int:
     """Wait, post, print; 0 unless the forecast failed."""
     host, port = address()
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    # The service cannot listen so soon. Whoever does has its port, as it will tell by itself.
+    # A process that listens this early is another one; the service then fails with its own message.
     if listens(host, port) or not wait(url, int(sys.argv[1])):
         return 0
     print(f"\nReady: {url} (documentation: {url}/docs)\n", flush=True)

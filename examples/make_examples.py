@@ -2,9 +2,9 @@
 
 Run it with `python examples/make_examples.py`.
 
-The candles are made up: a random walk whose volatility comes in clusters, with a volume that
-follows it, in 15-minute steps. The same seed gives the same bytes on every machine; prices and
-volumes are rounded so that no platform's last digit shows.
+The candles are synthetic: a random walk with volatility clusters, and a volume that follows the
+volatility, in 15-minute steps. The same seed gives the same bytes on every machine: prices and
+volumes are rounded, so that differences between platforms in the last digit disappear.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ def make_candles(count: int, *, seed: int, price: float = 150.0) -> list[Candle]
     return candles
 
 
-def make_stamps(count: int) -> list[str]:
-    """`count` RFC 3339 stamps from `START` on."""
+def make_timestamps(count: int) -> list[str]:
+    """`count` RFC 3339 timestamps from `START` on."""
     return [f"{START + step * STEP:%Y-%m-%dT%H:%M:%SZ}" for step in range(count)]
 
 
 def single() -> dict[str, object]:
-    """400 candles as objects, a day's first six hours asked for, with a 10–90 % band."""
+    """400 candles as objects, 24 candles ahead, with a 10–90 % band."""
     return {
         "series_id": "example",
         "candles": make_candles(400, seed=1),
-        "timestamps": make_stamps(400),
+        "timestamps": make_timestamps(400),
         "horizon": 24,
         "freq": "15min",
         "overrides": {"sample_count": 10, "seed": 1},
@@ -72,7 +72,7 @@ def batch() -> dict[str, object]:
         return {
             "series_id": series,
             "candles": columns,
-            "timestamps": make_stamps(count),
+            "timestamps": make_timestamps(count),
             "horizon": horizon,
             "overrides": {"seed": seed},
         }
@@ -88,7 +88,7 @@ def table() -> str:
     writer = csv.writer(text, lineterminator="\n")
     rows = make_candles(500, seed=1)
     writer.writerow(["timestamps", *rows[0]])
-    for stamp, row in zip(make_stamps(500), rows, strict=True):
+    for stamp, row in zip(make_timestamps(500), rows, strict=True):
         writer.writerow([stamp, *row.values()])
     return text.getvalue()
 

@@ -1,7 +1,7 @@
 """Deadlines that count only the time in which this event loop ran.
 
-On a starved CPU this process stands still for longer than a nameserver or Redis may take, and a
-deadline on the clock then passes although the answer has already arrived.
+On a starved CPU this process stalls for longer than the timeout of a nameserver or of Redis. A
+deadline on the clock then passes although the response has already arrived.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
 STEPS: Final = 10
-"""A deadline is waited for in so many steps; a step that ends late is a stall of this process."""
+"""Steps in which a deadline is awaited; a step that ends late was a stall of this process."""
 TURNS: Final = 8
-"""Turns of the event loop in which an answer that has arrived reaches the task that awaits it."""
+"""Iterations of the event loop until a response that has arrived reaches the awaiting task."""
 
 Result = TypeVar("Result")
 
@@ -21,9 +21,9 @@ Result = TypeVar("Result")
 async def within(seconds: float, work: Coroutine[Any, Any, Result]) -> Result:
     """The result of `work`; raises `TimeoutError` after `seconds` in which the loop ran.
 
-    A stall counts for nothing, up to `STEPS` stalls; each further one counts as one step, so the
-    wait ends on a machine that never stops stalling, too. An answer that has arrived by the end
-    is returned. When the wait ends, `work` is cancelled.
+    The first `STEPS` stalls do not count; each further one counts as one step, so that the wait
+    ends even on a machine that keeps stalling. A response that has arrived by the end is returned.
+    When the wait ends, `work` is cancelled.
     """
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(work)
@@ -51,6 +51,6 @@ async def within(seconds: float, work: Coroutine[Any, Any, Result]) -> Result:
 
 
 def _ignore(task: asyncio.Future[Any]) -> None:
-    """The wait is over: how `task` ends after it concerns no caller."""
+    """Retrieve the exception of a task that ended after the wait, so that asyncio logs nothing."""
     if not task.cancelled():
         task.exception()

@@ -1,4 +1,4 @@
-"""Deadlines that a stalled process does not use up."""
+"""Deadlines that count only the time in which the event loop ran."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class StalledLoop(asyncio.SelectorEventLoop):
 
 
 async def late(turns: int) -> str:
-    """An answer after so many turns of the loop."""
+    """A response after so many iterations of the loop."""
     for _ in range(turns):
         await asyncio.sleep(0)
     return "answer"
@@ -40,20 +40,20 @@ def loop() -> StalledLoop:
     return StalledLoop()
 
 
-def test_a_stall_does_not_use_up_the_deadline(loop: StalledLoop) -> None:
+def test_stall_does_not_use_up_the_deadline(loop: StalledLoop) -> None:
     loop.stall = 3600.0
     assert loop.run_until_complete(within(0.001, late(turns=STEPS))) == "answer"
     loop.close()
 
 
-def test_a_loop_that_always_stalls_still_ends_the_wait(loop: StalledLoop) -> None:
+def test_wait_ends_on_a_loop_that_always_stalls(loop: StalledLoop) -> None:
     loop.stall = 3600.0
     with pytest.raises(TimeoutError):
         loop.run_until_complete(within(0.001, never()))
     loop.close()
 
 
-async def test_an_answer_that_arrives_with_the_end_is_returned() -> None:
+async def test_response_that_arrives_with_the_end_is_returned() -> None:
     waiting: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def answer() -> str:
@@ -66,7 +66,7 @@ async def test_an_answer_that_arrives_with_the_end_is_returned() -> None:
     assert await task == "answer"
 
 
-async def test_without_an_answer_the_work_ends_with_the_wait() -> None:
+async def test_work_is_cancelled_when_the_wait_ends() -> None:
     ended: list[str] = []
 
     async def work() -> None:
@@ -89,7 +89,7 @@ async def test_without_an_answer_the_work_ends_with_the_wait() -> None:
     assert ended == ["work", "work"]
 
 
-async def test_what_the_work_raises_is_raised() -> None:
+async def test_exception_of_the_work_is_raised() -> None:
     async def work() -> None:
         raise OSError("refused")
 

@@ -34,7 +34,7 @@ def request(horizon: int = 4, sample_count: int = 3, **changes: Any) -> Forecast
     return ForecastRequest(candles, stamps[:20], stamps[20:], params, **changes)
 
 
-async def test_a_forecast_in_the_units_of_the_request() -> None:
+async def test_forecast_is_in_the_units_of_the_request() -> None:
     levels = (0.1, 0.5, 0.9)
     async with predicting(SleepyEngine()) as predictor:
         asked = request(quantile_levels=levels, return_samples=True, repair=False)
@@ -126,7 +126,7 @@ async def test_cancellation_frees_the_engine() -> None:
     assert engine.runs[0].released
 
 
-async def test_one_failure_of_several_cancels_the_rest() -> None:
+async def test_failure_of_one_forecast_cancels_the_rest_of_its_batch() -> None:
     failures = [RuntimeError("broken")]
 
     def break_first() -> None:
@@ -242,7 +242,7 @@ async def test_forecasts_are_refused_before_the_model_is_loaded() -> None:
 
 
 @pytest.mark.parametrize("failure", [StartupError("no such folder"), ValueError("bad weights")])
-async def test_a_model_that_fails_to_load(failure: Exception) -> None:
+async def test_forecasts_are_refused_if_the_model_fails_to_load(failure: Exception) -> None:
     def load() -> SleepyEngine:
         raise failure
 

@@ -1,4 +1,4 @@
-"""`kronos-api fetch`: bring a checkpoint and its tokenizer to this machine."""
+"""`kronos-api fetch`: download a model and its tokenizer."""
 
 from __future__ import annotations
 
@@ -18,24 +18,28 @@ if TYPE_CHECKING:
 def fetch(
     model: Annotated[str, typer.Argument(help="Hub id, optionally with @revision.")],
     tokenizer: Annotated[
-        str | None, typer.Option(help="The model's tokenizer; known for published models.")
+        str | None,
+        typer.Option(help="Hub id of the model's tokenizer; not needed for published models."),
     ] = None,
     to: Annotated[
-        Path | None, typer.Option(help="Folder to fill; else the hub's local cache.")
+        Path | None, typer.Option(help="Folder to write to; default: the hub's local cache.")
     ] = None,
 ) -> None:
-    """Download a model and its tokenizer, check them, and say how to serve them."""
+    """Download a model and its tokenizer, check them, and print how to serve them."""
     with one_line_errors():
         from kronos_api.checkpoints.loader import inspect, verify
 
         second = tokenizer or tokenizer_of(model)
         if second is None:
-            raise StartupError(f"{model} is no published model: name its --tokenizer")
+            raise StartupError(
+                f"{model} is not a published model: name its tokenizer, such as --tokenizer"
+                " NeoQuasar/Kronos-Tokenizer-base"
+            )
         sources = _download(model, "model", to), _download(second, "tokenizer", to)
         inspect(*sources)
         for source in sources:
             verify(source)
-    typer.echo("Both are here and fit each other. To serve them:")
+    typer.echo("Downloaded and checked; model and tokenizer match. To serve them:")
     if to is not None:
         typer.echo(f"  KRONOS_MODEL_PATH={to.resolve()} kronos-api serve")
     else:

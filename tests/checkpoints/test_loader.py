@@ -123,7 +123,7 @@ def cut_short(folder: Path) -> None:
         ),
     ],
 )
-def test_damaged_checkpoints_are_refused_in_one_line(
+def test_damaged_checkpoint_is_refused_in_one_line(
     folder: Path, damage: Damage, words: list[str]
 ) -> None:
     damage(folder)
@@ -134,7 +134,7 @@ def test_damaged_checkpoints_are_refused_in_one_line(
     assert all(word in message for word in words), message
 
 
-def test_a_tokenizer_that_does_not_fit(folder: Path) -> None:
+def test_tokenizer_with_other_token_sizes_is_refused(folder: Path) -> None:
     import model
 
     from tests.oracle import TOKENIZER
@@ -146,9 +146,9 @@ def test_a_tokenizer_that_does_not_fit(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_not_finite_are_not_loaded(folder: Path, value: float) -> None:
+def test_weights_that_are_not_finite_are_refused(folder: Path, value: float) -> None:
     change_tensors(lambda tensors: tensors["norm.weight"][3:5].fill_(value))(folder)
-    inspect(*sources(folder))  # which does not read them
+    inspect(*sources(folder))  # it does not read the weights
     with pytest.raises(StartupError, match=r"norm.weight holds NaN or infinity \(2 of 64 values\)"):
         load_model(sources(folder)[0])
 
@@ -166,7 +166,7 @@ def test_half_precision_is_loaded_as_float32(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("revision", [None, "abc"])
-def test_a_published_digest_is_checked(
+def test_digest_of_a_published_checkpoint_is_checked(
     folder: Path, monkeypatch: pytest.MonkeyPatch, revision: str | None
 ) -> None:
     """Whether or not the published revision is known by name."""
@@ -185,8 +185,8 @@ def test_a_published_digest_is_checked(
     load_tokenizer(locate("owner/known@other", "tokenizer", timeout=5))
 
 
-def test_weights_are_memory_of_our_own(folder: Path) -> None:
-    """Replacing the file under a running service must not change what it answers."""
+def test_loaded_weights_do_not_change_with_their_file(folder: Path) -> None:
+    """A file that is replaced while the service runs must not change its forecasts."""
     model, _ = load_model(sources(folder)[0])
     before = model.head.proj_s1.weight.clone()
     target = folder / "model" / WEIGHTS

@@ -66,7 +66,7 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """The hub library's cache, beside a hub that runs."""
+    """The hub library's cache, while a fake hub runs."""
     cache = tmp_path / "cache"
     with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
         address = f"http://127.0.0.1:{server.server_port}"
@@ -108,7 +108,7 @@ def test_fills_the_cache(command: Command, hub: Path) -> None:
 
 
 @pytest.mark.usefixtures("hub")
-def test_weights_that_are_not_the_published_ones(
+def test_weights_with_another_digest_are_refused(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = Published(sha256="0" * 64, tokenizer="someone/tokenizer")
@@ -119,7 +119,7 @@ def test_weights_that_are_not_the_published_ones(
 
 
 @pytest.mark.usefixtures("hub")
-def test_model_and_tokenizer_swapped(command: Command) -> None:
+def test_swapped_model_and_tokenizer_are_refused(command: Command) -> None:
     result = command("fetch", "someone/tokenizer", "--tokenizer", "someone/model")
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1].startswith("kronos-api: model someone/tokenizer: ")
@@ -127,19 +127,21 @@ def test_model_and_tokenizer_swapped(command: Command) -> None:
 
 @pytest.mark.usefixtures("hub")
 @pytest.mark.parametrize("name", ["someone/nothing", "not a name/at all"])
-def test_no_such_repository_is_one_line(command: Command, name: str) -> None:
+def test_unknown_repository_is_one_line(command: Command, name: str) -> None:
     result = command("fetch", name, "--tokenizer", "someone/tokenizer")
     assert result.exit_code == 1
-    told = [line for line in result.stderr.splitlines() if line.startswith("kronos-api: ")]
-    assert len(told) == 1
-    assert told[0].startswith(f"kronos-api: model {name} could not be fetched from the hub: ")
+    errors = [line for line in result.stderr.splitlines() if line.startswith("kronos-api: ")]
+    assert len(errors) == 1
+    assert errors[0].startswith(f"kronos-api: model {name} could not be fetched from the hub: ")
     assert "Traceback" not in result.output
 
 
 def test_no_network_is_one_line(
     command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    use_hub(monkeypatch, "http://127.0.0.1:9", tmp_path)  # the discard port: nobody listens
+    use_hub(
+        monkeypatch, "http://127.0.0.1:9", tmp_path
+    )  # the discard port, where no process listens
     result = command("fetch", "NeoQuasar/Kronos-mini")
     assert result.exit_code == 1
     last = result.stderr.splitlines()[-1]
@@ -152,6 +154,5 @@ def test_no_network_is_one_line(
 def test_unknown_model_needs_a_tokenizer(command: Command) -> None:
     result = command("fetch", "someone/model")
     assert result.exit_code == 1
-    assert result.stderr == (
-        "kronos-api: someone/model is no published model: name its --tokenizer\n"
-    )
+    assert result.stderr.startswith("kronos-api: someone/model is not a published model: ")
+    assert "--tokenizer NeoQuasar/Kronos-Tokenizer-base" in result.stderr
