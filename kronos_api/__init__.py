@@ -1,8 +1,27 @@
-"""Kronos API: forecasts of candlestick series over HTTP."""
+"""Kronos API: forecasts of candlestick series, over HTTP or from Python.
 
-from importlib.metadata import PackageNotFoundError, version
+    from kronos_api import Forecaster
 
-try:
-    __version__ = version("kronos-api")
-except PackageNotFoundError:  # a source tree that is not installed
-    __version__ = "0.1.0"
+    forecast = Forecaster("NeoQuasar/Kronos-small").forecast(candles, horizon=24)
+
+`candles` and `forecast` are pandas data frames.
+"""
+
+from typing import TYPE_CHECKING
+
+from kronos_api.errors import InvalidInput, StartupError
+from kronos_api.version import __version__
+
+if TYPE_CHECKING:
+    from kronos_api.forecaster import Forecaster
+
+__all__ = ["Forecaster", "InvalidInput", "StartupError", "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    """Import `Forecaster` at its first use: importing PyTorch takes seconds."""
+    if name == "Forecaster":
+        from kronos_api.forecaster import Forecaster
+
+        return Forecaster
+    raise AttributeError(f"module 'kronos_api' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Which build this is: the version of the package, and the commit that it was made from."""
+"""The running build: the version of the package and the commit it was built from."""
 
 from __future__ import annotations
 
@@ -9,33 +9,36 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from kronos_api import __version__
+from kronos_api.version import __version__
 
 VARIABLE: Final = "KRONOS_BUILD_COMMIT"
-"""Set in images by their build argument GIT_COMMIT."""
+"""Environment variable with the commit; images set it from the build argument GIT_COMMIT."""
 UNKNOWN: Final = "unknown"
 SOURCE: Final = Path(__file__).parents[1]
 GIT_TIMEOUT: Final = 5.0
-"""Seconds that git has to answer, at the start alone."""
+"""Seconds that `git describe` may take; it runs once, at the start."""
 
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """`commit` ends in `-dirty` for a tree with changes; it is "unknown" outside images and git."""
+    """Version and commit.
+
+    `commit` ends in `-dirty` if the tree has changes; it is "unknown" outside images and git.
+    """
 
     version: str
     commit: str
 
 
 def this_build() -> Build:
-    """The build that runs."""
+    """The running build."""
     return Build(__version__, os.environ.get(VARIABLE) or commit_of(SOURCE))
 
 
 @cache
 def commit_of(tree: Path) -> str:
     """The commit of a git checkout whose top is `tree`, shortened to 12 digits or more."""
-    if not (tree / ".git").exists():  # an installed package, which may lie within another checkout
+    if not (tree / ".git").exists():  # an installed package, maybe in another checkout
         return UNKNOWN
     command = ("git", "-C", str(tree), "describe", "--always", "--abbrev=12", "--exclude=*")
     try:
@@ -48,6 +51,6 @@ def commit_of(tree: Path) -> str:
             timeout=GIT_TIMEOUT,
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired):  # no git here, or a file system that stalls
+    except (OSError, subprocess.TimeoutExpired):  # no git, or a file system that stalls
         return UNKNOWN
     return outcome.stdout.strip() if outcome.returncode == 0 else UNKNOWN

@@ -1,4 +1,4 @@
-"""Which build runs: the image says it, else git, else nothing does."""
+"""Version and commit: from the image, else from git, else unknown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kronos_api.build_info import Build, commit_of, this_build
 
 
 @pytest.fixture(autouse=True)
-def _asked_again() -> None:
+def _empty_cache() -> None:
     commit_of.cache_clear()
 
 
@@ -31,12 +31,14 @@ def head(tree: Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def test_an_image_says_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commit_of_an_image_is_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KRONOS_BUILD_COMMIT", "abc")
     assert this_build() == Build(__version__, "abc")
 
 
-def test_a_checkout_is_asked(monkeypatch: pytest.MonkeyPatch, checkout: Path) -> None:
+def test_commit_of_a_checkout_is_that_of_git(
+    monkeypatch: pytest.MonkeyPatch, checkout: Path
+) -> None:
     monkeypatch.setattr(build_info, "SOURCE", checkout)
     assert this_build().commit == head(checkout)
     commit_of.cache_clear()
@@ -44,16 +46,16 @@ def test_a_checkout_is_asked(monkeypatch: pytest.MonkeyPatch, checkout: Path) ->
     assert this_build().commit == f"{head(checkout)}-dirty"
 
 
-def test_a_folder_within_another_checkout_has_no_commit(checkout: Path) -> None:
+def test_folder_within_another_checkout_has_no_commit(checkout: Path) -> None:
     (checkout / "site-packages").mkdir()
     assert commit_of(checkout / "site-packages") == "unknown"
 
 
-def test_without_git_nothing_fails(monkeypatch: pytest.MonkeyPatch, checkout: Path) -> None:
+def test_without_git_the_commit_is_unknown(monkeypatch: pytest.MonkeyPatch, checkout: Path) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     assert commit_of(checkout) == "unknown"
 
 
-def test_a_checkout_that_git_refuses_has_no_commit(tmp_path: Path) -> None:
+def test_checkout_that_git_refuses_has_no_commit(tmp_path: Path) -> None:
     (tmp_path / ".git").write_text("gitdir: /nowhere\n", "utf-8")
     assert commit_of(tmp_path) == "unknown"

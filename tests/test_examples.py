@@ -5,9 +5,10 @@ import json
 from itertools import pairwise
 from typing import Any
 
+import pandas as pd
 import pytest
 
-from examples import make_examples
+from examples import from_python, make_examples
 
 REQUESTS = ("request-single.json", "request-batch.json")
 
@@ -69,3 +70,11 @@ def test_volatility_comes_in_clusters() -> None:
     mean = sum(squares) / len(squares)
     ahead = sum((a - mean) * (b - mean) for a, b in pairwise(squares))
     assert ahead / sum((a - mean) ** 2 for a in squares) > 0.05
+
+
+def test_python_example_forecasts_the_csv() -> None:
+    table = from_python.forecast()
+    assert table.shape == (24, 18)
+    assert str(table.index[0]) == "2026-03-07 05:00:00+00:00"
+    assert (table["close-q-0.1"] <= table["close-q-0.9"]).all()
+    pd.testing.assert_frame_equal(table, from_python.forecast())

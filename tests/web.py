@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 
 from kronos_api.app import create_app
 from kronos_api.config import Settings
+from kronos_api.engine.engine import Engine
 from kronos_api.predictor import AsyncPredictor
 from kronos_api.server.server import Server
 from tests.fakes import SleepyEngine
@@ -76,15 +77,13 @@ def encode(value: Any) -> bytes:
     return "".join([parts[0], *("".join(part.split('"', 1)) for part in parts[1:])]).encode()
 
 
-def predictor_of(engine: SleepyEngine | None = None, **options: Any) -> AsyncPredictor:
+def predictor_of(engine: Engine | None = None, **options: Any) -> AsyncPredictor:
     """A predictor that is not started."""
     return AsyncPredictor(lambda: engine or SleepyEngine(), **options)
 
 
 @asynccontextmanager
-async def predicting(
-    engine: SleepyEngine | None = None, **options: Any
-) -> AsyncIterator[AsyncPredictor]:
+async def predicting(engine: Engine | None = None, **options: Any) -> AsyncIterator[AsyncPredictor]:
     """A predictor that is ready."""
     predictor = predictor_of(engine, **options)
     await predictor.start()
@@ -97,7 +96,7 @@ async def predicting(
 
 @asynccontextmanager
 async def serving(
-    engine: SleepyEngine | None = None, workers: Any = 1, **settings: Any
+    engine: Engine | None = None, workers: Any = 1, **settings: Any
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the service, within one process, which takes itself for one of `workers`."""
     # Tests that are not about the limit may ask as often as they like.

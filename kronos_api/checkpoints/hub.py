@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from kronos_api.checkpoints.info import CONFIG, WEIGHTS, Kind, Source
-from kronos_api.checkpoints.registry import PUBLISHED, split
+from kronos_api.checkpoints.registry import PUBLISHED, split, tokenizer_of
 from kronos_api.daemon_thread import run_in_daemon_thread
 from kronos_api.errors import StartupError
 
@@ -48,6 +48,35 @@ def locate(source: str | None, kind: Kind, *, timeout: float) -> Source:
         raise StartupError(
             f"{kind} {split(source)[0]} could not be fetched from the hub in {timeout:g} s"
         ) from None
+
+
+def locate_both(
+    model: str | None, tokenizer: str | None, *, timeout: float
+) -> tuple[Source, Source]:
+    """Find a model and its tokenizer.
+
+    Args:
+        model: as for `locate`, or a folder that holds `model/` and `tokenizer/`.
+        tokenizer: as for `locate`; None for the one in that folder, or the one that a published
+            model was trained with.
+        timeout: seconds that each download may take.
+
+    Raises:
+        StartupError: one is not found, or the tokenizer is not known.
+    """
+    if model is not None and tokenizer is None:
+        folder = Path(model).expanduser()
+        if (folder / "model").is_dir():
+            model, tokenizer = str(folder / "model"), str(folder / "tokenizer")
+        elif (tokenizer := tokenizer_of(model)) is None:
+            raise StartupError(
+                f"{model} is neither a published model nor a folder with model/ and tokenizer/:"
+                " name its tokenizer too"
+            )
+    return (
+        locate(model, "model", timeout=timeout),
+        locate(tokenizer, "tokenizer", timeout=timeout),
+    )
 
 
 def pinned(source: str) -> str | None:

@@ -10,11 +10,11 @@ from typing import Annotated
 
 import typer
 
-from kronos_api import __version__
 from kronos_api.cli.check import check
 from kronos_api.cli.fetch import fetch
 from kronos_api.cli.predict import predict
 from kronos_api.cli.serve import serve
+from kronos_api.version import __version__
 
 app = typer.Typer(
     no_args_is_help=True,

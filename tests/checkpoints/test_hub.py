@@ -12,7 +12,7 @@ from kronos_api.checkpoints.registry import PUBLISHED
 from kronos_api.errors import StartupError
 
 
-def test_the_bundled_checkpoint_is_the_default() -> None:
+def test_bundled_checkpoint_is_the_default() -> None:
     source = locate(None, "model", timeout=1)
     assert source.demo
     assert source.id == "kronos-demo"
@@ -20,13 +20,15 @@ def test_the_bundled_checkpoint_is_the_default() -> None:
 
 
 @pytest.mark.parametrize("name", ["nonsense", "a/b/c"])
-def test_a_name_that_is_neither_a_folder_nor_a_hub_id(name: str) -> None:
+def test_name_that_is_neither_a_folder_nor_a_hub_id(name: str) -> None:
     with pytest.raises(StartupError, match="neither a folder nor a hub id"):
         locate(name, "model", timeout=1)
 
 
 @pytest.mark.parametrize("form", ["{}", "~/model"])
-def test_a_folder(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_is_used_as_it_is(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "model").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path))
     name = form.format(tmp_path / "model")
@@ -35,7 +37,7 @@ def test_a_folder(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("name", ["/nowhere/at/all", "./nowhere", "~/nowhere"])
-def test_a_folder_that_does_not_exist(name: str) -> None:
+def test_missing_folder_is_an_error(name: str) -> None:
     with pytest.raises(StartupError, match="does not exist"):
         locate(name, "model", timeout=1)
 
@@ -65,7 +67,7 @@ def test_hub_ids_are_fetched_at_their_pinned_revision(
     ]
 
 
-def test_a_hub_that_fails_or_never_responds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_that_fails_or_never_responds_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
 
     def hang(*_: object, **__: object) -> str:
