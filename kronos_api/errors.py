@@ -1,7 +1,6 @@
-"""Typed errors of the service: what went wrong, in terms a caller can act on.
+"""Typed errors of the service, each with its HTTP status and code.
 
-This module knows nothing of FastAPI. The HTTP layer maps every `KronosError` to one
-envelope; `status` is carried here so that the mapping is a single line.
+This module does not depend on FastAPI. The HTTP layer renders every `KronosError` in one shape.
 """
 
 from __future__ import annotations
@@ -13,14 +12,15 @@ Detail = Mapping[str, object]
 
 
 class StartupError(Exception):
-    """The service cannot start; the message is the one line an operator needs."""
+    """The service cannot start; the message is one line for the operator."""
 
 
 class KronosError(Exception):
-    """A refusal or failure that a caller is told of.
+    """An error that is returned to the caller.
 
-    `details` is a list of objects that name what broke a rule (field, index, constraint);
-    `retry_after` is in seconds and becomes a `Retry-After` header.
+    `message` says what is wrong, what was found and accepted, and which setting or field changes
+    it. `details`: objects that name the violations (field, index, constraint). `retry_after`:
+    seconds, sent as `Retry-After`.
     """
 
     status: ClassVar[int] = 500
@@ -40,10 +40,13 @@ class KronosError(Exception):
 
 
 class InternalError(KronosError):
-    """A defect of ours; the message says nothing of the inside."""
+    """An unhandled exception; the message reveals nothing of it."""
 
     def __init__(self) -> None:
-        super().__init__("The service failed to answer; the failure has been logged.")
+        super().__init__(
+            "The service failed to answer because of an unhandled exception. The log has its "
+            "traceback under this request_id."
+        )
 
 
 class InvalidInput(KronosError):
@@ -54,7 +57,7 @@ class InvalidInput(KronosError):
 
 
 class WorkTooLarge(KronosError):
-    """The forecast cannot be done in KRONOS_INFERENCE_TIMEOUT at the measured rate."""
+    """The forecast would exceed KRONOS_INFERENCE_TIMEOUT at the measured rate."""
 
     status = 400
     code = "WORK_TOO_LARGE"
@@ -68,14 +71,14 @@ class MalformedJson(KronosError):
 
 
 class MalformedBody(KronosError):
-    """The body is not what its Content-Encoding says."""
+    """The body cannot be decoded by its Content-Encoding."""
 
     status = 400
     code = "MALFORMED_BODY"
 
 
 class MalformedRequest(KronosError):
-    """What came is not HTTP."""
+    """The bytes of the request are not valid HTTP."""
 
     status = 400
     code = "MALFORMED_REQUEST"
@@ -89,7 +92,7 @@ class ContainerNotAllowed(KronosError):
 
 
 class HostNotAllowed(KronosError):
-    """The Host header names a host that is not ours."""
+    """The Host header is not a name of this service."""
 
     status = 403
     code = "HOST_NOT_ALLOWED"
@@ -103,35 +106,35 @@ class OriginNotAllowed(KronosError):
 
 
 class NotFound(KronosError):
-    """No such path."""
+    """The path does not exist."""
 
     status = 404
     code = "NOT_FOUND"
 
 
 class MethodNotAllowed(KronosError):
-    """The path exists, the method does not."""
+    """The path does not accept the method."""
 
     status = 405
     code = "METHOD_NOT_ALLOWED"
 
 
 class RequestTimeout(KronosError):
-    """The request did not come in whole in time."""
+    """The request was not complete before its deadline."""
 
     status = 408
     code = "REQUEST_TIMEOUT"
 
 
 class RequestTooLarge(KronosError):
-    """The body is over the limit, declared or counted."""
+    """The body exceeds the limit, by its declared or its actual length."""
 
     status = 413
     code = "REQUEST_TOO_LARGE"
 
 
 class UnsupportedMediaType(KronosError):
-    """The body has a type or an encoding that is not read."""
+    """The body has a type or an encoding that is not accepted."""
 
     status = 415
     code = "UNSUPPORTED_MEDIA_TYPE"
@@ -152,14 +155,18 @@ class RateLimited(KronosError):
 
 
 class HeadersTooLarge(KronosError):
-    """Request line and headers are over the limit."""
+    """Request line and headers exceed the limit."""
 
     status = 431
-    code = "HEAD_TOO_LARGE"
+    code = "HEADERS_TOO_LARGE"
+
+    def __init__(self, message: str) -> None:
+        # For clients of version 0.1, until 0.3.
+        super().__init__(message, details=[{"previous_code": "HEAD_TOO_LARGE"}])
 
 
 class CallerUnknown(KronosError):
-    """Who calls could not be told, for DNS did not answer."""
+    """The caller cannot be identified, because DNS did not answer."""
 
     status = 503
     code = "CALLER_UNKNOWN"
@@ -173,28 +180,28 @@ class ModelNotReady(KronosError):
 
 
 class QueueFull(KronosError):
-    """As many requests wait as may wait."""
+    """A limit on waiting or concurrent requests is reached."""
 
     status = 503
     code = "QUEUE_FULL"
 
 
 class ShuttingDown(KronosError):
-    """The service is draining and takes no new work."""
+    """The service is draining and accepts no new requests."""
 
     status = 503
     code = "SHUTTING_DOWN"
 
 
 class PredictionTimeout(KronosError):
-    """The deadline passed; decoding has stopped."""
+    """The deadline passed, and decoding has stopped."""
 
     status = 504
     code = "PREDICTION_TIMEOUT"
 
 
 def error_codes() -> list[str]:
-    """The codes of all errors that a caller can be told, sorted."""
+    """The codes of all errors that a response can have, sorted."""
     found, classes = set(), [KronosError]
     while classes:
         error = classes.pop()

@@ -1,1 +1,1 @@
-"""What every request passes through: pure ASGI, one class per file."""
+"""The middleware of every request: pure ASGI, one class per file."""

@@ -12,20 +12,20 @@ from kronos_api.telemetry.metrics import metrics
 
 UNMATCHED = "unmatched"
 GONE = 499
-"""Status logged for a caller that left before its answer."""
+"""Status logged for a client that disconnected before its response."""
 
 LIVENESS = "/v1/healthz"
-"""The gateway asks this of each replica about every second; answered, it is logged as debug."""
+"""The gateway requests this of each replica about every second; successes are logged as debug."""
 
 log = structlog.stdlib.get_logger("kronos_api.access")
 
 
 class AccessLog:
-    """Log and count what was asked and how it was answered.
+    """Log and count each request with its status and duration.
 
-    `endpoint` and the `route` label are the route's template, never the raw path: the number
-    of label values is the number of routes. A request that was refused before it was routed is
-    told by its path if that is one of `paths`. The line also holds what the handler has bound.
+    `endpoint` and the `route` label are the route's template, never the raw path, so the number of
+    label values is the number of routes. A request that was refused before it was routed has its
+    path as template if that is one of `paths`. The line also holds the fields that handlers bind.
     """
 
     def __init__(self, app: ASGIApp, *, paths: Collection[str] = ()) -> None:
@@ -64,9 +64,9 @@ class AccessLog:
             )
 
     def _template(self, scope: Scope) -> str:
-        """The template of the route that took the request, or would have taken it."""
+        """The template of the route that handled the request, or would have handled it."""
         if "route" in scope:
             return str(scope["route"].path)
-        # The framework's pages leave no route behind; without parameters a path is its template.
+        # The framework's pages set no route; a path without parameters is its own template.
         known = "endpoint" in scope and not scope.get("path_params")
         return str(scope["path"]) if known or scope["path"] in self.paths else UNMATCHED

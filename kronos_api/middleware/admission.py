@@ -1,4 +1,4 @@
-"""Bounds how many requests are in progress."""
+"""Bounds the number of requests in progress."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from kronos_api.telemetry.metrics import metrics
 class Admission:
     """Refuse a request while `limit` others are in progress in this process.
 
-    A request that waits for its body is not in progress: slow callers keep nobody else out. It
-    may find no place any more when its body is in, and is refused then.
+    A request that waits for its body is not in progress, so slow callers do not keep others out.
+    It is refused if the limit is reached by the time its body is complete.
 
-    Paths in `exempt` are always answered and count for nothing: what asks whether the service
-    lives must not be told that it is busy.
+    Paths in `exempt` are always answered and not counted: a probe must not fail because the
+    service is busy.
     """
 
     def __init__(self, app: ASGIApp, *, limit: int, exempt: Collection[str] = ()) -> None:
@@ -36,15 +36,15 @@ class Admission:
             return
         self._in_progress += 1
         try:
-            await self.app(scope, self._beside(receive), send)
+            await self.app(scope, self._receiving(receive), send)
         finally:
             self._in_progress -= 1
 
-    def _beside(self, receive: Receive) -> Receive:
-        """`receive` for which a request leaves its place while it waits for its body.
+    def _receiving(self, receive: Receive) -> Receive:
+        """`receive` that does not count the request while it waits for its body.
 
-        A body that has come already is received without a wait, so nobody can take the place.
-        Raises `QueueFull` with the end of a body whose request finds no place.
+        A body that has arrived already is received without a wait, so the request keeps its place.
+        Raises `QueueFull` at the end of a body if the limit is reached.
         """
         whole = False
 
@@ -66,5 +66,8 @@ class Admission:
 
     def _full(self) -> QueueFull:
         metrics.admission_refusals.inc()
-        message = f"{self.limit} requests are in progress, as many as may be."
+        message = (
+            f"{self.limit} of {self.limit} requests are in progress in this worker. Retry in 1 s, "
+            "or raise GUNICORN_WORKER_CONNECTIONS (with --plain: KRONOS_LIMIT_CONCURRENCY)."
+        )
         return QueueFull(message, retry_after=1)

@@ -1,4 +1,4 @@
-"""Refuses requests that were meant for another host."""
+"""Refuses requests whose Host is not a name of this service."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from kronos_api.telemetry.metrics import OTHER, metrics
 ANY: Final = "*"
 _HOST: Final = re.compile(r"(?P<name>\[[^\]]*\]|[^:]*)(?::\d*)?")
 _BROWSERS: Final = frozenset({"127.0.0.1", "::1"})
-"""Where this machine's browsers connect from, whichever of its loopback addresses they ask."""
+"""Source addresses of browsers on this machine, whichever loopback address they connect to."""
 _SHOWN: Final = 100
 
 log = structlog.stdlib.get_logger("kronos_api.security")
 
 
 class AllowedHosts:
-    """Refuse a request whose Host names a host that is not ours.
+    """Refuse a request whose Host is not a name of this service.
 
-    DNS rebinding: a web page has its own name resolve to this machine, and then calls the service
-    as its own origin, from the address of the browser. Only the Host header gives it away.
+    Against DNS rebinding: a web page has its own name resolve to this machine, and then calls the
+    service as its own origin, from the address of the browser. Only the Host header shows it.
 
     With `hosts`, every request must name one of them, or this machine if it comes from it. With
-    None, requests from this machine must name this machine or a host that public DNS cannot
-    have: an address, `localhost`, or a name without a dot. Paths in `exempt` are open to everyone.
+    None, requests from this machine must name this machine, or a host that public DNS cannot have:
+    an address, `localhost`, or a name without a dot. Paths in `exempt` are open to every host.
     """
 
     def __init__(
@@ -46,19 +46,21 @@ class AllowedHosts:
         if scope["type"] == "http" and scope["path"] not in self.exempt:
             # HTTP/1.0 has no Host, and browsers do not speak it.
             host = Headers(scope=scope).get("host")
-            if host is not None and not self._is_ours(host, scope):
+            if host is not None and not self._is_own_name(host, scope):
                 shown = host[:_SHOWN]
                 metrics.security_events.labels("host_refused", OTHER).inc()
                 log.warning("host_refused", host=shown)
-                message = f"Host is {shown!a}, which is not a name of this service. "
-                error = HostNotAllowed(f"{message}KRONOS_ALLOWED_HOSTS sets its names.")
-                response = render(error, scope)
+                message = (
+                    f"Host {shown!a} is not a name of this service. Call it by address or as "
+                    "localhost, or add the host to KRONOS_ALLOWED_HOSTS."
+                )
+                response = render(HostNotAllowed(message), scope)
                 response.headers["Connection"] = "close"
                 await response(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
-    def _is_ours(self, host: str, scope: Scope) -> bool:
+    def _is_own_name(self, host: str, scope: Scope) -> bool:
         match = _HOST.fullmatch(host.lower())
         name = match["name"].strip("[]").removesuffix(".") if match else host
         if self.hosts is not None and (name in self.hosts or ANY in self.hosts):

@@ -1,4 +1,4 @@
-"""The memory for request bodies, shared by all requests of a process."""
+"""The memory for request bodies, which all requests of a process share."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from kronos_api.telemetry.metrics import metrics
 
 
 class BodyMemory:
-    """Counts the bytes of request bodies that are held, in all and by caller.
+    """Counts the bytes of request bodies in memory, in total and by caller.
 
-    All bodies together have `size` bytes. One caller has half of them, so that no caller can
+    The total is at most `size` bytes. One caller has at most half of them, so that no caller can
     keep all others out.
     """
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.held = 0
-        """Bytes that are counted now."""
+        """Bytes of all bodies at the moment."""
         self._by_caller: Counter[str] = Counter()
 
     @contextmanager
     def share(self, scope: Scope) -> Iterator[Callable[[int], None]]:
-        """Gives `take(n)`, which counts `n` bytes until the context ends.
+        """Yields `take(n)`, which counts `n` bytes until the context ends.
 
         `take` raises `QueueFull` if the caller's half, or the whole, would be exceeded.
         """
@@ -47,7 +47,7 @@ class BodyMemory:
         finally:
             self.held -= taken
             self._by_caller[caller] -= taken
-            if not self._by_caller[caller]:  # callers come and go; the table must not grow
+            if not self._by_caller[caller]:  # else the table grows with every new caller
                 del self._by_caller[caller]
 
     def _check(self, caller: str, size: int) -> None:

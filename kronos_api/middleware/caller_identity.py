@@ -1,4 +1,4 @@
-"""Lets those callers through that the whitelist names."""
+"""Refuses callers that the whitelist does not list."""
 
 from __future__ import annotations
 
@@ -11,17 +11,22 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kronos_api.errors import CallerUnknown, ContainerNotAllowed, KronosError
 from kronos_api.middleware.envelope import render
-from kronos_api.security.identity import OTHER, Caller, Connection, Identity, Settled
-from kronos_api.security.resolver import ResolverOut
+from kronos_api.security.identity import OTHER, Caller, Connection, Identification, Identity
+from kronos_api.security.resolver import ResolverUnavailable
 from kronos_api.security.whitelist import Address, parse_address
 from kronos_api.telemetry.metrics import metrics
 
 FORWARDED: Final = "X-Forwarded-For"
 NOT_LISTED: Final = (
     "No entry of KRONOS_CONTAINER_WHITELIST names this caller. Add its container, service, address "
-    "or address block there; the service's log line `caller refused` has its address."
+    "or address block there; the service's log line `caller_refused` has its address."
 )
-"""Message of a 403, without the address: behind a proxy that would be the proxy's."""
+"""Message of a 403. The address is left out, because behind a proxy it is the proxy's."""
+UNKNOWN: Final = (
+    "The caller cannot be identified, because DNS did not answer within KRONOS_DNS_TIMEOUT. Retry "
+    "in 1 s; KRONOS_DNS_SERVERS sets the nameservers."
+)
+"""Message of a 503."""
 _SHOWN: Final = 200
 """Characters of a path in a log line."""
 
@@ -29,15 +34,15 @@ log = structlog.stdlib.get_logger("kronos_api.security")
 
 
 class CallerIdentity:
-    """Settle who calls and put it into `scope["state"]["caller"]`; refuse whom nobody named.
+    """Identify the caller and put it into `scope["state"]["caller"]`; refuse unlisted callers.
 
-    Who calls is told by the address of the connection's peer alone. An entry that is an address or
-    a block settles it for all requests of a connection; one that is a name is looked up for each
-    request, from answers of DNS that are two seconds old at most. If the peer is one of `proxies`,
+    Only the address of the connection's peer identifies the caller. An entry that is an address or
+    a block does so for all requests of a connection; an entry that is a name is looked up for each
+    request, in answers of DNS that are at most two seconds old. If the peer is one of `proxies`,
     the last address that it wrote into `X-Forwarded-For` is looked up instead, for each request.
-    Nothing else that a request says is looked at. Paths in `exempt` are open to everyone.
+    Nothing else in a request is read. Paths in `exempt` are open to every caller.
 
-    Without `allowed` everybody passes, and is told apart by address.
+    Without `allowed` every caller passes, and its address identifies it.
     """
 
     def __init__(
@@ -58,7 +63,7 @@ class CallerIdentity:
             await self.app(scope, receive, send)
             return
         try:
-            caller = await self._settle(scope)
+            caller = await self._identify(scope)
         except KronosError as refusal:
             response = render(refusal, scope)
             # Its body is not read, so nothing can follow on this connection.
@@ -69,85 +74,88 @@ class CallerIdentity:
         structlog.contextvars.bind_contextvars(container_name=caller.name)
         await self.app(scope, receive, send)
 
-    async def _settle(self, scope: Scope) -> Caller:
-        """The caller, if it may call; raises `KronosError`."""
+    async def _identify(self, scope: Scope) -> Caller:
+        """The caller; raises `KronosError` if it is refused or cannot be identified."""
         connection: Connection | None = scope.get("state", {}).get("connection")
-        if connection is None:  # a server of another kind: each request is taken for itself
+        if connection is None:  # another server: each request is a connection of its own
             connection = Connection(scope["client"][0] if scope.get("client") else None)
         peer = parse_address(connection.peer)
         if peer is None:
-            raise self._refuse(scope, connection.peer, "the peer has no address")
+            raise self._refuse(scope, connection.peer, "peer_without_address")
         try:
             if connection.caller is not None:
-                if await self._still(self.allowed, connection.caller, peer, connection):
+                if await self._holds(self.allowed, connection.caller, peer, connection):
                     return connection.caller.caller
                 connection.caller = None
-            return await self._identify(scope, connection, peer)
-        except ResolverOut as error:
+            return await self._look_up(scope, connection, peer)
+        except ResolverUnavailable as error:
             metrics.security_events.labels("unknown", OTHER).inc()
-            log.error("caller unknown", peer=str(peer), reason=str(error), **_asked(scope))
-            raise CallerUnknown("Who calls could not be told: DNS did not answer.") from None
+            log.error("caller_unknown", peer=str(peer), reason=str(error), **_asked(scope))
+            raise CallerUnknown(UNKNOWN) from None
 
-    async def _still(
-        self, among: Identity | None, settled: Settled, peer: Address, connection: Connection
+    async def _holds(
+        self, among: Identity | None, found: Identification, peer: Address, connection: Connection
     ) -> bool:
-        return among is None or await among.holds(settled, peer, connection.opened)
+        return among is None or await among.holds(found, peer, connection.opened)
 
-    async def _identify(self, scope: Scope, connection: Connection, peer: Address) -> Caller:
-        """The caller, whom nothing that holds has named yet; raises `ResolverOut`."""
-        # A peer that was a proxy is no caller of its own later: those behind it would pass as it.
+    async def _look_up(self, scope: Scope, connection: Connection, peer: Address) -> Caller:
+        """The caller of a connection without a valid identification.
+
+        Raises `KronosError`, or `ResolverUnavailable`.
+        """
+        # A peer that was a proxy is never a caller itself: the callers behind it would pass as it.
         proxy = connection.proxy
-        if proxy is not None and not await self._still(self.proxies, proxy, peer, connection):
-            raise self._refuse(scope, str(peer), "the peer is no trusted proxy any more")
+        if proxy is not None and not await self._holds(self.proxies, proxy, peer, connection):
+            raise self._refuse(scope, str(peer), "no_longer_a_trusted_proxy")
         known = connection.is_proxy
         address, caller = await self._named(scope, connection, peer)
-        if caller is None:  # a peer that has just started is missing in older answers
+        if caller is None:  # older answers do not list a container that has just started
             if not known:
                 connection.is_proxy = connection.proxy = None
             address, caller = await self._named(scope, connection, peer, refresh=True)
         if caller is None:
-            raise self._refuse(scope, str(address), "no entry of the whitelist names the caller")
+            raise self._refuse(scope, str(address), "not_listed")
         if self.allowed is not None:
             metrics.security_events.labels("allowed", caller.label).inc()
             log.info(
-                "caller allowed", peer=str(address), entry=caller.label, container=caller.container
+                "caller_allowed", peer=str(address), entry=caller.label, container=caller.container
             )
         if not connection.is_proxy:
             connection.caller = (
-                Settled(caller)
+                Identification(caller)
                 if self.allowed is None
-                else self.allowed.settled(caller, peer, connection.opened)
+                else self.allowed.identification(caller, peer, connection.opened)
             )
         return caller
 
     async def _named(
         self, scope: Scope, connection: Connection, peer: Address, *, refresh: bool = False
     ) -> tuple[Address, Caller | None]:
-        """Who calls, from where; None if no entry of the whitelist names the caller."""
+        """Address and caller of a request; the caller is None if it is not listed."""
         if connection.is_proxy is None:
-            proxy = await self.proxies.settle(peer, refresh=refresh)
+            proxy = await self.proxies.identify(peer, refresh=refresh)
             connection.is_proxy = proxy is not None
             if proxy is not None:
-                connection.proxy = self.proxies.settled(proxy, peer, connection.opened)
+                connection.proxy = self.proxies.identification(proxy, peer, connection.opened)
         address = self._forwarded(scope) if connection.is_proxy else peer
         if address is None:
-            if not refresh:  # its address may have been that of a proxy until now
+            if not refresh:  # its address can have been a proxy's until now
                 return peer, None
             metrics.security_events.labels("unnamed", OTHER).inc()
-            raise self._refuse(scope, str(peer), f"the proxy sent no address in {FORWARDED}")
+            raise self._refuse(scope, str(peer), "no_forwarded_address")
         if self.allowed is None:
             return address, Caller(OTHER, str(address))
         local = peer.is_loopback if connection.is_proxy else True
-        return address, await self.allowed.settle(address, local=local, refresh=refresh)
+        return address, await self.allowed.identify(address, local=local, refresh=refresh)
 
     def _forwarded(self, scope: Scope) -> Address | None:
-        """For whom a proxy speaks: the last address of the header, the one that it wrote."""
+        """The last address of the header, which the proxy wrote; None if there is none."""
         given = Headers(scope=scope).getlist(FORWARDED)
         return parse_address(given[-1].rpartition(",")[2].strip()) if given else None
 
     def _refuse(self, scope: Scope, peer: str | None, reason: str) -> ContainerNotAllowed:
         metrics.security_events.labels("refused", OTHER).inc()
-        log.warning("caller refused", peer=peer, reason=reason, **_asked(scope))
+        log.warning("caller_refused", peer=peer, reason=reason, **_asked(scope))
         return ContainerNotAllowed(NOT_LISTED)
 
 

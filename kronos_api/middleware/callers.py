@@ -1,4 +1,4 @@
-"""Whom a request counts for, as caller identity has settled it."""
+"""The caller that a request counts for, as `CallerIdentity` has identified it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ UNKNOWN = "unknown"
 
 
 def caller_key(scope: Scope) -> str:
-    """What counts as one caller: a container's name, else an address."""
+    """Identity of the caller for limits: the name of its container, else its address."""
     caller = scope.get("state", {}).get("caller")
     if caller is not None:
         return str(caller.key)
@@ -19,6 +19,6 @@ def caller_key(scope: Scope) -> str:
 
 
 def caller_label(scope: Scope) -> str:
-    """The caller's name in metrics: an entry of the whitelist, or `other`."""
+    """Metric label of the caller: an entry of the whitelist, or `other`."""
     caller = scope.get("state", {}).get("caller")
     return str(caller.label) if caller is not None else OTHER

@@ -1,4 +1,4 @@
-"""Compresses responses for the callers that ask for it."""
+"""Compresses responses for clients that accept it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from starlette.middleware.gzip import GZipResponder, IdentityResponder
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 SMALLEST: Final = 2048
-"""Bytes from which on a response is compressed: smaller ones fit in two packets anyway."""
+"""Smallest response that is compressed, in bytes: smaller ones fit in two packets anyway."""
 LARGE: Final = 2**15
-"""Bytes from which on a response is compressed in a thread: these take about a millisecond."""
+"""Smallest response that is compressed in a thread, in bytes: it takes about a millisecond."""
 LEVEL: Final = 1
-"""Of both: a response is mostly digits, for which a higher level takes four times as long and
-gains a twentieth."""
+"""Level of both: a response is mostly digits, on which a higher level takes four times as long for
+5 % fewer bytes."""
 
 
 class Compression:
     """Compress responses of `SMALLEST` bytes or more by the `Accept-Encoding` of the request.
 
-    Of zstd and gzip, the one with the higher q-value is taken; zstd, which costs less, if both
-    have the same. Streams of events stay as they are.
+    The coding with the higher q-value is used; zstd, which costs less, if both have the same.
+    Streams of events are not compressed.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -45,7 +45,7 @@ class Compression:
 
 
 class ZstdResponder(IdentityResponder):
-    """As Starlette's for gzip."""
+    """The counterpart of Starlette's `GZipResponder`."""
 
     content_encoding = "zstd"
 
@@ -54,14 +54,14 @@ class ZstdResponder(IdentityResponder):
         self._frame: zstandard.ZstdCompressionObj | None = None
 
     async def apply_compression(self, body: bytes, *, more_body: bool) -> bytes:
-        """The next bytes of the frame; the client can decode all of `body` when they are there."""
+        """The next bytes of the frame, from which the client can decode all of `body`."""
         if len(body) < LARGE:
             return self._compress(body, more_body)
         return await asyncio.to_thread(self._compress, body, more_body)
 
     def _compress(self, body: bytes, more_body: bool) -> bytes:
         if self._frame is None:
-            if not more_body:  # a frame that says how long its content is, as some clients need
+            if not more_body:  # some clients need the size of the content in the frame
                 return zstandard.ZstdCompressor(LEVEL).compress(body)
             self._frame = zstandard.ZstdCompressor(LEVEL).compressobj()
         mode = (
@@ -71,7 +71,7 @@ class ZstdResponder(IdentityResponder):
 
 
 def preferred(accepted: str) -> str | None:
-    """zstd, gzip or None, by the value of an `Accept-Encoding` header."""
+    """The preferred of zstd and gzip in the value of an `Accept-Encoding` header; None: neither."""
     qualities: dict[str, float] = {}
     for entry in accepted.lower().split(","):
         coding, _, parameter = entry.partition(";")
@@ -80,7 +80,7 @@ def preferred(accepted: str) -> str | None:
             qualities[coding.strip()] = float(quality) if name.strip() == "q" else 1.0
         except ValueError:
             qualities[coding.strip()] = 0.0
-    # "*" stands for what is not named; gzip is what every client that says so can decode.
+    # "*" stands for all codings that are not named; every client that sends it decodes gzip.
     qualities.setdefault("gzip", qualities.get("*", 0.0))
     best = max(("zstd", "gzip"), key=lambda coding: qualities.get(coding, 0.0))
     return best if qualities.get(best, 0.0) > 0 else None

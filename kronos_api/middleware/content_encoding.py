@@ -14,11 +14,11 @@ from kronos_api.middleware.decoding import DECODERS, SLICE, content_encoding
 
 
 class ContentEncoding:
-    """Give the routes the content of gzip and zstd bodies, decoded when a route reads it.
+    """Decode gzip and zstd bodies when a route reads them.
 
-    The content is bounded by `limit` bytes and counted in `memory` piece by piece, as far as it
-    exceeds the compressed body, which is counted already and dropped in the end; decoding stops
-    where either is exceeded. What is more than one piece is decoded in a thread.
+    The content is bounded by `limit` bytes. Of it, `memory` counts piece by piece the bytes beyond
+    the size of the compressed body, which is counted already. Decoding stops when either bound is
+    exceeded. All pieces but the first of a small body are decoded in a thread.
     """
 
     def __init__(self, app: ASGIApp, *, limit: int, memory: BodyMemory) -> None:
@@ -54,7 +54,8 @@ class ContentEncoding:
                 in_thread = True
                 size += len(piece or b"")
                 if size > self.limit:
-                    raise too_large(scope, self.limit, "The decoded body")
+                    found = f"The decoded body has {size} bytes or more"
+                    raise too_large(scope, self.limit, found)
                 take(max(size - counted, 0))
                 counted = max(size, counted)
                 ended = piece is None
@@ -64,7 +65,7 @@ class ContentEncoding:
 
 
 async def _whole(receive: Receive) -> bytes | None:
-    """The body as it came; None if the caller has left."""
+    """The body as it was sent; None if the client has disconnected."""
     body = bytearray()
     while True:
         message = await receive()

@@ -1,4 +1,4 @@
-"""Refuses web pages of other origins, except those that the operator names."""
+"""Refuses web pages of other origins, except those that the operator allows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EXPOSED: Final = (
     "X-RateLimit-Reset",
     "X-Request-ID",
 )
-"""Response headers that scripts may read."""
+"""Response headers that scripts of allowed pages can read."""
 _PORTS: Final = {"http": ":80", "https": ":443"}
 _SHOWN: Final = 100
 
@@ -32,16 +32,16 @@ log = structlog.stdlib.get_logger("kronos_api.security")
 class CrossOrigin:
     """Refuse a request with an `Origin` that is neither in `origins` nor the service's own.
 
-    A browser acts with the rights of its machine: without this, any web page could call the
-    service from there, even though it may not read the response. Origins in `origins` get CORS
-    headers and answers to their preflights. Paths in `exempt` are open to everyone.
+    A browser has the access of its machine: without this, any web page could call the service from
+    there, although it cannot read the response. Origins in `origins` get CORS headers and answers
+    to their preflights. Paths in `exempt` are open to every origin.
     """
 
     def __init__(self, app: ASGIApp, *, origins: Collection[str], exempt: Collection[str]) -> None:
         self.app = app
         self.origins = frozenset(origin.lower() for origin in origins)
         self.exempt = frozenset(exempt)
-        # What an allowed page asks for is judged by the router, not by its preflight.
+        # The router judges the requests of an allowed page, not the preflight.
         self.cors = CORSMiddleware(
             app,
             allow_origins=self.origins,
@@ -63,8 +63,11 @@ class CrossOrigin:
             shown = origin[:_SHOWN]
             metrics.security_events.labels("origin_refused", OTHER).inc()
             log.warning("origin_refused", origin=shown)
-            message = f"Web pages of {shown!a} may not call this service; KRONOS_CORS_ORIGINS "
-            response = render(OriginNotAllowed(f"{message}names those that may."), scope)
+            message = (
+                f"Web pages of {shown!a} are not allowed to call this service. Add the origin to "
+                "KRONOS_CORS_ORIGINS."
+            )
+            response = render(OriginNotAllowed(message), scope)
             response.headers["Connection"] = "close"
             await response(scope, receive, send)
 

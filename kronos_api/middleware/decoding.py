@@ -1,4 +1,4 @@
-"""Decoders of compressed bodies: in pieces of bounded size, so that none inflates whole."""
+"""Decoders of compressed bodies, in pieces of bounded size."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from starlette.datastructures import Headers
 from kronos_api.errors import MalformedBody
 
 PIECE: Final = 2**17
-"""Bytes that are decoded in one go; these many take less than a millisecond."""
+"""Largest piece of content, in bytes: it is decoded in less than a millisecond."""
 SLICE: Final = 2**14
-"""Bytes that zlib is given in one go: it copies what it leaves of them."""
+"""Bytes that zlib gets at once: it copies the part that it does not consume."""
 MOST_MEMBERS: Final = 1024
 """Members of one gzip body: bgzip writes one for each 64 KiB, and an empty one has 20 bytes."""
 WINDOW: Final = 2**23
-"""Bytes of the largest window that a zstd encoder may ask for over HTTP, by RFC 9659."""
+"""Largest window of a zstd encoder over HTTP, in bytes, by RFC 9659."""
 
 _GZIP: Final = 16 + zlib.MAX_WBITS
 
@@ -27,7 +27,7 @@ Decoder = Callable[[bytes, int], Iterator[bytes]]
 
 
 def content_encoding(headers: Headers) -> str:
-    """How the body is encoded, in lower case and without `identity`; empty if it is not."""
+    """The encoding of the body, in lower case and without `identity`; empty if there is none."""
     named = ",".join(headers.getlist("content-encoding")).lower().split(",")
     return ", ".join(one for name in named if (one := name.strip()) not in ("", "identity"))
 
@@ -35,7 +35,10 @@ def content_encoding(headers: Headers) -> str:
 def gunzip(body: bytes, limit: int) -> Iterator[bytes]:
     """The content of the gzip members in `body`, in pieces of up to `PIECE` bytes.
 
-    Raises `MalformedBody`. `limit` is ignored: a gzip window has 32 KiB.
+    `limit` is ignored, because a gzip window has 32 KiB.
+
+    Raises:
+        MalformedBody: `body` is not gzip, is cut, or has more than `MOST_MEMBERS` members.
     """
     del limit
     member, members = zlib.decompressobj(_GZIP), 1
@@ -46,7 +49,9 @@ def gunzip(body: bytes, limit: int) -> Iterator[bytes]:
                 if member.eof:
                     member, members = zlib.decompressobj(_GZIP), members + 1
                     if members > MOST_MEMBERS:
-                        raise MalformedBody(f"The body has more than {MOST_MEMBERS} gzip members.")
+                        raise MalformedBody(
+                            f"The body has more than {MOST_MEMBERS} gzip members; send one."
+                        )
                 yield member.decompress(rest, PIECE)
                 rest = member.unused_data if member.eof else member.unconsumed_tail
         while piece := b"" if member.eof else member.decompress(b"", PIECE):
@@ -54,15 +59,18 @@ def gunzip(body: bytes, limit: int) -> Iterator[bytes]:
     except zlib.error:
         raise MalformedBody("Content-Encoding is gzip, but the body is not valid gzip.") from None
     if not member.eof:
-        raise MalformedBody("The gzip body is cut: its last member has no end.")
+        raise MalformedBody("The gzip body is truncated: its last member has no end.")
 
 
 def unzstd(body: bytes, limit: int) -> Iterator[bytes]:
     """The content of the zstd frames in `body`, in pieces of up to `PIECE` bytes.
 
-    Raises `MalformedBody`. A frame that was compressed in one go has a window of its content's
-    size: windows of up to `limit` bytes are taken. The library does not say whether the last
-    frame was cut; the reader of the JSON does.
+    A frame that was compressed at once has a window of its content's size, so windows of up to
+    `limit` bytes are accepted. The library does not report a truncated last frame; the JSON parser
+    does.
+
+    Raises:
+        MalformedBody: `body` is not zstd, or needs a larger window.
     """
     window = max(WINDOW, limit)
     decompressor = zstandard.ZstdDecompressor(max_window_size=window)
@@ -73,7 +81,10 @@ def unzstd(body: bytes, limit: int) -> Iterator[bytes]:
     except zstandard.ZstdError as error:
         message = f"Content-Encoding is zstd, but the body cannot be decoded: {error}."
         if "memory" in str(error):
-            message = f"The zstd body needs a window of more than {window} bytes."
+            message = (
+                f"The zstd body needs a window of more than {window} bytes; compress it with a "
+                "smaller window (zstd: without --long)."
+            )
         raise MalformedBody(message) from None
 
 

@@ -1,4 +1,4 @@
-"""The one shape of every refusal, and the last resort for defects."""
+"""The one shape of every error, and the response to unhandled exceptions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = structlog.stdlib.get_logger("kronos_api.errors")
 
 
 def render(error: KronosError, scope: Scope) -> JSONResponse:
-    """The response that tells the caller of `error`, counted by its code."""
+    """The response to `error`, counted by its code."""
     metrics.errors.labels(error.code).inc()
     structlog.contextvars.bind_contextvars(code=error.code)
     headers = {}
@@ -31,7 +31,7 @@ def render(error: KronosError, scope: Scope) -> JSONResponse:
 
 
 class Envelope:
-    """Answer a defect with the envelope and log its traceback; it goes no further out."""
+    """Answer an unhandled exception with 500 and log its traceback."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -50,7 +50,7 @@ class Envelope:
         try:
             await self.app(scope, receive, send_watched)
         except Exception:
-            log.exception("defect")
-            if started:  # half an answer must not look like a whole one
+            log.exception("unhandled_exception")
+            if started:  # a partial response must not look complete
                 raise
             await render(InternalError(), scope)(scope, receive, send)

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 class HeadMethod:
     """Have the router answer HEAD as it answers GET; the server sends no body.
 
-    Balancers ask whether a service lives by it.
+    Some load balancers use it for health checks.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -16,7 +16,7 @@ class HeadMethod:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "HEAD":
-            # A copy: the server and the log go on seeing what was asked, and where it was found.
+            # A copy, because the server and the log need the original method, and the route.
             asked, scope = scope, {**scope, "method": "GET"}
             try:
                 await self.app(scope, receive, send)

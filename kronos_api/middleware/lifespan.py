@@ -1,4 +1,4 @@
-"""Start and stop of the service, as the server sees them."""
+"""Start and stop of the service by the lifespan protocol of ASGI."""
 
 from __future__ import annotations
 
@@ -13,32 +13,29 @@ from kronos_api.security.peers import Peers
 log = structlog.stdlib.get_logger("kronos_api.lifespan")
 
 STATE: Final = "service"
-"""Under this name the server finds what starts and stops, in the state of the lifespan."""
-
+"""Name of the `Lifecycle` in the state of the lifespan, where the server reads it."""
 
 PEERS: Final = "peers"
-"""And under this one what says whether a peer is listed."""
+"""Name of the `Peers` there."""
 
 
 class Lifecycle(Protocol):
-    """What starts and stops."""
+    """The parts of the service that start and stop."""
 
     async def start(self) -> None:
-        """Called before the port opens; raises `StartupError`."""
+        """Start before the port opens; raises `StartupError`."""
         ...
 
     async def stop(self) -> None:
-        """Called after the last answer."""
+        """Stop after the last response."""
         ...
 
 
 class Lifespan:
-    """Start `service` before the port opens and stop it after the last answer.
+    """Start `service` before the port opens and stop it after the last response.
 
-    `peers` tells the server whether a peer is listed.
-
-    A `StartupError` becomes the one line with which the server refuses to start; a framework's
-    own handling would print a traceback.
+    `peers` is passed on to the server. A `StartupError` becomes the one line with which the server
+    ends; the framework's own handling prints a traceback.
     """
 
     def __init__(self, app: ASGIApp, *, service: Lifecycle, peers: Peers | None = None) -> None:
@@ -58,8 +55,10 @@ class Lifespan:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
         except Exception:
-            log.exception("defect at start")
-            message = "The service failed to start because of a defect."
+            log.exception("unhandled_exception", phase="startup")
+            message = (
+                "The service failed to start: unhandled exception, with a traceback in the log."
+            )
             await send({"type": "lifespan.startup.failed", "message": message})
             return
         await send({"type": "lifespan.startup.complete"})
@@ -67,7 +66,7 @@ class Lifespan:
         try:
             await self.service.stop()
         except Exception:
-            log.exception("defect at stop")
+            log.exception("unhandled_exception", phase="shutdown")
             await send(
                 {"type": "lifespan.shutdown.failed", "message": "The service failed to stop."}
             )

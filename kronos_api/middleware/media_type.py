@@ -1,4 +1,4 @@
-"""Takes JSON bodies only."""
+"""Accepts JSON bodies only."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _CHARSET: Final = re.compile(r"charset\s*=\s*\"?([^\s\";]*)", re.IGNORECASE)
 class MediaType:
     """Refuse a body that is not JSON, or not encoded as `DECODERS` can decode, below `PREFIX`.
 
-    This stands before the rate limit. A web page of any origin may send text/plain, a form or no
-    type at all without asking first; JSON it may send only after a preflight.
+    This comes before the rate limit. A web page of any origin can send text/plain, a form or no
+    type without a preflight, but JSON only after one.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -33,32 +33,32 @@ class MediaType:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and PREFIX in scope["path"]:
             headers = Headers(scope=scope)
-            fault = has_body(headers) and (_type_fault(headers) or _encoding_fault(headers))
-            if fault:
-                await render(UnsupportedMediaType(fault), scope)(scope, receive, send)
+            problem = has_body(headers) and (_type_problem(headers) or _encoding_problem(headers))
+            if problem:
+                await render(UnsupportedMediaType(problem), scope)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
 
-def _type_fault(headers: Headers) -> str | None:
-    """What is wrong with the Content-Type; None if it is JSON in UTF-8."""
-    taken = "send Content-Type: application/json (curl: -H 'Content-Type: application/json')"
+def _type_problem(headers: Headers) -> str | None:
+    """The message for a Content-Type that is not accepted; None if it is JSON in UTF-8."""
+    accepted = "send Content-Type: application/json (curl: -H 'Content-Type: application/json')"
     found = ", ".join(headers.getlist("content-type"))
     if not found:
-        return f"The body has no Content-Type; {taken}."
+        return f"The body has no Content-Type; {accepted}."
     media_type, _, parameters = found.partition(";")
     if not _JSON.fullmatch(media_type.strip()):
-        return f"Content-Type is {found[:_SHOWN]!a}; {taken}."
+        return f"Content-Type is {found[:_SHOWN]!a}; {accepted}."
     charset = _CHARSET.search(parameters)
     if charset and charset[1].lower() not in ("utf-8", "utf8", "us-ascii"):
         return f"The charset of the body is {charset[1][:_SHOWN]!a}; send UTF-8."
     return None
 
 
-def _encoding_fault(headers: Headers) -> str | None:
-    """What is wrong with the Content-Encoding; None if the body can be decoded."""
+def _encoding_problem(headers: Headers) -> str | None:
+    """The message for a Content-Encoding that is not accepted; None if it can be decoded."""
     found = content_encoding(headers)
     if not found or found in DECODERS:
         return None
-    taken = " or ".join(DECODERS)
-    return f"Content-Encoding is {found[:_SHOWN]!a}; send one of {taken}, or none."
+    accepted = " or ".join(DECODERS)
+    return f"Content-Encoding is {found[:_SHOWN]!a}; send {accepted}, or no Content-Encoding."

@@ -1,4 +1,4 @@
-"""Bounds how many forecasts a caller may ask for, and says how its quota stands."""
+"""Bounds the forecasts of a caller, and adds the state of its quota to responses."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from kronos_api.errors import RateLimited
 from kronos_api.middleware.callers import caller_key, caller_label
 from kronos_api.middleware.envelope import render
-from kronos_api.ratelimit.charge import STATE, CountedBy, Visit, quota_headers
+from kronos_api.ratelimit.charge import STATE, Charge, CountedBy, quota_headers
 from kronos_api.ratelimit.limiter import Limiter
 from kronos_api.ratelimit.other_routes import OtherLimiter
 
 PREFIX: Final = "/v1/predict/"
 REFUSED: Final = 503
-"""Status of a request that the service had no room for: nothing was computed."""
+"""Status of a request that was refused for want of capacity: nothing was decoded."""
 SAFE: Final = ("GET", "HEAD", "OPTIONS")
 
 
 class RateLimit:
     """Grant or refuse every request below `/v1/predict/`, before its body is read.
 
-    Only safe methods are not counted: they forecast nothing, and a web page can have a browser
-    send them from anywhere.
+    Safe methods are not counted: they forecast nothing, and any web page can have a browser send
+    them.
 
-    The path decides, not the route: what will be routed there later, or not at all, counts as
-    well. Where the application is mounted does not matter. What more the series cost is charged
-    when they are known, through `scope["state"]`. A request that is refused with 503 (no model yet,
-    queue full, draining) costs nothing: the gateway or the caller tries it again.
+    The path decides, not the route: a path without a route counts as well, wherever the application
+    is mounted. The handler charges the rest of the cost, which depends on the series, through
+    `scope["state"]`. A request that is refused with 503 (no model yet, queue full, draining) costs
+    nothing, because the gateway or the caller retries it.
 
-    Other routes are granted or refused by `others`, which decorates them; here their answers get
-    the same headers.
+    Other routes are granted or refused by `others`, which decorates them; this middleware adds the
+    same headers to their responses.
     """
 
     def __init__(
@@ -58,31 +58,31 @@ class RateLimit:
         if scope["method"] in SAFE:
             await self.app(scope, receive, send)
             return
-        visit = Visit(
+        charge = Charge(
             self.limiter,
             caller=caller_key(scope),
             label=caller_label(scope),
             route=scope["path"].rpartition(PREFIX)[2],
             by=self.by,
         )
-        scope.setdefault("state", {})[STATE] = visit
+        scope.setdefault("state", {})[STATE] = charge
 
         async def send_counted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 if message["status"] == REFUSED:
-                    await visit.give_back()
-                MutableHeaders(scope=message).update(visit.headers())
+                    await charge.give_back()
+                MutableHeaders(scope=message).update(charge.headers())
             await send(message)
 
         try:
-            await visit.charge(1)
+            await charge.add(1)
         except RateLimited as error:
             await render(error, scope)(scope, receive, send_counted)
             return
         await self.app(scope, receive, send_counted)
 
     def _with_other_quota(self, scope: Scope, send: Send) -> Send:
-        """`send` that adds how the quota of other routes stands, if the request counted."""
+        """`send` that adds the state of the quota of other routes, if the request counted."""
         others = self.others
         if others is None:
             return send

@@ -1,4 +1,4 @@
-"""Names each request, so that its answer, its log lines and its errors can be told together."""
+"""Gives each request an id, which its response, log lines and errors carry."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 HEADER = "X-Request-ID"
 
 _ACCEPTED = re.compile(r"[A-Za-z0-9._-]{1,64}")
-# version, trace id, parent id, flags; later versions may append fields
+# version, trace id, parent id, flags; later versions append fields
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
 
 
 class RequestId:
-    """Take the caller's request id if it is harmless, else make one.
+    """Accept the caller's request id if it matches `_ACCEPTED`, else make one.
 
-    It is put into `scope["state"]["request_id"]`, the response headers and, with the trace id
-    of a valid W3C `traceparent`, into every log line of the request.
+    `scope["state"]["request_id"]`, the response headers and every log line of the request carry it;
+    log lines also have the trace id of a valid W3C `traceparent`.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -43,7 +43,7 @@ class RequestId:
         context = {"request_id": request_id}
         if trace_id := _trace_id(headers.get("traceparent", "")):
             context["trace_id"] = trace_id
-        # Handlers bind more; nothing of one request may reach the lines of the next.
+        # Handlers bind more fields, which must not reach the log lines of the next request.
         structlog.contextvars.clear_contextvars()
         try:
             structlog.contextvars.bind_contextvars(**context)

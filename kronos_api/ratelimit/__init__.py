@@ -1,1 +1,1 @@
-"""How many forecasts a caller may ask for: one count for all workers."""
+"""The rate limit of callers: one count of forecasts for all workers."""

@@ -1,4 +1,4 @@
-"""Makes the limiter that settings describe."""
+"""Builds the limiter from the values of settings."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ def build_limiter(
 ) -> Limiter:
     """A limiter of `per_minute` over all routes, and of `limits` on some of them.
 
-    It counts in Redis if there is a URL of one, else in a file of `folder`. Raises
-    `StartupError`.
+    It counts in Redis if `redis_url` is given, else in a file in `folder`.
+
+    Raises:
+        StartupError: `limits` or `redis_url` cannot be parsed.
     """
     quotas = Quotas(per_minute, parse_routes(limits))
     if redis_url is None:
         return Limiter(quotas, HostStore(folder), workers=workers)
-    # The client is only imported where it is used: it takes a while.
+    # Imported only where it is used, because the import takes a while.
     from kronos_api.ratelimit.redis_store import RedisStore
 
     return Limiter(quotas, RedisStore(redis_url), workers=workers * replicas)

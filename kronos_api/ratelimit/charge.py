@@ -1,4 +1,4 @@
-"""One request's way past the limiter."""
+"""What one request is charged for."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from starlette.types import Scope
 
 from kronos_api.errors import InvalidInput, RateLimited
 from kronos_api.ratelimit.limiter import Limiter, Verdict
+from kronos_api.ratelimit.quotas import ALL, Quota
 from kronos_api.telemetry.metrics import metrics
 
 STATE: Final = "rate_limit"
-"""Where a request's `scope["state"]` has its visit."""
-
+"""Name of a request's `Charge` in its `scope["state"]`."""
 
 CountedBy = Literal["items", "request", "decode_steps"]
-"""What counts as one forecast: a series, a request, or `WORK_UNIT` begun of a series."""
-WORK_UNIT: Final = 1024
+"""What counts as one forecast: a series, a request, or each begun `DECODE_STEPS` of a series."""
+DECODE_STEPS: Final = 1024
 """Sample paths x steps: a series of 8 paths and 128 steps counts as one forecast."""
+PERIODS: Final = {1: "second", 60: "minute", 3600: "hour", 86_400: "day"}
 
 
-class Visit:
-    """Charges a caller for one request of `route`; `label` is the caller's in metrics."""
+class Charge:
+    """The forecasts that a request of `route` costs its caller; `label` is that of metrics."""
 
     def __init__(
         self, limiter: Limiter, *, caller: str, label: str, route: str, by: CountedBy
@@ -34,60 +35,72 @@ class Visit:
         self.route = route
         self.by: CountedBy = by
         self.verdict: Verdict | None = None
-        self._charged: list[tuple[int, Verdict]] = []
+        self._granted: list[tuple[int, Verdict]] = []
 
-    async def charge(self, cost: int) -> None:
-        """Grant `cost` forecasts or raise `RateLimited`."""
+    async def add(self, cost: int) -> None:
+        """Charge `cost` forecasts.
+
+        Raises:
+            RateLimited: the quota does not allow them; nothing was charged.
+        """
         self.verdict = await self.limiter.take(self.caller, self.route, cost)
         if self.verdict.allowed:
-            self._charged.append((cost, self.verdict))
+            self._granted.append((cost, self.verdict))
         else:
             metrics.rate_limit_hits.labels(self.label).inc()
-            raise RateLimited(self._refusal(cost), retry_after=self.verdict.wait)
+            raise RateLimited(self._refusal(self.verdict, cost), retry_after=self.verdict.wait)
 
-    async def charge_series(self, work: Sequence[int]) -> None:
-        """Charge what series of so many sample paths x steps cost beyond the 1 that was charged.
+    async def add_series(self, decode_steps: Sequence[int]) -> None:
+        """Charge series of so many sample paths x steps, beyond the 1 that is charged already.
 
-        Raises `RateLimited`, or `InvalidInput` if the limit can never grant as much.
+        Raises:
+            RateLimited: the quota does not allow them.
+            InvalidInput: no quota ever allows as many.
         """
         cost = {
-            "items": len(work),
+            "items": len(decode_steps),
             "request": 1,
-            "decode_steps": sum(math.ceil(one / WORK_UNIT) for one in work),
+            "decode_steps": sum(math.ceil(one / DECODE_STEPS) for one in decode_steps),
         }[self.by]
         most = self.limiter.quotas.most(self.route)
         if cost > most:
             raise InvalidInput(
-                f"The request counts as {cost} forecasts, one for each {WORK_UNIT} sample paths x"
-                f" steps begun of a series, and the limit grants at most {most} at once."
-                " Ask for fewer sample paths, steps or series."
+                f"The request counts as {cost} forecasts, one for each {DECODE_STEPS} sample paths"
+                f" x steps begun of a series, and the limit grants at most {most} at once. Ask for"
+                " fewer sample paths, steps or series, or raise KRONOS_RATE_LIMIT_PER_MINUTE."
             )
         if cost > 1:
-            await self.charge(cost - 1)
-
-    def _refusal(self, cost: int) -> str:
-        assert self.verdict is not None
-        if cost == 1:
-            return f"The caller's limit of {self.verdict.limit} forecasts is used up."
-        if self.by == "decode_steps":
-            return (
-                f"The caller's limit leaves no room for work that counts as {cost + 1} forecasts."
-            )
-        return f"The caller's limit leaves no room for a batch of {cost + 1} series."
+            await self.add(cost - 1)
 
     async def give_back(self) -> None:
-        """Take back all that was charged: the request was refused before any work."""
-        while self._charged:
-            cost, granted = self._charged.pop()
+        """Return all that was charged, because the request was refused before it was decoded."""
+        while self._granted:
+            cost, granted = self._granted.pop()
             self.verdict = await self.limiter.give_back(self.caller, self.route, cost, granted)
 
     def headers(self) -> dict[str, str]:
-        """How the caller's quota stands."""
+        """The state of the caller's quota."""
         return quota_headers(self.verdict)
+
+    def _refusal(self, verdict: Verdict, cost: int) -> str:
+        quota = verdict.quota
+        setting = "KRONOS_RATE_LIMIT_PER_MINUTE" if quota.name == ALL else "KRONOS_RATE_LIMITS"
+        found = f"{verdict.remaining} of {described(quota)} are left"
+        remedy = f"Retry in {math.ceil(verdict.wait)} s"
+        if self._granted:  # 1 was charged before the body was read
+            found = f"the request counts as {cost + 1}, of which 1 is charged, and {found}"
+            remedy += ", ask for fewer series, sample paths or steps"
+        return f"Rate limit: {found}. {remedy}, or raise {setting}."
+
+
+def described(quota: Quota) -> str:
+    """`100 forecasts per minute`, for the messages of refusals."""
+    period = PERIODS.get(quota.seconds, f"{quota.seconds} s")
+    return f"{quota.amount} forecasts per {period}"
 
 
 def quota_headers(verdict: Verdict | None) -> dict[str, str]:
-    """How a quota stands; nothing where no limit was asked."""
+    """The state of a quota as headers; none where no limit was asked."""
     if verdict is None:
         return {}
     return {
@@ -97,11 +110,11 @@ def quota_headers(verdict: Verdict | None) -> dict[str, str]:
     }
 
 
-async def charge_series(scope: Scope, work: Sequence[int]) -> None:
-    """Charge for series of so many sample paths x steps, but the 1 that was charged at the door.
+async def charge_series(scope: Scope, decode_steps: Sequence[int]) -> None:
+    """Charge series of so many sample paths x steps, beyond the 1 that the middleware charged.
 
-    Raises `RateLimited` or `InvalidInput`. Does nothing where no limit is set.
+    Does nothing where no limit is set. Raises `RateLimited` or `InvalidInput`.
     """
-    visit: Any = scope.get("state", {}).get(STATE)
-    if visit is not None:
-        await visit.charge_series(work)
+    charge: Any = scope.get("state", {}).get(STATE)
+    if charge is not None:
+        await charge.add_series(decode_steps)

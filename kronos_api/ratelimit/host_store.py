@@ -1,12 +1,15 @@
 """One count for all workers of a host, in a small file.
 
-A file in memory (/dev/shm) that is read and written under a lock, not mapped: a full file system
-is then an error to handle, where touching a mapped page would kill the worker. The kernel lets go
-of the lock of a worker that dies. A slot is written in one piece, and what it counts is answered
-only afterwards, so a worker may be killed at any point.
+A store of our own, because a host without Redis has no shared store, and the count must be exact
+even if a worker is killed (ADR 7).
 
-Callers are placed by a hash with a random key, which stands in the file. A caller that could
-compute its place could fill the places of others.
+The file is in memory (/dev/shm). It is read and written under a lock, not mapped: a full file
+system is then an error to handle, where touching a mapped page would kill the worker. The kernel
+releases the lock of a worker that dies. A slot is written in one piece before its verdict is
+returned, so a worker can be killed at any point.
+
+A caller's slot comes from a hash with a random key that the file holds. Without the key, a caller
+could compute its slot, and so fill the slots of others.
 """
 
 from __future__ import annotations
@@ -27,20 +30,20 @@ from typing import Final, Literal
 import structlog
 
 from kronos_api.errors import StartupError
-from kronos_api.ratelimit.store import Reading, StoreOut, Tally
+from kronos_api.ratelimit.store import Reading, StoreUnavailable, WindowCounter
 from kronos_api.telemetry.metrics import metrics
 
 LAYOUT: Final = 2
-"""Version of the layout, in the name of the file: workers of two versions never share one."""
+"""Version of the layout, in the name of the file: workers of two versions never share a file."""
 KEY_BYTES: Final = 16
 HEADER_BYTES: Final = 64
-"""The file begins with the key of its hash; then come the buckets."""
+"""Size of the start of the file, which holds the key of the hash; the buckets follow."""
 SLOT: Final = struct.Struct("=16sqq")
-"""Digest of a caller under a quota; end of its window, in seconds since the epoch; its total."""
+"""Digest of caller and quota; end of the window, in seconds since the epoch; total granted."""
 IN_BUCKET: Final = 32
 BUCKETS: Final = 1024
 BUCKET_BYTES: Final = IN_BUCKET * SLOT.size
-"""A caller's slot is in one of these: one read, and no search through the file."""
+"""A caller's slot is in one bucket: one read, and no search through the file."""
 LOCK_PAUSE: Final = 0.001
 
 log = structlog.stdlib.get_logger("kronos_api.ratelimit")
@@ -49,7 +52,7 @@ _Slot = tuple[int, int, int]  # offset in the file, end of its window, total
 
 
 class HostStore:
-    """Counts in a file of `folder`; by default in memory where the system offers that."""
+    """Counts in a file in `folder`; by default in memory where the system offers that."""
 
     kind: Literal["redis", "host"] = "host"
 
@@ -61,11 +64,11 @@ class HostStore:
     async def open(self) -> None:
         try:
             self._open()
-        except (OSError, StoreOut) as error:
+        except (OSError, StoreUnavailable) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise StartupError(
-                f"cannot count calls in {self.path}: {reason.lower()};"
-                " KRONOS_RATE_LIMIT_DIR chooses another folder"
+                f"the rate limit cannot be kept in {self.path}: {reason.lower()};"
+                " set KRONOS_RATE_LIMIT_DIR to a folder that is writable"
             ) from None
 
     async def check(self) -> None:
@@ -74,14 +77,14 @@ class HostStore:
         fcntl.flock(self._file, fcntl.LOCK_UN)
 
     async def count(
-        self, caller: str, tallies: Sequence[Tally], cost: int
+        self, caller: str, counters: Sequence[WindowCounter], cost: int
     ) -> tuple[bool, list[Reading]]:
-        # Whoever has the lock needs it for microseconds, unless it was stopped just then.
+        # A worker holds the lock for microseconds, unless it is stopped meanwhile.
         while not self._locked():
             await asyncio.sleep(LOCK_PAUSE)
         try:
-            with self._told():
-                return self._count(caller, tallies, cost)
+            with self._os_errors():
+                return self._count(caller, counters, cost)
         finally:
             fcntl.flock(self._file, fcntl.LOCK_UN)
 
@@ -91,36 +94,39 @@ class HostStore:
             self._file = -1
 
     def _count(
-        self, caller: str, tallies: Sequence[Tally], cost: int
+        self, caller: str, counters: Sequence[WindowCounter], cost: int
     ) -> tuple[bool, list[Reading]]:
-        """With the lock; the clock is read with it, too, so that windows never go back."""
+        """Count with the lock held; the clock is read under it, so that windows never go back."""
         now = time.time()
         key = self._key()
         taken: set[int] = set()
         slots = []
-        for tally in tallies:
-            quota = tally.quota
+        for counter in counters:
+            quota = counter.quota
             window = quota.window(now)
             digest = blake2b(quota.key(caller).encode(), digest_size=16, key=key).digest()
             offset, end, total = self._slot(digest, quota.end(window), now, taken)
             taken.add(offset)
-            alone = tally.since if tally.window == window else 0  # which the file does not know of
-            slots.append((tally, window, digest, alone, offset, end, max(0, total + alone)))
-        allowed = all(total + cost <= tally.quota.amount for tally, *_, total in slots)
+            # Granted locally, and not in the file yet.
+            unreported = counter.unreported if counter.window == window else 0
+            slots.append(
+                (counter, window, digest, unreported, offset, end, max(0, total + unreported))
+            )
+        allowed = all(total + cost <= counter.quota.amount for counter, *_, total in slots)
         granted = cost if allowed else 0
         readings = []
-        for tally, window, digest, alone, offset, end, total in slots:
+        for counter, window, digest, unreported, offset, end, total in slots:
             total += granted
-            if granted or alone:
+            if granted or unreported:
                 os.pwrite(self._file, SLOT.pack(digest, end, total), offset)
-                # Now it knows, whether or not anybody still waits for its answer.
-                tally.heard += alone
-                tally.since -= alone
+                # Reported now, even if the call has timed out meanwhile.
+                counter.last_total += unreported
+                counter.unreported -= unreported
             readings.append(Reading(window, total, end - now))
         return allowed, readings
 
     def _key(self) -> bytes:
-        """The key of this file's hash; made by the first that counts in the file."""
+        """The key of this file's hash; the first worker that counts in the file makes it."""
         key = os.pread(self._file, KEY_BYTES, 0)
         if not any(key):
             key = os.urandom(KEY_BYTES)
@@ -128,10 +134,10 @@ class HostStore:
         return key
 
     def _slot(self, digest: bytes, end: int, now: float, taken: Collection[int]) -> _Slot:
-        """The slot of `digest` in the window that ends at `end`, none of those `taken`.
+        """The slot of `digest` in the window that ends at `end`; slots in `taken` are left out.
 
-        A new digest takes the slot whose window ended first. If none has ended, the count whose
-        window ends first is lost, and the loss is counted.
+        A new digest takes the slot whose window ended first. If no window has ended, the count
+        whose window ends first is evicted, and the eviction is counted.
         """
         offset = HEADER_BYTES + int.from_bytes(digest[:4], "little") % BUCKETS * BUCKET_BYTES
         bucket = os.pread(self._file, BUCKET_BYTES, offset)
@@ -143,26 +149,26 @@ class HostStore:
                 oldest = known_end, offset
             offset += SLOT.size
         if oldest is None:
-            raise StoreOut("a caller has more quotas than a bucket has slots")
+            raise StoreUnavailable("a caller has more quotas than a bucket has slots")
         if oldest[0] > now:
             metrics.rate_limit_evictions.inc()
         return oldest[1], end, 0
 
     def _locked(self) -> bool:
-        """Whether the lock is ours now; what is wrong with the file is `StoreOut`."""
-        with self._told():
+        """Take the lock if it is free; False if it is not. Raises `StoreUnavailable`."""
+        with self._os_errors():
             if self._file < 0:
                 self._open()
             else:
-                self._mend()
+                self._restore()
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return False
             return True
 
-    def _mend(self) -> None:
-        """Open the file again if something removed or cut it: new workers open the one by name."""
+    def _restore(self) -> None:
+        """Open the file again if it was removed or cut: new workers open it by its name."""
         found = os.fstat(self._file)
         if found.st_nlink and found.st_size == self._size:
             return
@@ -178,7 +184,7 @@ class HostStore:
         try:
             found = os.fstat(file)
             if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid():
-                raise StoreOut("it is not a file of ours")
+                raise StoreUnavailable("it is not a file of this user")
             if found.st_size != file_bytes():
                 os.ftruncate(file, file_bytes())
         except BaseException:
@@ -187,11 +193,11 @@ class HostStore:
         self._file, self._size = file, os.fstat(file).st_size
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _os_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise StoreOut((error.strerror or str(error)).lower()) from None
+            raise StoreUnavailable((error.strerror or str(error)).lower()) from None
 
 
 def file_bytes() -> int:

@@ -1,6 +1,6 @@
 """The limit of routes that are not forecasts: slowapi, in memory, in each worker.
 
-It protects a worker from being asked without end, and need not be exact over workers.
+It protects a worker from overload and need not be exact over workers.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from starlette.datastructures import State
 from starlette.requests import Request
 
 from kronos_api.ratelimit.limiter import Verdict
+from kronos_api.ratelimit.quotas import ALL, Quota
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
@@ -33,11 +34,11 @@ class OtherLimiter(slowapi.Limiter):
     def __init__(self, per_minute: int, key: Callable[[Request], str], *, enabled: bool) -> None:
         super().__init__(key, storage_uri="memory://", enabled=enabled)
         self._shared = f"{per_minute}/minute"
-        # Refusals are counted and are in the access log.
+        # Refusals have a metric and a line in the access log.
         logging.getLogger("slowapi").setLevel(logging.ERROR)
 
     def get_app_config(self, key: str, default_value: Any = None) -> Any:
-        """The default: slowapi's own variables (RATELIMIT_ENABLED, ...) are no settings of ours."""
+        """The default: slowapi's own variables (RATELIMIT_ENABLED, ...) are not settings."""
         del key
         return default_value
 
@@ -46,11 +47,12 @@ class OtherLimiter(slowapi.Limiter):
         return cast(Endpoint, self.shared_limit(self._shared, scope="other")(endpoint))
 
     def verdict(self, state: State) -> Verdict | None:
-        """How the quota stands after a request with `state`; None if it was not counted."""
+        """The state of the quota after a request with `state`; None if it was not counted."""
         counted = getattr(state, "view_rate_limit", None)
         if counted is None:
             return None
         limit, key = counted
         reset, remaining = self.limiter.get_window_stats(limit, *key)
         wait = max(0.0, reset - time.time())
-        return Verdict(remaining > 0, limit.amount, remaining, round(reset), wait)
+        quota = Quota(ALL, limit.amount, limit.get_expiry())
+        return Verdict(remaining > 0, quota, remaining, round(reset), wait)

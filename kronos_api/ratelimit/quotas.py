@@ -1,4 +1,4 @@
-"""What a caller may ask for, as settings write it."""
+"""Quotas of a caller, and how settings write them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from limits import parse_many
 from kronos_api.errors import StartupError
 
 ALL = "all"
-"""The quota that holds over all routes."""
+"""Name of the quota over all routes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quota:
     """`amount` forecasts in each window of `seconds`.
 
-    Windows follow the clock of whoever counts: they begin at multiples of `seconds`.
+    Windows begin at multiples of `seconds` by the clock of the store.
     """
 
     name: str
@@ -29,11 +29,11 @@ class Quota:
         return int(now // self.seconds)
 
     def end(self, window: int) -> int:
-        """When `window` ends, in seconds since the epoch."""
+        """End of `window`, in seconds since the epoch."""
         return (window + 1) * self.seconds
 
     def key(self, caller: str) -> str:
-        """Where `caller` is counted; in braces, so that a Redis cluster keeps a caller together."""
+        """Key of `caller` in the store; braces keep a caller on one node of a Redis cluster."""
         return f"kronos:rate:{{{caller}}}:{self.name}:{self.amount}/{self.seconds}"
 
 
@@ -45,18 +45,20 @@ class Quotas:
     routes: Mapping[str, tuple[Quota, ...]] = field(default_factory=dict)
 
     def of(self, route: str) -> tuple[Quota, ...]:
-        """All quotas that a call of `route` counts under."""
+        """All quotas of a call of `route`."""
         return (Quota(ALL, self.per_minute, 60), *self.routes.get(route, ()))
 
     def most(self, route: str) -> int:
-        """Forecasts that `route` can ever grant at once."""
+        """Forecasts that `route` grants at once, at most."""
         return min(quota.amount for quota in self.of(route))
 
     def check(self, routes: Collection[str]) -> None:
-        """Raises `StartupError` if there are quotas of other than `routes`."""
-        if strange := sorted(set(self.routes) - set(routes)):
+        """Raises `StartupError` if a quota names a route that is not in `routes`."""
+        if unknown := sorted(set(self.routes) - set(routes)):
             known = ", ".join(sorted(routes))
-            raise StartupError(f"KRONOS_RATE_LIMITS: {strange[0]!a} is none of the routes {known}")
+            raise StartupError(
+                f"KRONOS_RATE_LIMITS: there is no route {unknown[0]!a}; routes are {known}"
+            )
 
 
 def parse_routes(text: str) -> dict[str, tuple[Quota, ...]]:
@@ -67,15 +69,15 @@ def parse_routes(text: str) -> dict[str, tuple[Quota, ...]]:
         quotas = _quotas(name, limits)
         if not name or not quotas or name in routes:
             raise StartupError(
-                f"KRONOS_RATE_LIMITS: {entry!a} is not of the form batch=10/minute;200/hour,"
-                " each route once, amounts and times at least 1"
+                f"KRONOS_RATE_LIMITS: {entry!a} must have the form batch=10/minute;200/hour, with"
+                " each route once and amounts of at least 1"
             )
         routes[name] = quotas
     return routes
 
 
 def _quotas(name: str, limits: str) -> tuple[Quota, ...]:
-    """The quotas in `limits`; none if one of them is no quota."""
+    """The quotas in `limits`; none if one of them cannot be parsed."""
     found = []
     for limit in limits.split(";"):
         try:

@@ -1,10 +1,12 @@
 """One count for all workers and replicas, in Redis.
 
-Each worker's grants of a window stand in a field of their own, and what it gave back of them in
-another: the grants less what was given back count. With every call a worker says what it has
-granted and given back in the window, and neither field is ever less. So a Redis that was away, or
-has lost what it held, learns what happened meanwhile; a call whose answer got lost is not counted
-twice, and one that arrives late undoes nothing.
+A script of our own, because several quotas must be granted at once or not at all, and a Redis that
+lost its data must get the counts back (ADR 7).
+
+Each worker has two fields in a window: forecasts granted, and forecasts given back. The count is
+the sum of the first less the sum of the second. Every call carries the worker's own two numbers,
+and neither field ever decreases. So a Redis that was unavailable, or lost its data, gets the counts
+of the meantime; a call whose answer was lost is not counted twice, and a late call undoes nothing.
 """
 
 from __future__ import annotations
@@ -20,15 +22,15 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from kronos_api.errors import StartupError
-from kronos_api.ratelimit.store import Reading, StoreOut, Tally
+from kronos_api.ratelimit.store import Reading, StoreUnavailable, WindowCounter
 
 CONNECTIONS: Final = 16
-"""At most, for each worker; further calls wait for one, within their bound."""
+"""Connections of a worker, at most; further calls wait for one within their bound."""
 
 SCRIPT: Final = """\
 -- KEYS: one for each quota. ARGV: cost, worker; for each quota its amount, its window in
--- milliseconds, and the window that the worker speaks of with what it has granted in it and given
--- back. A field's name is that of its worker, with a minus for what was given back.
+-- milliseconds, and the number of the worker's window with its forecasts granted and given back.
+-- A field has the name of its worker, with a minus before it for forecasts given back.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local cost, worker = tonumber(ARGV[1]), ARGV[2]
@@ -79,7 +81,7 @@ return answer
 
 
 class RedisStore:
-    """Counts in the Redis at `url`; raises `StartupError` for what is no URL of one."""
+    """Counts in the Redis at `url`; raises `StartupError` if that is not a URL of a Redis."""
 
     kind: Literal["redis", "host"] = "redis"
 
@@ -90,29 +92,29 @@ class RedisStore:
         self._worker = secrets.token_hex(8)
 
     async def open(self) -> None:
-        """Nothing can be wrong for good: a Redis that is away may come."""
+        """No fault lasts: a Redis that is unavailable can come back."""
 
     async def check(self) -> None:
         try:
-            # What was connected before it went away is of no use.
+            # Connections to a Redis that was restarted are dead.
             await self._pool.disconnect(inuse_connections=False)
             await self._redis.ping()
         except (RedisError, OSError, UnicodeError) as error:
-            raise StoreOut(str(error)) from None
+            raise StoreUnavailable(str(error)) from None
 
     async def count(
-        self, caller: str, tallies: Sequence[Tally], cost: int
+        self, caller: str, counters: Sequence[WindowCounter], cost: int
     ) -> tuple[bool, list[Reading]]:
-        keys = [tally.quota.key(caller) for tally in tallies]
+        keys = [counter.quota.key(caller) for counter in counters]
         arguments: list[str | int] = [cost, self._worker]
-        for tally in tallies:
-            quota = tally.quota
+        for counter in counters:
+            quota = counter.quota
             arguments += [quota.amount, quota.seconds * 1000]
-            arguments += [tally.window, tally.mine, tally.returned]
+            arguments += [counter.window, counter.granted, counter.returned]
         try:
             answer: Any = await self._script(keys=keys, args=arguments)
         except (RedisError, OSError, UnicodeError) as error:
-            raise StoreOut(str(error)) from None
+            raise StoreUnavailable(str(error)) from None
         allowed, *numbers = (int(number) for number in answer)
         readings = [
             Reading(window, total, left / 1000)
@@ -126,10 +128,11 @@ class RedisStore:
 
 
 def _pool(url: str) -> BlockingConnectionPool:
-    """Connections that are made on demand and tried once: the limiter knows what to do then."""
-    told = (
-        "KRONOS_REDIS_URL: not of the form redis://[[user]:password@]host[:port][/database],"
-        " rediss://... or unix:///path, with special characters of user and password encoded"
+    """Connections that are made on demand and tried once: the limiter has a fallback."""
+    message = (
+        "KRONOS_REDIS_URL: must have the form redis://[[user]:password@]host[:port][/database],"
+        " rediss://... or unix:///path, such as redis://redis:6379/0, with special characters of"
+        " user and password percent-encoded"
     )
     try:
         parts = urlsplit(url)
@@ -143,7 +146,7 @@ def _pool(url: str) -> BlockingConnectionPool:
             timeout=None,
             retry=Retry(NoBackoff(), 0),
         )
-        pool.make_connection()  # type: ignore[no-untyped-call]  # options that it does not know are found out now
-    except Exception:  # whatever it says may hold the password
-        raise StartupError(told) from None
+        pool.make_connection()  # type: ignore[no-untyped-call]  # rejects unknown options
+    except Exception:  # its message can hold the password
+        raise StartupError(message) from None
     return pool

@@ -1,4 +1,4 @@
-"""Where all workers count together, as the limiter sees it."""
+"""The store of the counts that all workers share, as the limiter sees it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Literal, Protocol
 from kronos_api.ratelimit.quotas import Quota
 
 
-class StoreOut(Exception):
-    """The store cannot count now; the message says why, without secrets."""
+class StoreUnavailable(Exception):
+    """The store does not count at the moment; the message gives the reason, without secrets."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A quota's window as the store has it: `total` granted by all, seconds `left`."""
+    """The store's count in a quota's window: `total` granted by all workers, seconds `left`."""
 
     window: int
     total: int
@@ -23,66 +23,69 @@ class Reading:
 
 
 @dataclass(slots=True)
-class Tally:
-    """What this worker knows of one caller's current window under one quota.
+class WindowCounter:
+    """This worker's knowledge of one caller's current window under one quota.
 
-    mine: forecasts that this worker granted. returned: those of them that it gave back. heard:
-    those of all workers that count, when the store was last heard of. since: those that this worker
-    granted alone after that, less those that it gave back. asking: calls under way, which will note
-    here what they are told.
+    granted: forecasts that this worker granted. returned: those of them that it gave back.
+    last_total: the count of all workers at the store's last answer. unreported: forecasts that this
+    worker granted locally since then, less those that it gave back. in_flight: calls of the store
+    that will update this counter.
     """
 
     quota: Quota
     window: int = -1
-    mine: int = 0
+    granted: int = 0
     returned: int = 0
-    heard: int = 0
-    since: int = 0
-    asking: int = 0
+    last_total: int = 0
+    unreported: int = 0
+    in_flight: int = 0
 
-    def turn(self, window: int) -> None:
-        """Forget what belongs to another window."""
+    def advance(self, window: int) -> None:
+        """Start `window`; the counts of any other window are dropped."""
         if window != self.window:
-            self.window, self.mine, self.returned, self.heard, self.since = window, 0, 0, 0, 0
+            self.window, self.granted, self.returned = window, 0, 0
+            self.last_total, self.unreported = 0, 0
 
-    def grant(self, cost: int) -> None:
-        """Count what is granted alone."""
-        self.mine += cost
-        self.since += cost
+    def grant_locally(self, cost: int) -> None:
+        """Count `cost` forecasts that were granted without the store."""
+        self.granted += cost
+        self.unreported += cost
 
     def give_back(self, cost: int) -> None:
-        """Count no longer what was granted in this window; the next call tells the store."""
+        """Return `cost` forecasts of this window; the next call reports them to the store."""
         self.returned += cost
-        self.since -= cost
+        self.unreported -= cost
 
-    def hear(self, reading: Reading, granted: int) -> None:
-        """Note what the store told, which has granted so many."""
-        if reading.window != self.window - 1:  # else another call has heard of a later one
-            self.turn(reading.window)
-            self.mine += granted
-            self.heard = max(self.heard + self.since, reading.total)
-            self.since = 0
+    def update(self, reading: Reading, granted: int) -> None:
+        """Take over the store's answer to a call that was granted `granted` forecasts."""
+        if reading.window != self.window - 1:  # else another call has read a later window
+            self.advance(reading.window)
+            self.granted += granted
+            self.last_total = max(self.last_total + self.unreported, reading.total)
+            self.unreported = 0
 
 
 class Store(Protocol):
-    """Counts for all workers at once."""
+    """Counts for all workers."""
 
     kind: Literal["redis", "host"]
 
     async def open(self) -> None:
-        """Before the first call; raises `StartupError` for what will not pass by itself."""
+        """Before the first call; raises `StartupError` for a fault that lasts."""
 
     async def check(self) -> None:
-        """Raises `StoreOut` while the store cannot be reached."""
+        """Raises `StoreUnavailable` while the store cannot be reached."""
 
     async def count(
-        self, caller: str, tallies: Sequence[Tally], cost: int
+        self, caller: str, counters: Sequence[WindowCounter], cost: int
     ) -> tuple[bool, list[Reading]]:
-        """Grant `cost` forecasts under all quotas of `tallies`, or under none.
+        """Grant `cost` forecasts under the quotas of all `counters`, or under none of them.
 
-        Whether they are granted, and each window after that. What this worker granted alone in
-        them, and what it gave back, is counted in any case. Atomic over all workers; raises
-        `StoreOut`.
+        Returns whether they are granted, and each window after that. Forecasts that this worker
+        granted locally or gave back are counted in any case. Atomic over all workers.
+
+        Raises:
+            StoreUnavailable: nothing was granted.
         """
         ...
 

@@ -12,13 +12,13 @@ OPENAPI = "/openapi.json"
 
 
 def router(app_name: str, limited: Limited) -> APIRouter:
-    """`/openapi.json`, `/docs` and `/redoc`: those of FastAPI, with our rate limit."""
+    """`/openapi.json`, `/docs` and `/redoc` of FastAPI, with our rate limit."""
     routes = APIRouter(include_in_schema=False)
 
     @routes.get(OPENAPI)
     @limited
     async def openapi(request: Request) -> JSONResponse:
-        """The document of the application that the request came to."""
+        """The OpenAPI document of this application."""
         app: FastAPI = request.app
         document = app.openapi()
         if root := _root(request):
@@ -41,5 +41,5 @@ def router(app_name: str, limited: Limited) -> APIRouter:
 
 
 def _root(request: Request) -> str:
-    """Where the application is mounted; empty at the root."""
+    """The path at which the application is mounted; empty at the root."""
     return str(request.scope.get("root_path", "")).rstrip("/")

@@ -65,7 +65,7 @@ def router(
             device=info.device if info else None,
             device_warning=info.device_warning if info else None,
         )
-        if limiter is not None and limiter.alone:
+        if limiter is not None and limiter.degraded:
             readiness.rate_limit_store = "degraded"
         return readiness
 
@@ -123,7 +123,7 @@ def _store(limiter: Limiter | None) -> RateLimitCheck:
         )
     per_minute = limiter.quotas.per_minute
     return RateLimitCheck(
-        status="degraded" if limiter.alone else "ok",
+        status="degraded" if limiter.degraded else "ok",
         store=limiter.store.kind,
         limit_per_minute=per_minute,
         share_per_minute=limiter.share(per_minute),
@@ -134,7 +134,7 @@ def _whitelist(allowed: Identity | None) -> WhitelistCheck:
     if allowed is None:
         return WhitelistCheck(status="off", entries=0)
     return WhitelistCheck(
-        status="degraded" if allowed.unanswered else "ok", entries=len(allowed.whitelist)
+        status="degraded" if allowed.dns_failed else "ok", entries=len(allowed.whitelist)
     )
 
 

@@ -1,4 +1,4 @@
-"""What is loaded, and what the service is called."""
+"""The loaded checkpoints, and the name and build of the service."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ def router(predictor: AsyncPredictor, app_name: str, build: Build, limited: Limi
     @routes.get("/v1/models", responses=LIMITED)
     @limited
     async def models(request: Request) -> ModelDescription:
-        """The model and the tokenizer that are loaded."""
+        """The loaded model and tokenizer."""
         del request
         info = predictor.info
         if info is None:
-            raise ModelNotReady("No model is loaded.", retry_after=1)
+            raise ModelNotReady(
+                "No model is loaded yet. Retry when /v1/readyz answers 200.", retry_after=1
+            )
         return ModelDescription(
             model=_described(info.model),
             tokenizer=_described(info.tokenizer),
@@ -42,7 +44,7 @@ def router(predictor: AsyncPredictor, app_name: str, build: Build, limited: Limi
     @routes.get("/", responses=LIMITED)
     @limited
     async def root(request: Request) -> Welcome:
-        """The service's name, and which build of it answers."""
+        """The name and the build of the service."""
         del request
         return Welcome(message=app_name, version=build.version, commit=build.commit)
 

@@ -1,1 +1,1 @@
-"""Whose call it is: told by the address of a connection's peer, not by what a request says."""
+"""Identifies callers by the address of the connection's peer, never by the request."""

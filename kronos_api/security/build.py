@@ -1,4 +1,4 @@
-"""The parts of caller identity, put together."""
+"""Builds the identities of allowed callers and of trusted proxies."""
 
 from __future__ import annotations
 
@@ -16,13 +16,17 @@ def build_identities(
     timeout: float,
     networks: tuple[str, ...],
 ) -> tuple[Identity | None, Identity]:
-    """Who may call (None: everyone) and whose word on callers is taken; raises `StartupError`.
+    """The allowed callers (None: every caller) and the trusted proxies.
 
-    DNS is set up only if an entry needs it: `servers`, or those of the system, have `timeout`
-    seconds to answer, and the container is on `networks`, or on those its own names tell.
+    A resolver is made only if an entry is a name. It asks `servers`, or those of the system, and
+    waits `timeout` seconds. `networks`: names of this container's networks; empty: learned from
+    DNS.
+
+    Raises:
+        StartupError: a resolver is needed, and no nameserver is configured.
     """
-    surroundings = None
+    local_networks = None
     if proxies.names or (allowed is not None and allowed.names):
-        surroundings = LocalNetworks(Resolver(servers, timeout=timeout), networks=networks)
-    allowing = None if allowed is None else Identity(allowed, surroundings)
-    return allowing, Identity(proxies, surroundings)
+        local_networks = LocalNetworks(Resolver(servers, timeout=timeout), networks=networks)
+    allowing = None if allowed is None else Identity(allowed, local_networks)
+    return allowing, Identity(proxies, local_networks)

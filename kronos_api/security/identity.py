@@ -1,4 +1,4 @@
-"""From the address of a peer to the entry of a whitelist that names it."""
+"""Identifies the caller at an address: the entry of a whitelist that covers or names it."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from kronos_api.security.local_networks import Interface, LocalNetworks
 from kronos_api.security.resolver import (
     FRESH_SECONDS,
     REUSE_SECONDS,
-    CannotTell,
     Resolver,
-    ResolverOut,
+    ResolverUnavailable,
+    ServerFailure,
 )
 from kronos_api.security.whitelist import Address, Whitelist
 
 OTHER: Final = "other"
-"""Label of callers that no entry names."""
+"""Metric label of callers that are not listed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls.
+    """A caller that an entry of the whitelist covers or names.
 
-    `label`: the entry that names the caller, or `other`: one of few values, fit for metrics.
-    `key`: what counts as one caller: its container's name if it is known, else its address.
+    `label`: the entry, or `other`: one of few values, fit for metrics. `key`: identity of the
+    caller for the rate limit: the name of its container if DNS knows it, else its address.
     """
 
     label: str
@@ -36,13 +36,13 @@ class Caller:
 
     @property
     def name(self) -> str:
-        """For log lines."""
+        """Name for log lines."""
         return self.container or self.label
 
 
 @dataclass(slots=True, eq=False)
-class Settled:
-    """Who a connection's peer was found to be.
+class Identification:
+    """The caller that the peer of a connection was identified as.
 
     `confirmed`: whether DNS has named it by an answer that is younger than the connection.
     """
@@ -53,109 +53,112 @@ class Settled:
 
 @dataclass(slots=True, eq=False)
 class Connection:
-    """What is known of one TCP connection, which was opened at `opened` by the monotonic clock.
+    """Identity of the peer of one TCP connection, opened at `opened` by the monotonic clock.
 
-    `is_proxy`: whether the peer was a trusted proxy when it first called, None before that;
-    `proxy` is what it was found to be. `caller`: the same for a peer that calls for itself.
+    `is_proxy`: whether the peer was a trusted proxy at its first request, None before that;
+    `proxy` is its identification as one. `caller`: identification of a peer that is no proxy.
     """
 
     peer: str | None
     opened: float = field(default_factory=time.monotonic)
     is_proxy: bool | None = None
-    proxy: Settled | None = None
-    caller: Settled | None = None
+    proxy: Identification | None = None
+    caller: Identification | None = None
 
 
 class Identity:
-    """Finds the entry that names an address, by itself or by its names in DNS.
+    """Finds the entry of `whitelist` for an address, by the address itself or its names in DNS.
 
-    Names are asked for only if some entry is a name and the address is next to this host; only
-    answers about this host's own subnets count.
+    DNS is asked only if some entry is a name and the address is in a subnet of this host; only
+    answers about these subnets count.
     """
 
-    def __init__(self, whitelist: Whitelist, surroundings: LocalNetworks | None = None) -> None:
+    def __init__(self, whitelist: Whitelist, local_networks: LocalNetworks | None = None) -> None:
         self.whitelist = whitelist
-        self.surroundings = surroundings
-        self.unanswered = False
-        """Whether DNS did not say who the last caller was that it was asked about."""
+        self.local_networks = local_networks
+        self.dns_failed = False
+        """Whether DNS failed at the last question about a caller."""
 
-    async def settle(
+    async def identify(
         self, address: Address, *, local: bool = True, refresh: bool = False
     ) -> Caller | None:
-        """The caller at `address`, None if no entry names it; raises `ResolverOut`.
+        """The caller at `address`; None if no entry covers or names it.
 
-        `local`: this host saw the address itself, rather than a proxy on another. `refresh`: by no
+        `local`: this host saw the address itself, not a proxy on another host. `refresh`: use no
         answer that is older than `FRESH_SECONDS`.
+
+        Raises:
+            ResolverUnavailable: only DNS could name the caller, and it does not answer.
         """
         entry = self.whitelist.by_address(address, local=local)
         if entry is not None:
             return Caller(entry, str(address))
         if not self.whitelist.names or address.is_loopback:
             return None
-        assert self.surroundings is not None, "names need somebody to ask"
-        beside = self.surroundings.next_to(address)
-        if beside is None:
+        assert self.local_networks is not None, "entries that are names need a resolver"
+        interface = self.local_networks.interface_for(address)
+        if interface is None:
             return None
         try:
-            caller = await self._by_name(address, beside, self.surroundings, refresh)
-        except ResolverOut:
-            self.unanswered = True
+            caller = await self._by_name(address, interface, self.local_networks, refresh)
+        except ResolverUnavailable:
+            self.dns_failed = True
             raise
-        self.unanswered = False
+        self.dns_failed = False
         return caller
 
-    def settled(self, caller: Caller, address: Address, opened: float) -> Settled:
-        """What a connection from `address`, opened at `opened`, is settled as."""
-        if self.surroundings is None or caller.label not in self.whitelist.names:
-            return Settled(caller)
-        resolver = self.surroundings.resolver
+    def identification(self, caller: Caller, address: Address, opened: float) -> Identification:
+        """The identification of a connection from `address`, opened at `opened`, as `caller`."""
+        if self.local_networks is None or caller.label not in self.whitelist.names:
+            return Identification(caller)
+        resolver = self.local_networks.resolver
         if caller.label == caller.container:
             asked = resolver.names.asked(address)
         else:
             asked = resolver.addresses.asked((caller.label, address.version))
-        return Settled(caller, confirmed=asked >= opened)
+        return Identification(caller, confirmed=asked >= opened)
 
-    async def holds(self, settled: Settled, address: Address, opened: float) -> bool:
-        """Whether a connection from `address`, opened at `opened`, still comes from `settled`.
+    async def holds(self, found: Identification, address: Address, opened: float) -> bool:
+        """Whether `found` still holds for a connection from `address`, opened at `opened`.
 
-        An entry that names the address by itself holds for as long as the connection. One that is
-        a name is looked up for each request, from answers of the last `REUSE_SECONDS`: the address
-        may belong to another container by now. While DNS is out, a confirmed caller holds, for an
-        outage is no proof of a change; for others `ResolverOut` is raised.
+        An entry that covers the address holds as long as the connection. An entry that is a name
+        is looked up for each request, in answers of the last `REUSE_SECONDS`: the address can
+        belong to another container by now. While DNS does not answer, a confirmed caller holds,
+        because an outage is no proof of a change; for others `ResolverUnavailable` is raised.
         """
-        caller = settled.caller
+        caller = found.caller
         if caller.label not in self.whitelist.names:
             return True
-        assert self.surroundings is not None
-        beside = self.surroundings.next_to(address)
-        if beside is None:
+        assert self.local_networks is not None
+        interface = self.local_networks.interface_for(address)
+        if interface is None:
             return False
         try:
-            held = await self._still(settled, address, beside, self.surroundings, opened)
-        except ResolverOut as error:
-            if await _nobody([error], beside, self.surroundings.resolver):
+            held = await self._is_named(found, address, interface, self.local_networks, opened)
+        except ResolverUnavailable as error:
+            if await _are_unknown_names([error], interface, self.local_networks.resolver):
                 return False
-            self.unanswered = True
-            if not settled.confirmed:
+            self.dns_failed = True
+            if not found.confirmed:
                 raise
             return True
-        self.unanswered = False
-        settled.confirmed = held
+        self.dns_failed = False
+        found.confirmed = held
         return held
 
-    async def _still(
+    async def _is_named(
         self,
-        settled: Settled,
+        found: Identification,
         address: Address,
-        beside: Interface,
-        surroundings: LocalNetworks,
+        interface: Interface,
+        local_networks: LocalNetworks,
         since: float,
     ) -> bool:
-        """Whether what named the caller at `address` does so by answers asked for since `since`."""
-        resolver = surroundings.resolver
-        caller = settled.caller
-        # A confirmed caller goes on in an outage, and is not to wait for it at each request.
-        failures = REUSE_SECONDS if settled.confirmed else FRESH_SECONDS
+        """Whether answers that were asked for since `since` still name the caller at `address`."""
+        resolver = local_networks.resolver
+        caller = found.caller
+        # A confirmed caller goes on in an outage, without waiting for DNS at each request.
+        failures = REUSE_SECONDS if found.confirmed else FRESH_SECONDS
         by_service = caller.label != caller.container
         if by_service:
             asked = (caller.label, address.version)
@@ -164,27 +167,32 @@ class Identity:
         if caller.container is None:
             return True
         try:
-            name = await self._container(address, beside, surroundings, since, failures=failures)
-        except ResolverOut:
-            if by_service:  # whose own answer suffices
+            name = await self._container(
+                address, interface, local_networks, since, failures=failures
+            )
+        except ResolverUnavailable:
+            if by_service:  # the answer about the service suffices
                 return True
             raise
         return name == caller.container
 
     async def _by_name(
-        self, address: Address, beside: Interface, surroundings: LocalNetworks, refresh: bool
+        self, address: Address, interface: Interface, local_networks: LocalNetworks, refresh: bool
     ) -> Caller | None:
-        resolver = surroundings.resolver
+        resolver = local_networks.resolver
         since = resolver.now() - FRESH_SECONDS if refresh else -math.inf
         asked = [
             asyncio.ensure_future(resolver.addresses((name, address.version), since))
             for name in self.whitelist.names
         ]
-        container = asyncio.ensure_future(self._container(address, beside, surroundings, since))
+        container = asyncio.ensure_future(
+            self._container(address, interface, local_networks, since)
+        )
         try:
-            # The container's name goes first, so that one caller has one key whoever is faster.
-            (told,) = await asyncio.gather(container, return_exceptions=True)
-            name = told if isinstance(told, str) else None
+            # The container's name takes precedence, so that one caller has one key whichever
+            # answer is faster.
+            (answer_of_container,) = await asyncio.gather(container, return_exceptions=True)
+            name = answer_of_container if isinstance(answer_of_container, str) else None
             if name is not None and name in self.whitelist.names:
                 return Caller(name, name, name)
             answers = await asyncio.gather(*asked, return_exceptions=True)
@@ -194,24 +202,26 @@ class Identity:
         for entry, answer in zip(self.whitelist.names, answers, strict=True):
             if isinstance(answer, frozenset) and address in answer:
                 return Caller(entry, name or str(address), name)
-        missing = [one for one in (told, *answers) if isinstance(one, BaseException)]
-        if missing and not await _nobody(missing, beside, resolver):
-            raise missing[0]
+        failures = [
+            one for one in (answer_of_container, *answers) if isinstance(one, BaseException)
+        ]
+        if failures and not await _are_unknown_names(failures, interface, resolver):
+            raise failures[0]
         return None
 
     async def _container(
         self,
         address: Address,
-        beside: Interface,
-        surroundings: LocalNetworks,
+        interface: Interface,
+        local_networks: LocalNetworks,
         since: float,
         *,
         failures: float = FRESH_SECONDS,
     ) -> str | None:
         """The name of the container at `address`, whose PTR must be `<name>.<network>`."""
         full_names, networks = await asyncio.gather(
-            surroundings.resolver.names(address, since, failures=failures),
-            surroundings.networks(beside, failures=failures),
+            local_networks.resolver.names(address, since, failures=failures),
+            local_networks.networks(interface, failures=failures),
         )
         found = [
             full.removesuffix(f".{network}")
@@ -223,12 +233,15 @@ class Identity:
         return next(iter(listed + found), None)
 
 
-async def _nobody(missing: list[BaseException], beside: Interface, resolver: Resolver) -> bool:
-    """Whether answers are missing only because nobody has these names.
+async def _are_unknown_names(
+    failures: list[BaseException], interface: Interface, resolver: Resolver
+) -> bool:
+    """Whether DNS failed only because no container has the names.
 
-    Docker's nameserver says on an internal network that it cannot tell of a name that no container
-    has, for it has nobody to pass the question to. One that is out does not know this host either.
+    On an internal network, Docker's nameserver answers SERVFAIL to a question about a name that no
+    container has, because it has no other nameserver to pass it to. If the nameserver itself fails,
+    it does not know this host's own name either.
     """
-    if not all(isinstance(one, CannotTell) for one in missing):
+    if not all(isinstance(one, ServerFailure) for one in failures):
         return False
-    return await resolver.knows(beside.ip)
+    return await resolver.knows(interface.ip)

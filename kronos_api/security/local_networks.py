@@ -1,4 +1,4 @@
-"""The networks that this host is part of: their subnets, and their names in DNS."""
+"""The networks of this host: their subnets, and their names in DNS."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 
 
 def own_interfaces() -> tuple[Interface, ...]:
-    """This host's addresses with their subnets, loopback left out."""
+    """This host's addresses with their subnets, without loopback."""
     found = []
     for addresses in psutil.net_if_addrs().values():
         for one in addresses:
@@ -32,18 +32,18 @@ def own_interfaces() -> tuple[Interface, ...]:
 
 
 def _interface(address: str, netmask: str) -> Interface:
-    if ":" in netmask:  # the standard library takes no IPv6 mask
+    if ":" in netmask:  # the standard library does not parse IPv6 masks
         prefix = bin(int.from_bytes(socket.inet_pton(socket.AF_INET6, netmask))).count("1")
         return ip_interface(f"{address}/{prefix}")
     return ip_interface(f"{address}/{netmask}")
 
 
 class LocalNetworks:
-    """What is next to this host.
+    """The subnets and network names of this host.
 
-    `networks`: the names of its networks. Without any, they are learned from the names of its
-    own addresses: those are `<container>.<network>` like its neighbours', so what follows a dot
-    in one of them is a network's name. A host whose addresses have no names has no networks.
+    `networks`: the names of its networks. Without them, they are learned from the PTR records of
+    its own addresses: each is `<container>.<network>`, so every suffix after a dot can be the name
+    of a network. A host without PTR records has no networks.
     """
 
     def __init__(
@@ -62,23 +62,27 @@ class LocalNetworks:
         self.resolver = resolver
 
     def interfaces(self) -> tuple[Interface, ...]:
-        """This host's addresses; containers join and leave networks while they run."""
+        """This host's addresses, read again after `REFRESH_SECONDS`: networks can change."""
         now = self._now()
         if now - self._read_at >= REFRESH_SECONDS:
             self._interfaces, self._read_at = self._read(), now
         return self._interfaces
 
-    def next_to(self, address: Address) -> Interface | None:
-        """This host's own address in the subnet of `address`; None if it has none there."""
+    def interface_for(self, address: Address) -> Interface | None:
+        """This host's interface in the subnet of `address`; None if it has none there."""
         return next((one for one in self.interfaces() if address in one.network), None)
 
     async def networks(
-        self, beside: Interface, *, failures: float = FRESH_SECONDS
+        self, interface: Interface, *, failures: float = FRESH_SECONDS
     ) -> tuple[str, ...]:
-        """Names that the network of `beside` may have; raises `ResolverOut`, for `failures` s."""
+        """Possible names of the network of `interface`.
+
+        Raises:
+            ResolverUnavailable: DNS does not answer; the failure is reused for `failures` seconds.
+        """
         if self._given:
             return self._given
-        own = await self.resolver.names(beside.ip, failures=failures)
+        own = await self.resolver.names(interface.ip, failures=failures)
         found = []
         for name in sorted(own):
             parts = name.split(".")

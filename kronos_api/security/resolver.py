@@ -1,7 +1,8 @@
-"""Names of addresses and addresses of names, from DNS, soon or not at all.
+"""Names of addresses and addresses of names, from DNS within a deadline.
 
-No answer is kept by the resolver itself; the time to live that DNS gives means nothing here, for
-a freed address goes to the next container at once.
+A resolver of our own around dnspython, because a freed address goes to the next container at once:
+answers are reused for seconds whatever their time to live, and the deadline excludes time in which
+this process did not run (ADR 6).
 """
 
 from __future__ import annotations
@@ -27,27 +28,27 @@ from kronos_api.errors import StartupError
 from kronos_api.security.whitelist import Address, parse_address
 
 REUSE_SECONDS: Final = 2.0
-"""How long an answer may stand in for a new question, from the moment it was asked."""
+"""Seconds for which an answer is reused, from the moment of the question."""
 FRESH_SECONDS: Final = 0.1
-"""The same for a failure, and where somebody is to be refused: callers that are refused have
-nothing asked for more often."""
+"""The same for a failure, and before a caller is refused: refused callers cannot cause more
+questions than that."""
 LIFETIME: Final = 60.0
-"""Seconds after which dnspython gives up by the clock; our own deadlines are far below it."""
+"""Deadline of dnspython by the clock, in seconds; our own deadlines are far below it."""
 
 Key = TypeVar("Key", bound=Hashable)
 Answer = TypeVar("Answer")
 
 
-class ResolverOut(Exception):
-    """DNS did not answer, or not in time, or that it cannot tell."""
+class ResolverUnavailable(Exception):
+    """DNS did not answer in time, or answered with a failure."""
 
 
-class CannotTell(ResolverOut):
-    """DNS answered, but only that it cannot tell."""
+class ServerFailure(ResolverUnavailable):
+    """Every nameserver answered with a failure, such as SERVFAIL."""
 
 
 class Shared(Generic[Key, Answer]):
-    """Asks once for all who ask the same at the same time, and for `REUSE_SECONDS` after."""
+    """One question for all concurrent callers of a key; answers are reused for `REUSE_SECONDS`."""
 
     def __init__(
         self,
@@ -64,7 +65,7 @@ class Shared(Generic[Key, Answer]):
     ) -> Answer:
         """The answer for `key`, asked for at `since` or later.
 
-        What asking raises is raised to all who ask within `failures` seconds.
+        An exception is raised again for `failures` seconds.
         """
         now = self._now()
         if key in self._asked:
@@ -75,15 +76,16 @@ class Shared(Generic[Key, Answer]):
             self._asked.popitem(last=False)
         if key not in self._asked:
             asking = asyncio.ensure_future(self._ask(key))
-            asking.add_done_callback(_failed)  # which nobody may be there to see
+            # Retrieves the exception, which asyncio would report as unretrieved.
+            asking.add_done_callback(_failed)
             self._asked[key] = now, asking
         answer = self._asked[key][1]
         if not answer.done():
-            await asyncio.wait([answer])  # one that stops waiting leaves the answer to the others
+            await asyncio.wait([answer])  # a cancelled caller leaves the answer to the others
         return answer.result()
 
     def asked(self, key: Key) -> float:
-        """When the last answer for `key` was asked for; long ago if there is none."""
+        """When the last answer for `key` was asked for; minus infinity if there is none."""
         return self._asked[key][0] if key in self._asked else -math.inf
 
 
@@ -95,7 +97,7 @@ class _Backend:
     """dnspython's asyncio backend, whose datagram sockets wait `patience` seconds for an answer.
 
     dnspython's own timeout goes by the clock, and drops an answer that arrived while this process
-    stood still.
+    was stopped.
     """
 
     def __init__(self, patience: float) -> None:
@@ -123,10 +125,11 @@ class _Backend:
 class Resolver:
     """Asks `servers`, or those of /etc/resolv.conf, and waits `timeout` seconds at most.
 
-    Only time in which this process runs counts: a nameserver is not blamed for our own stalls.
+    Only time in which this process runs counts, so a stalled event loop is no failure of DNS.
 
-    `names` gives what the PTR records of an address say, without the last dot; `addresses` those
-    of a name in IP version 4 or 6. Both are empty where there are none, and raise `ResolverOut`.
+    `names` gives the names in the PTR records of an address, without the last dot; `addresses`
+    the addresses of a name in IP version 4 or 6. Both are empty if there are no records, and raise
+    `ResolverUnavailable`.
     """
 
     def __init__(
@@ -140,13 +143,14 @@ class Resolver:
             self._client = dns.asyncresolver.Resolver(configure=not servers)
         except dns.resolver.NoResolverConfiguration:
             raise StartupError(
-                "there is no nameserver in /etc/resolv.conf; KRONOS_DNS_SERVERS names one"
+                "/etc/resolv.conf has no nameserver, which names in KRONOS_CONTAINER_WHITELIST and "
+                "KRONOS_TRUSTED_PROXIES need: set KRONOS_DNS_SERVERS, such as 127.0.0.11"
             ) from None
         if servers:
             self._client.nameservers = [
                 dns.nameserver.Do53Nameserver(host, port) for host, port in servers
             ]
-        # A lost datagram is sent once more within the time there is.
+        # A lost datagram is sent once more within `timeout`.
         self._client.timeout = timeout / 2
         self._client.lifetime = LIFETIME
         self._client.cache = None
@@ -158,10 +162,10 @@ class Resolver:
         self.addresses = Shared(self._addresses, now=now)
 
     async def knows(self, address: Address) -> bool:
-        """Whether `address` has a name at this moment."""
+        """Whether `address` has a name now, or had one `FRESH_SECONDS` ago."""
         try:
             return bool(await self.names(address, self.now() - FRESH_SECONDS))
-        except ResolverOut:
+        except ResolverUnavailable:
             return False
 
     async def _names(self, address: Address) -> frozenset[str]:
@@ -187,9 +191,9 @@ class Resolver:
         except dns.resolver.NXDOMAIN:
             return ()
         except dns.resolver.NoNameservers as error:
-            # Each attempt is told with the server's response, if there was one.
+            # The fifth field of an attempt is the response of the server, if there was one.
             responses = [attempt[4] for attempt in error.kwargs["errors"]]
-            out = CannotTell if responses and all(responses) else ResolverOut
-            raise out(type(error).__name__) from error
+            failure = ServerFailure if responses and all(responses) else ResolverUnavailable
+            raise failure(type(error).__name__) from error
         except (TimeoutError, OSError, dns.exception.DNSException) as error:
-            raise ResolverOut(type(error).__name__) from error
+            raise ResolverUnavailable(type(error).__name__) from error

@@ -39,7 +39,7 @@ def test_what_is_good_is_told(command: Command) -> None:
         ("KRONOS_MODEL_PATH", "/" + 5000 * "n", "too long"),
         ("KRONOS_MODEL_PATH", "~nosuchuser", "cannot be found"),
         ("KRONOS_RATE_LIMITS", "no-such-route=1/minute", "no-such-route"),
-        ("KRONOS_RATE_LIMIT_DIR", "/nowhere", "KRONOS_RATE_LIMIT_DIR chooses another"),
+        ("KRONOS_RATE_LIMIT_DIR", "/nowhere", "set KRONOS_RATE_LIMIT_DIR to a folder"),
         ("KRONOS_METRICS_DIR", "/dev/null/metrics", "KRONOS_METRICS_DIR"),
         ("KRONOS_DEVICE", "cuda:77", "cuda:77"),
     ],

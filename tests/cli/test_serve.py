@@ -150,7 +150,7 @@ def test_several_workers_serve_and_stop(tmp_path: Path) -> None:
     [
         ({"MODEL_PATH": "/nowhere"}, NOT_STARTED, "model folder /nowhere/model does not exist"),
         ({"RATE_LIMITS": "stram=1/day"}, 1, "kronos-api: KRONOS_RATE_LIMITS: 'stram' is none"),
-        ({"REDIS_URL": "s3cret"}, 1, "kronos-api: KRONOS_REDIS_URL: not of the form"),
+        ({"REDIS_URL": "s3cret"}, 1, "kronos-api: KRONOS_REDIS_URL: must have the form"),
         ({"RATE_LIMIT_DIR": "/nowhere"}, NOT_STARTED, "KRONOS_RATE_LIMIT_DIR chooses another"),
     ],
 )

@@ -213,7 +213,7 @@ def test_where_the_checkpoints_are(
     assert (settings.model_source, settings.tokenizer_source) == sources
 
 
-def test_who_may_call(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_allowed_callers(monkeypatch: pytest.MonkeyPatch) -> None:
     defaults = load_settings()
     assert defaults.whitelist == Whitelist(localhost=True)
     assert len(defaults.proxies) == 0
@@ -279,13 +279,13 @@ def test_a_worker_has_more_time_to_stop_than_the_service_in_it() -> None:
     assert settings_of(GUNICORN_GRACEFUL_TIMEOUT=300).stop_timeout == 300
 
 
-def test_how_much_is_admitted() -> None:
+def test_concurrency() -> None:
     assert load_settings().concurrency == 1000
     assert Settings(limit_concurrency=100).concurrency == 100
     assert settings_of(GUNICORN_WORKER_CONNECTIONS=50).concurrency == 50
 
 
-def test_the_password_of_redis_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_password_of_redis_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KRONOS_REDIS_URL", "redis://:s3cret@redis/0")
     settings = load_settings()
     assert "s3cret" not in f"{settings!r} {settings.model_dump_json()}"

@@ -49,8 +49,8 @@ def test_gateway_errors_use_the_envelope(sibling: Caller) -> None:
     gateway = sibling.of(GATEWAY)
     refusals = [
         (gateway.ask(SINGLE, size=11 * 2**20), 413, "REQUEST_TOO_LARGE"),
-        (gateway.ask("/", headers={"X-Long": "x" * 17_000}), 431, "HEAD_TOO_LARGE"),
-        (gateway.ask("/" + "x" * 17_000), 414, "HEAD_TOO_LARGE"),
+        (gateway.ask("/", headers={"X-Long": "x" * 17_000}), 431, "HEADERS_TOO_LARGE"),
+        (gateway.ask("/" + "x" * 17_000), 414, "HEADERS_TOO_LARGE"),
         (gateway.ask("/", method="TRACE"), 405, "METHOD_NOT_ALLOWED"),
         (sibling.of("http://nginx:8443").ask("/"), 400, "MALFORMED_REQUEST"),
     ]

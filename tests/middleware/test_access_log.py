@@ -56,7 +56,7 @@ async def test_the_gateways_health_checks_do_not_fill_the_log(
     assert printed.count("request") == lines
 
 
-async def test_what_is_refused_before_it_is_routed_counts_for_its_route(
+async def test_refusal_before_routing_counts_for_its_route(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = time.time()
@@ -68,7 +68,7 @@ async def test_what_is_refused_before_it_is_routed_counts_for_its_route(
     assert (counted(SINGLE, 429), counted(SINGLE, 413)) == (before[0] + 1, before[1] + 1)
 
 
-async def test_a_caller_that_left_is_counted_and_nothing_stays_open() -> None:
+async def test_disconnected_client_is_counted() -> None:
     async def leave(*_: object) -> None:
         assert metrics.registry.get_sample_value("kronos_concurrent_requests") == before + 1
         raise ConnectionError

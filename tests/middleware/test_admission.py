@@ -31,7 +31,7 @@ def asking() -> float:
 
 
 @pytest.mark.parametrize("security", [True, False])
-async def test_beyond_the_bound_requests_are_refused_and_probes_answered(
+async def test_requests_beyond_the_limit_are_refused_and_probes_answered(
     security: bool,
 ) -> None:
     settings: dict[str, Any] = {"limit_concurrency": 3, "security_enabled": security}
@@ -63,7 +63,7 @@ async def test_beyond_the_bound_requests_are_refused_and_probes_answered(
         assert (answer.status_code, "X-RateLimit-Remaining" in answer.headers) == (200, True)
 
 
-async def test_whoever_leaves_makes_room() -> None:
+async def test_disconnected_client_frees_its_place() -> None:
     engine = SleepyEngine()
     predictor = predictor_of(engine)
     settings = Settings(limit_concurrency=1)
@@ -82,7 +82,7 @@ async def test_whoever_leaves_makes_room() -> None:
 
 
 @pytest.mark.parametrize("declared", [True, False])
-async def test_whoever_still_sends_its_body_takes_no_place(declared: bool) -> None:
+async def test_unfinished_body_takes_no_place(declared: bool) -> None:
     content = encode(body())
     headers = {"Content-Length": str(len(content))} if declared else {}
     more = asyncio.Event()
@@ -136,7 +136,7 @@ async def test_whoever_still_sends_its_body_takes_no_place(declared: bool) -> No
         assert await code(client.post(SINGLE, content=slowly(), headers=headers)) is None
 
 
-async def test_a_deadline_within_a_body_gives_no_place_away() -> None:
+async def test_deadline_within_a_body_frees_no_place() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == "/slow":
             with suppress(TimeoutError):
@@ -169,7 +169,7 @@ async def test_a_deadline_within_a_body_gives_no_place_away() -> None:
     assert await asked == 200
 
 
-async def test_strangers_take_no_place() -> None:
+async def test_unlisted_callers_take_no_place() -> None:
     """They are refused as strangers, not for want of room, and nothing is counted."""
     before = refused()
     async with serving(limit_concurrency=1, container_whitelist="10.1.2.3") as client:

@@ -84,7 +84,7 @@ async def test_other_machines_and_sidecars_may_name_any(peer: str, host: str) ->
         ("127.0.0.1", "other", False),
     ],
 )
-async def test_with_a_list_it_holds_for_everyone(peer: str, host: str, allowed: bool) -> None:
+async def test_list_applies_to_every_peer(peer: str, host: str, allowed: bool) -> None:
     response = await ask(host, peer, allowed_hosts=NAMED)
     assert response.status_code == (200 if allowed else 403)
 
@@ -94,5 +94,5 @@ async def test_a_star_allows_any() -> None:
 
 
 @pytest.mark.parametrize("path", ["/health", "/v1/healthz", "/metrics"])
-async def test_paths_that_are_open_to_everyone_stay_so(path: str) -> None:
+async def test_exempt_paths_accept_any_host(path: str) -> None:
     assert (await ask("any.example", path=path)).status_code == 200

@@ -40,15 +40,17 @@ async def chunks(size: int, piece: int = 100) -> AsyncIterator[bytes]:
 
 @pytest.mark.parametrize(("method", "path"), [*ROUTES, ("PUT", "/no"), ("GET", "/docs")])
 async def test_a_larger_declared_body_is_refused_on_every_route(method: str, path: str) -> None:
-    await refuses(method, path, b" " * (LIMIT + 1))
+    await refuses(method, path, b" " * (LIMIT + 1), f"The body has {LIMIT + 1} bytes")
 
 
 @pytest.mark.parametrize("path", READING)
 async def test_a_larger_chunked_body_is_refused_where_it_is_read(path: str) -> None:
-    await refuses("POST", path, chunks(LIMIT + 1))
+    await refuses("POST", path, chunks(LIMIT + 1), f"The body has {LIMIT + 1} bytes or more")
 
 
-async def refuses(method: str, path: str, content: bytes | AsyncIterator[bytes]) -> None:
+async def refuses(
+    method: str, path: str, content: bytes | AsyncIterator[bytes], found: str
+) -> None:
     before = rejections()
     async with serving(max_request_size_mb=KIB) as client:
         response = await client.request(method, path, content=content)
@@ -56,7 +58,8 @@ async def refuses(method: str, path: str, content: bytes | AsyncIterator[bytes])
     error = response.json()["error"]
     assert (error["code"], error["message"]) == (
         "REQUEST_TOO_LARGE",
-        f"The body is larger than {LIMIT} bytes; KRONOS_MAX_REQUEST_SIZE_MB sets the limit.",
+        f"{found}; at most {LIMIT} are accepted. Send fewer series, or raise "
+        "KRONOS_MAX_REQUEST_SIZE_MB.",
     )
     assert error["request_id"] == response.headers["X-Request-ID"]
     assert response.headers["Connection"] == "close"
@@ -110,7 +113,7 @@ async def test_unfinished_bodies_of_an_unlisted_caller_hold_no_memory() -> None:
             writer.close()
 
 
-async def test_a_caller_holds_half_of_the_memory_at_most() -> None:
+async def test_caller_gets_half_of_the_memory_at_most() -> None:
     predictor = predictor_of()
     settings = Settings(
         container_whitelist="127.0.0.0/8", max_request_size_mb=0.75, body_memory_mb=2
@@ -209,7 +212,7 @@ async def test_chunks_over_a_real_connection(length: str) -> None:
     assert b"REQUEST_TOO_LARGE" in answer
 
 
-async def test_a_caller_that_leaves_within_its_chunks_is_let_go() -> None:
+async def test_client_that_disconnects_within_its_chunks() -> None:
     predictor = predictor_of()
     labels = {"route": SINGLE, "status": "499"}
     before = metrics.registry.get_sample_value("kronos_requests_total", labels) or 0

@@ -94,12 +94,12 @@ async def status(address: str | None, path: str = "/", **options: Any) -> int:
         (None, "/run/socket", False),
     ],
 )
-async def test_who_may_call(whitelist: str | None, address: str | None, allowed: bool) -> None:
+async def test_allowed_callers(whitelist: str | None, address: str | None, allowed: bool) -> None:
     settings = {} if whitelist is None else {"container_whitelist": whitelist}
     assert await status(address, **settings) == (200 if allowed else 403)
 
 
-async def test_a_refusal_is_told_counted_and_logged(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_refusal_is_counted_and_logged(capsys: pytest.CaptureFixture[str]) -> None:
     before = events("refused")
     async with calling(STRANGER) as client:
         response = await client.post("/v1/predict/single", content=b"x", headers=FORGED)
@@ -114,7 +114,7 @@ async def test_a_refusal_is_told_counted_and_logged(capsys: pytest.CaptureFixtur
     assert STRANGER not in response.text
     assert events("refused") == before + 1
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    (refused,) = (line for line in lines if line["event"] == "caller refused")
+    (refused,) = (line for line in lines if line["event"] == "caller_refused")
     assert (refused["peer"], refused["path"]) == (STRANGER, "/v1/predict/single")
     assert refused["request_id"] == error["request_id"]
 
@@ -128,7 +128,7 @@ async def test_a_caller_is_named_in_its_lines(capsys: pytest.CaptureFixture[str]
     assert line["container_name"] == "10.0.0.0/8"
 
 
-async def test_switched_off_everyone_passes_and_is_told_apart() -> None:
+async def test_without_security_callers_are_identified_by_address() -> None:
     seen: list[Any] = []
 
     async def app(scope: Scope, *_: object) -> None:
@@ -165,7 +165,7 @@ def test_all_routes_are_walked() -> None:
 
 
 @pytest.mark.parametrize(("method", "path"), [*routes(), ("GET", "/no"), ("PUT", "/v1/predict/x")])
-async def test_every_route_refuses_a_stranger_or_is_exempt(method: str, path: str) -> None:
+async def test_every_route_refuses_unlisted_callers_or_is_exempt(method: str, path: str) -> None:
     exempt = Settings().exempt_paths
     async with calling(STRANGER) as client:
         answered = (await client.request(method, path, headers=FORGED)).status_code
@@ -174,7 +174,7 @@ async def test_every_route_refuses_a_stranger_or_is_exempt(method: str, path: st
 
 
 @pytest.mark.parametrize("path", ["/health/", "//health", "/HEALTH", "/health%2f"])
-async def test_only_the_very_path_is_exempt(path: str) -> None:
+async def test_exempt_paths_are_compared_exactly(path: str) -> None:
     assert await status(STRANGER, path) == 403
 
 
@@ -202,7 +202,7 @@ PROXY = "10.0.0.80"
         ("127.0.0.1", ["10.0.0.2"], True),
     ],
 )
-async def test_a_trusted_proxy_and_nobody_else_names_the_caller(
+async def test_only_a_trusted_proxy_names_the_caller(
     peer: str, forwarded: list[str], allowed: bool
 ) -> None:
     settings = {"trusted_proxies": PROXY, "container_whitelist": "10.0.0.1,localhost"}
@@ -242,7 +242,7 @@ def named(dns: Nameserver, **settings: Any) -> dict[str, Any]:
     return defaults | settings
 
 
-async def test_who_has_just_come_is_not_refused_by_an_answer_from_before(dns: Nameserver) -> None:
+async def test_new_container_is_not_refused_by_an_old_answer(dns: Nameserver) -> None:
     """Neither as a caller nor as a proxy, whose name others have had asked for just then."""
     dns.container("shop-nginx-1", "10.0.0.80", "nginx")
     app = create_app(patient(**named(dns, trusted_proxies="nginx")), predictor=predictor_of())
@@ -260,7 +260,7 @@ async def test_who_has_just_come_is_not_refused_by_an_answer_from_before(dns: Na
     assert await ask("10.0.0.66") == 403
 
 
-async def test_what_dns_forgets_or_knew_makes_nobody_another(dns: Nameserver) -> None:
+async def test_lost_proxy_name_never_makes_a_caller(dns: Nameserver) -> None:
     """A proxy whose name is lost is none of its callers; the next at its address is no proxy."""
     dns.container("shop-nginx-1", "10.0.0.80", "nginx")
     settings = named(dns, trusted_proxies="nginx", container_whitelist="10.0.0.0/24")
@@ -278,7 +278,7 @@ async def test_what_dns_forgets_or_knew_makes_nobody_another(dns: Nameserver) ->
 
 
 @pytest.mark.usefixtures("forgetful")
-async def test_an_address_that_changes_hands_is_worth_nothing_on_a_kept_connection(
+async def test_reassigned_address_is_refused_on_a_kept_connection(
     dns: Nameserver,
 ) -> None:
     before = events("allowed", "web")
@@ -292,7 +292,7 @@ async def test_an_address_that_changes_hands_is_worth_nothing_on_a_kept_connecti
 
 
 @pytest.mark.usefixtures("forgetful")
-async def test_the_same_behind_a_proxy_and_for_the_proxy(dns: Nameserver) -> None:
+async def test_reassigned_address_is_refused_behind_and_as_a_proxy(dns: Nameserver) -> None:
     dns.container("nginx", "10.0.0.80")
     settings = named(dns, trusted_proxies="nginx", container_whitelist="web,10.0.0.7")
     web, listed = ({"X-Forwarded-For": one} for one in ("10.0.0.1", "10.0.0.7"))
@@ -307,7 +307,7 @@ async def test_the_same_behind_a_proxy_and_for_the_proxy(dns: Nameserver) -> Non
 
 
 @pytest.mark.usefixtures("forgetful")
-async def test_while_dns_is_out_settled_connections_go_on(dns: Nameserver) -> None:
+async def test_confirmed_connections_survive_a_dns_outage(dns: Nameserver) -> None:
     kept = Connection("10.0.0.1")
     app = create_app(Settings(**named(dns)), predictor=predictor_of())  # with 250 ms for DNS
     async with client_of(From(app, "10.0.0.1", kept)) as client:
@@ -323,7 +323,7 @@ async def test_while_dns_is_out_settled_connections_go_on(dns: Nameserver) -> No
         assert (await client.get("/")).status_code == 403
 
 
-async def test_a_listed_address_settles_the_connection(dns: Nameserver) -> None:
+async def test_listed_address_needs_no_dns(dns: Nameserver) -> None:
     settings = named(dns, container_whitelist="web,10.0.0.1")
     async with calling("10.0.0.1", Connection("10.0.0.1"), **settings) as client:
         for _ in range(3):
@@ -331,13 +331,13 @@ async def test_a_listed_address_settles_the_connection(dns: Nameserver) -> None:
     assert not dns.asked
 
 
-async def test_a_peer_counts_for_the_connection_whatever_the_server_says(dns: Nameserver) -> None:
+async def test_peer_of_the_connection_counts_not_the_scope(dns: Nameserver) -> None:
     """The connection's own peer is looked at, not what somebody made of `client`."""
     async with calling("10.0.0.1", Connection("10.0.0.7"), **named(dns)) as client:
         assert (await client.get("/")).status_code == 403
 
 
-async def test_without_dns_new_callers_are_told_to_come_again(
+async def test_new_callers_get_503_without_dns(
     dns: Nameserver, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dns.mood = "servfail"
@@ -350,10 +350,10 @@ async def test_without_dns_new_callers_are_told_to_come_again(
         assert (await client.get("/health")).status_code == 200
     assert events("unknown") == before + 1
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert any(line["event"] == "caller unknown" and line["level"] == "error" for line in lines)
+    assert any(line["event"] == "caller_unknown" and line["level"] == "error" for line in lines)
 
 
-async def test_health_tells_of_the_whitelist(dns: Nameserver) -> None:
+async def test_health_reports_the_whitelist(dns: Nameserver) -> None:
     async def check(client: httpx.AsyncClient) -> Any:
         return (await client.get("/v1/healthz/detailed")).json()["checks"]["whitelist"]
 
@@ -373,7 +373,7 @@ async def test_health_tells_of_the_whitelist(dns: Nameserver) -> None:
         assert await check(local) == {"status": "ok", "entries": 2}
 
 
-async def test_proxies_and_what_is_behind_them_may_have_names(dns: Nameserver) -> None:
+async def test_proxies_and_their_callers_can_be_listed_by_name(dns: Nameserver) -> None:
     dns.container("nginx", "10.0.0.80")
     settings = named(dns, trusted_proxies="nginx")
     connection = Connection("10.0.0.80")

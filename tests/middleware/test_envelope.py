@@ -47,11 +47,11 @@ async def test_every_refusal_has_the_shape(method: str, path: str, status: int, 
         (KronosError("other"), None),
     ],
 )
-def test_when_to_come_again(error: KronosError, header: str | None) -> None:
+def test_retry_after(error: KronosError, header: str | None) -> None:
     assert render(error, {"type": "http"}).headers.get("Retry-After") == header
 
 
-async def test_a_defect_is_answered_and_logged_and_tells_nothing(
+async def test_unhandled_exception_is_logged_and_not_revealed(
     caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async def app(*_: object) -> None:
@@ -65,7 +65,7 @@ async def test_a_defect_is_answered_and_logged_and_tells_nothing(
     assert "s3cr3t" in caplog.text + capsys.readouterr().out
 
 
-async def test_a_defect_within_an_answer_breaks_it_off() -> None:
+async def test_unhandled_exception_breaks_off_a_started_response() -> None:
     async def half() -> Any:
         yield b"half"
         raise RuntimeError

@@ -69,7 +69,10 @@ async def test_start_and_stop() -> None:
     ("failure", "message"),
     [
         (StartupError("no model"), "no model"),
-        (RuntimeError("s3cr3t"), "The service failed to start because of a defect."),
+        (
+            RuntimeError("s3cr3t"),
+            "The service failed to start: unhandled exception, with a traceback in the log.",
+        ),
     ],
 )
 async def test_a_failed_start_is_one_line(failure: Exception, message: str) -> None:
@@ -77,7 +80,7 @@ async def test_a_failed_start_is_one_line(failure: Exception, message: str) -> N
     assert sent == [{"type": "lifespan.startup.failed", "message": message}]
 
 
-async def test_a_failed_stop_is_told() -> None:
+async def test_failed_stop_is_reported() -> None:
     sent = await run(Steps())
     assert sent[-1] == {
         "type": "lifespan.shutdown.failed",
@@ -86,7 +89,7 @@ async def test_a_failed_stop_is_told() -> None:
 
 
 @pytest.mark.parametrize("kind", ["http", "websocket"])
-async def test_all_else_goes_through(kind: str) -> None:
+async def test_other_scopes_pass(kind: str) -> None:
     service = Steps()
     assert await run(service, kind) == [{"type": kind}]
     assert service.done == []

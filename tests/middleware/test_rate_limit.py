@@ -58,7 +58,7 @@ def batch(items: int) -> dict[str, Any]:
     return {"items": [body()] * items}
 
 
-async def test_the_limit_is_exact_and_told() -> None:
+async def test_limit_is_exact() -> None:
     before = hits()
     async with serving(rate_limit_per_minute=3) as client:
         responses = [await client.post(SINGLE, json=body()) for _ in range(5)]
@@ -98,7 +98,7 @@ def test_there_are_predict_routes() -> None:
     ("method", "path"),
     [("PUT", SINGLE), ("POST", "/v1/predict/none"), ("POST", "/x/v1/predict/single")],
 )
-async def test_what_only_looks_like_a_forecast_counts_too(method: str, path: str) -> None:
+async def test_paths_without_a_route_count(method: str, path: str) -> None:
     async with serving(rate_limit_per_minute=1) as client:
         assert (await client.post(SINGLE, json=body())).status_code == 200
         assert (await client.request(method, path)).status_code == 429
@@ -199,7 +199,9 @@ async def test_the_items_of_a_batch_count() -> None:
         large = await client.post(BATCH, json=batch(6))
         assert (large.status_code, quota(large)[1]) == (429, "3")
         assert large.json()["error"]["message"] == (
-            "The caller's limit leaves no room for a batch of 6 series."
+            "Rate limit: the request counts as 6, of which 1 is charged, and 3 of 10 forecasts per "
+            "minute are left. Retry in 59 s, ask for fewer series, sample paths or steps, or raise "
+            "KRONOS_RATE_LIMIT_PER_MINUTE."
         )
         assert int(large.headers["Retry-After"]) == 59
         # Of the batch only the request itself was counted: what is left can be used.
@@ -230,20 +232,20 @@ async def test_a_forecast_that_is_refused_with_503_costs_nothing(
     await limiter.stop()
 
 
-async def test_a_batch_that_could_never_pass_is_bad_input() -> None:
+async def test_batch_beyond_the_quota_is_invalid_input() -> None:
     async with serving(rate_limit_per_minute=10, rate_limits="batch=5/hour") as client:
         response = await client.post(BATCH, json=batch(6))
     assert response.status_code == 400
     assert response.json()["error"]["message"] == "items must be at most 5 long."
 
 
-async def test_a_batch_may_count_as_one() -> None:
+async def test_batch_can_count_as_one() -> None:
     async with serving(rate_limit_per_minute=2, rate_limit_batch="request") as client:
         responses = [await client.post(BATCH, json=batch(6)) for _ in range(3)]
     assert [response.status_code for response in responses] == [200, 200, 429]
 
 
-async def test_work_may_count() -> None:
+async def test_decode_steps_can_count() -> None:
     large = body(horizon=512, overrides={"sample_count": 64})
     async with serving(rate_limit_per_minute=40, rate_limit_batch="decode_steps") as client:
         responses = [await client.post(SINGLE, json=one) for one in (body(), large, large)]
@@ -252,10 +254,10 @@ async def test_work_may_count() -> None:
         (200, "39"), (200, "7"), (429, "6"), (200, "4")
     ]  # fmt: skip
     message = responses[2].json()["error"]["message"]
-    assert message == "The caller's limit leaves no room for work that counts as 32 forecasts."
+    assert "counts as 32, of which 1 is charged, and 6 of 40 forecasts per minute" in message
 
 
-async def test_work_that_could_never_pass_is_bad_input() -> None:
+async def test_decode_steps_beyond_the_quota_are_invalid_input() -> None:
     large = body(horizon=512, overrides={"sample_count": 64})
     async with serving(rate_limit_per_minute=31, rate_limit_batch="decode_steps") as client:
         response = await client.post(SINGLE, json=large)
@@ -309,7 +311,7 @@ async def ask(app: RateLimit, client: str | None, **state: Any) -> int:
     return int(sent[0]["status"])
 
 
-async def test_callers_are_who_identity_says(tmp_path: Path) -> None:
+async def test_caller_is_the_identified_one(tmp_path: Path) -> None:
     limiter = Limiter(Quotas(1), HostStore(tmp_path))
     app = RateLimit(answer, limiter=limiter)
     web = SimpleNamespace(key="web-1", label="web")
@@ -325,7 +327,7 @@ async def test_callers_are_who_identity_says(tmp_path: Path) -> None:
     await limiter.stop()
 
 
-async def test_health_tells_of_the_store() -> None:
+async def test_health_reports_the_store() -> None:
     async with serving(workers=4, rate_limit_per_minute=100) as client:
         health = Health.model_validate_json((await client.get("/v1/healthz/detailed")).content)
         ready = (await client.get("/v1/readyz")).json()
@@ -338,7 +340,7 @@ async def test_health_tells_of_the_store() -> None:
     assert "rate_limit_store" not in ready
 
 
-async def test_health_tells_that_redis_is_away() -> None:
+async def test_health_reports_an_unavailable_redis() -> None:
     async with serving(
         workers=2, rate_limit_per_minute=100, redis_url="redis://127.0.0.1:1"
     ) as client:
@@ -351,6 +353,6 @@ async def test_health_tells_that_redis_is_away() -> None:
     assert ready.json()["rate_limit_store"] == "degraded"
 
 
-def test_limits_of_no_route_stop_the_start() -> None:
-    with pytest.raises(StartupError, match="KRONOS_RATE_LIMITS: 'stram' is none of the routes"):
+def test_quota_of_unknown_route_stops_the_start() -> None:
+    with pytest.raises(StartupError, match="KRONOS_RATE_LIMITS: there is no route 'stram'"):
         create_app(Settings(rate_limits="stram=1/second"), predictor=predictor_of())

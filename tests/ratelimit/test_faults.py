@@ -154,7 +154,7 @@ async def test_redis_is_killed_and_forgets(stage: Stage) -> None:
         assert set(stores(stage)) == {"degraded"}
         assert stage.services[0].get("/v1/readyz")["rate_limit_store"] == "degraded"
         assert alone(stage) == WORKERS
-        out = "rate limit store is out: this worker grants its share"
+        out = "rate_limit_store_unavailable"
         assert len(stage.services[0].lines(out)) > 1
 
         stage.redis.start()

@@ -23,7 +23,7 @@ from kronos_api.ratelimit import host_store
 from kronos_api.ratelimit.host_store import BUCKET_BYTES, BUCKETS, HostStore, default_folder
 from kronos_api.ratelimit.limiter import Limiter
 from kronos_api.ratelimit.quotas import Quota, Quotas, parse_routes
-from kronos_api.ratelimit.store import StoreOut, Tally
+from kronos_api.ratelimit.store import StoreUnavailable, WindowCounter
 from kronos_api.telemetry.metrics import metrics
 from tests.processes import ROOT
 from tests.web import until
@@ -35,7 +35,7 @@ import asyncio, sys
 from pathlib import Path
 from kronos_api.ratelimit.host_store import HostStore
 from kronos_api.ratelimit.quotas import Quota
-from kronos_api.ratelimit.store import StoreOut, Tally
+from kronos_api.ratelimit.store import StoreUnavailable, WindowCounter
 
 async def main():
     store, quota = HostStore(Path(sys.argv[1])), Quota("all", int(sys.argv[2]), 86_400)
@@ -43,7 +43,7 @@ async def main():
     print("open", flush=True)
     passed = 0
     for _ in range(int(sys.argv[3])):
-        passed += (await store.count("web", [Tally(quota)], 1))[0]
+        passed += (await store.count("web", [WindowCounter(quota)], 1))[0]
         if sys.argv[4:]:
             print(passed, flush=True)
     print(passed, flush=True)
@@ -58,8 +58,8 @@ def worker(folder: Path, limit: int, calls: int, *more: str) -> subprocess.Popen
 
 
 async def calls(store: HostStore, number: int, caller: str = "web", *quotas: Quota) -> list[bool]:
-    tallies = [Tally(quota) for quota in quotas or (DAY,)]
-    return [(await store.count(caller, tallies, 1))[0] for _ in range(number)]
+    counters = [WindowCounter(quota) for quota in quotas or (DAY,)]
+    return [(await store.count(caller, counters, 1))[0] for _ in range(number)]
 
 
 def failures() -> float:
@@ -81,17 +81,17 @@ async def test_callers_and_quotas_are_counted_apart(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_what_does_not_fit_whole_is_not_counted(tmp_path: Path) -> None:
+async def test_refused_cost_is_not_counted(tmp_path: Path) -> None:
     store = HostStore(tmp_path)
-    assert (await store.count("web", [Tally(DAY)], 99))[0]
-    assert not (await store.count("web", [Tally(DAY)], 2))[0]
-    allowed, (reading,) = await store.count("web", [Tally(DAY)], 1)
+    assert (await store.count("web", [WindowCounter(DAY)], 99))[0]
+    assert not (await store.count("web", [WindowCounter(DAY)], 2))[0]
+    allowed, (reading,) = await store.count("web", [WindowCounter(DAY)], 1)
     assert (allowed, reading.total) == (True, 100)
     assert 0 < reading.left <= 86_400
     await store.close()
 
 
-async def test_a_new_window_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_new_window_starts_at_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = HostStore(tmp_path)
     quota = Quota("all", 2, 60)
     for now in (59.0, 61.0, 119.0, 120.0):
@@ -101,7 +101,7 @@ async def test_a_new_window_begins_anew(tmp_path: Path, monkeypatch: pytest.Monk
     await store.close()
 
 
-async def test_what_is_given_back_can_be_granted_again(tmp_path: Path) -> None:
+async def test_returned_forecasts_can_be_granted_again(tmp_path: Path) -> None:
     """By any worker, in the window in which it was granted."""
     quotas = Quotas(10**6, parse_routes("single=3/day"))
     first, second = (Limiter(quotas, HostStore(tmp_path)) for _ in range(2))
@@ -116,7 +116,7 @@ async def test_what_is_given_back_can_be_granted_again(tmp_path: Path) -> None:
         await limiter.stop()
 
 
-async def test_what_was_granted_in_a_window_that_has_ended_is_not_given_back(
+async def test_forecasts_of_an_ended_window_are_not_returned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limiter = Limiter(Quotas(3, {}), HostStore(tmp_path))
@@ -138,7 +138,7 @@ def test_processes_share_one_count(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
-def test_a_worker_may_be_killed_at_any_point(tmp_path: Path) -> None:
+def test_worker_can_be_killed_at_any_point(tmp_path: Path) -> None:
     """What it was granted stays counted; nobody waits for its lock."""
     granted = 0
     for calls_told in (1, 57, 203):
@@ -156,7 +156,7 @@ def test_a_worker_may_be_killed_at_any_point(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
-async def test_a_worker_that_stops_with_the_lock_holds_up_no_one(tmp_path: Path) -> None:
+async def test_stopped_worker_with_the_lock_does_not_block_others(tmp_path: Path) -> None:
     store = HostStore(tmp_path)
     # By the day: there is no minute that could end meanwhile.
     quotas = Quotas(10**6, {"single": (Quota("single", 10, 86_400),)})
@@ -176,13 +176,13 @@ async def test_a_worker_that_stops_with_the_lock_holds_up_no_one(tmp_path: Path)
         verdicts = [await limiter.take("web", "single") for _ in range(10)]
         assert failures() == before + 1  # one call waited, not ten
         assert [verdict.allowed for verdict in verdicts] == [True] * 5 + [False] * 5
-        assert limiter.alone
+        assert limiter.degraded
         holder.kill()
-    await until(lambda: not limiter.alone, 60)
+    await until(lambda: not limiter.degraded, 60)
     await limiter.stop()
 
 
-async def test_a_file_that_was_cleaned_away_is_made_anew(tmp_path: Path) -> None:
+async def test_removed_file_is_restored(tmp_path: Path) -> None:
     store, other = HostStore(tmp_path), HostStore(tmp_path)
     assert sum(await calls(store, 10)) == 10
     store.path.unlink()
@@ -226,7 +226,7 @@ async def test_the_workers_of_a_host_share_the_key_and_hosts_do_not(tmp_path: Pa
     assert any(keys[0])
 
 
-async def test_a_full_bucket_loses_the_count_that_ends_first(
+async def test_full_bucket_evicts_the_count_that_ends_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(host_store, "BUCKETS", 1)
@@ -244,7 +244,7 @@ async def test_a_full_bucket_loses_the_count_that_ends_first(
     await store.close()
 
 
-async def test_a_window_that_has_ended_makes_room(
+async def test_slot_of_an_ended_window_is_reused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(host_store, "BUCKETS", 1)
@@ -260,9 +260,7 @@ async def test_a_window_that_has_ended_makes_room(
 
 
 @pytest.mark.parametrize("mishap", ["file", "folder", "emptied", "cut"])
-async def test_a_file_that_is_lost_in_service_is_made_again_and_logged(
-    tmp_path: Path, mishap: str
-) -> None:
+async def test_file_lost_in_service_is_restored_and_logged(tmp_path: Path, mishap: str) -> None:
     store = HostStore(tmp_path / "counts")
     store.path.parent.mkdir()
     assert sum(await calls(store, 10)) == 10
@@ -289,18 +287,18 @@ async def test_quotas_of_one_caller_never_share_a_slot(
     store = HostStore(tmp_path)
     small = Quota("batch", 100, 3600)
     assert await calls(store, 1, "web", DAY, small) == [True]
-    _, readings = await store.count("web", [Tally(DAY), Tally(small)], 1)
+    _, readings = await store.count("web", [WindowCounter(DAY), WindowCounter(small)], 1)
     assert [reading.total for reading in readings] == [2, 2]
     await store.close()
 
 
-async def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     store = HostStore(tmp_path)
     monkeypatch.setattr(os, "pwrite", full)
-    with pytest.raises(StoreOut, match="no space left"):
+    with pytest.raises(StoreUnavailable, match="no space left"):
         await calls(store, 1)
     with store.path.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the lock was let go
@@ -317,24 +315,22 @@ def test_the_file_is_small_and_private(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["missing", "link", "folder"])
-def test_a_folder_that_does_not_do_is_one_line(tmp_path: Path, kind: str) -> None:
+def test_unusable_folder_is_one_line(tmp_path: Path, kind: str) -> None:
     folder = tmp_path / "missing" if kind == "missing" else tmp_path
     store = HostStore(folder)
     if kind == "link":
         store.path.symlink_to(tmp_path / "elsewhere")
     if kind == "folder":
         store.path.mkdir()
-    with pytest.raises(StartupError, match=r"^cannot count calls in [^\n]+ KRONOS_RATE_LIMIT_DIR"):
+    with pytest.raises(StartupError, match=r"^the rate limit cannot be kept in [^\n]+$"):
         asyncio.run(store.open())
 
 
-def test_the_file_of_somebody_else_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = HostStore(tmp_path)
     store.path.touch()
     monkeypatch.setattr(os, "getuid", lambda: 4242)
-    with pytest.raises(StartupError, match="not a file of ours"):
+    with pytest.raises(StartupError, match="not a file of this user"):
         asyncio.run(store.open())
 
 

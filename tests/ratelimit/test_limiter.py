@@ -13,7 +13,7 @@ import pytest
 from kronos_api.ratelimit import limiter as module
 from kronos_api.ratelimit.limiter import BOUND, Limiter, Verdict
 from kronos_api.ratelimit.quotas import Quota, Quotas, parse_routes
-from kronos_api.ratelimit.store import Reading, StoreOut, Tally
+from kronos_api.ratelimit.store import Reading, StoreUnavailable, WindowCounter
 from kronos_api.telemetry.metrics import metrics
 from tests.web import until
 
@@ -50,17 +50,17 @@ class Memory:
             finally:
                 self.waiting -= 1
         if self.out:
-            raise StoreOut("refused")
+            raise StoreUnavailable("refused")
 
     async def count(
-        self, caller: str, tallies: Sequence[Tally], cost: int
+        self, caller: str, counters: Sequence[WindowCounter], cost: int
     ) -> tuple[bool, list[Reading]]:
         self.counted += 1
         await self.check()
         if not cost:
-            self.told.append((caller, tallies[0].mine))
+            self.told.append((caller, counters[0].granted))
         now = time.time()
-        places = [(caller, tally.quota) for tally in tallies]
+        places = [(caller, counter.quota) for counter in counters]
         allowed = all(self.totals.get(one, 0) + cost <= one[1].amount for one in places)
         readings = []
         for place in places:
@@ -90,7 +90,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PROBE_PAUSE", 0.1)
 
 
-async def test_a_verdict_tells_of_the_tightest_quota() -> None:
+async def test_verdict_is_of_the_tightest_quota() -> None:
     async with started(Memory(), "single=2/day;10/hour") as limiter:
         first = await limiter.take("web", "single")
         await limiter.take("web", "single")
@@ -103,11 +103,11 @@ async def test_a_verdict_tells_of_the_tightest_quota() -> None:
     assert (other.allowed, other.limit, other.remaining) == (True, 10**6, 10**6 - 3)
 
 
-async def test_alone_a_worker_grants_its_share() -> None:
+async def test_degraded_worker_grants_its_share() -> None:
     store = Memory()
     store.out = True
     async with started(store, workers=4) as limiter:
-        assert limiter.alone
+        assert limiter.degraded
         assert [await passed(limiter, 60, caller) for caller in ("web", "api")] == [25, 25]
         asked = store.asked
         verdict: Verdict = await limiter.take("web", "single")
@@ -115,7 +115,7 @@ async def test_alone_a_worker_grants_its_share() -> None:
     assert (verdict.allowed, verdict.limit, verdict.remaining) == (False, 100, 0)
 
 
-async def test_alone_a_worker_gives_back_to_its_share_and_tells_the_store_later() -> None:
+async def test_degraded_worker_returns_to_its_share_and_reports_later() -> None:
     store = Memory()
     store.out = True
     async with started(store, workers=4) as limiter:
@@ -123,18 +123,18 @@ async def test_alone_a_worker_gives_back_to_its_share_and_tells_the_store_later(
         assert not (await limiter.take("web", "single")).allowed
         assert (await limiter.give_back("web", "single", 25, granted)).remaining == 25
         assert await passed(limiter, 26) == 25
-        tally = limiter._known("web", limiter.quotas.of("single"))[1]
-        assert (tally.mine, tally.returned) == (50, 25)
+        counter = limiter._counters_of("web", limiter.quotas.of("single"))[1]
+        assert (counter.granted, counter.returned) == (50, 25)
 
 
-async def test_a_share_is_never_nothing() -> None:
+async def test_share_is_at_least_one() -> None:
     store = Memory()
     store.out = True
     async with started(store, "single=3/day", workers=8) as limiter:
         assert await passed(limiter, 5) == 1
 
 
-async def test_what_the_store_granted_counts_when_it_is_gone() -> None:
+async def test_last_total_of_the_store_counts_while_degraded() -> None:
     store = Memory()
     async with started(store, workers=2) as limiter:
         assert await passed(limiter, 30) == 30
@@ -152,7 +152,7 @@ async def test_one_call_waits_for_a_store_that_stalls() -> None:
         store.stalls = True
         assert await passed(limiter, 50) == 50
         assert store.counted == 1
-        assert limiter.alone
+        assert limiter.degraded
 
 
 async def test_calls_at_the_same_time_wait_at_the_same_time() -> None:
@@ -164,16 +164,16 @@ async def test_calls_at_the_same_time_wait_at_the_same_time() -> None:
         assert sum(verdict.allowed for verdict in verdicts) == 50
 
 
-async def test_a_late_loop_does_not_blame_the_store() -> None:
+async def test_late_event_loop_does_not_degrade() -> None:
     async with started(Memory()) as limiter:
         taking = asyncio.create_task(limiter.take("web", "single"))
         await asyncio.sleep(0)
         time.sleep(BOUND + 0.1)
         assert (await taking).allowed
-        assert not limiter.alone
+        assert not limiter.degraded
 
 
-async def test_a_machine_that_stands_still_does_not_blame_the_store() -> None:
+async def test_stopped_process_does_not_degrade() -> None:
     class Remote(Memory):
         answer: asyncio.Future[None] | None = None
 
@@ -190,7 +190,7 @@ async def test_a_machine_that_stands_still_does_not_blame_the_store() -> None:
         time.sleep(BOUND + 0.1)
         loop.call_later(0.01, store.answer.set_result, None)
         assert (await taking).allowed
-        assert not limiter.alone
+        assert not limiter.degraded
 
 
 async def test_a_slow_store_is_waited_for_at_the_start() -> None:
@@ -200,11 +200,11 @@ async def test_a_slow_store_is_waited_for_at_the_start() -> None:
 
     limiter = Limiter(Quotas(10**6), Slow())
     await limiter.start()
-    assert not limiter.alone
+    assert not limiter.degraded
     await limiter.stop()
 
 
-async def test_a_store_has_its_time_for_each_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_probe_bound_applies_per_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PROBE_BOUND", 0.5)
 
     class Far(Memory):
@@ -218,10 +218,10 @@ async def test_a_store_has_its_time_for_each_caller(monkeypatch: pytest.MonkeyPa
         for number in range(50):
             await limiter.take(f"web-{number}", "single")
         store.out = False
-        await until(lambda: not limiter.alone)
+        await until(lambda: not limiter.degraded)
 
 
-async def test_the_store_is_told_what_it_missed(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_local_grants_are_reported_to_the_store(capsys: pytest.CaptureFixture[str]) -> None:
     def alone() -> float | None:
         return metrics.registry.get_sample_value("kronos_rate_limit_degraded")
 
@@ -232,21 +232,21 @@ async def test_the_store_is_told_what_it_missed(capsys: pytest.CaptureFixture[st
         await passed(limiter, 3)
         store.out = True
         await passed(limiter, 3)
-        assert (limiter.alone, alone()) == (True, 1)
+        assert (limiter.degraded, alone()) == (True, 1)
         assert metrics.registry.get_sample_value(failures) == before + 1
         probed = store.asked
         await until(lambda: store.asked >= probed + 2)  # probes in vain
         store.out = False
-        await until(lambda: not limiter.alone)
+        await until(lambda: not limiter.degraded)
         assert alone() == 0
     assert ("web", 6) in store.told
     printed = capsys.readouterr().out
-    assert "rate limit store is out" in printed
+    assert "rate_limit_store_unavailable" in printed
     assert "refused" in printed
-    assert "rate limit store is back" in printed
+    assert "rate_limit_store_recovered" in printed
 
 
-async def test_a_store_has_to_answer_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_store_must_answer_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """By then, those who had fallen back at the same time have told it as well."""
     monkeypatch.setattr(time, "time", lambda: 10 * DAY + 5.0)  # no minute ends meanwhile
     store = Memory()
@@ -255,25 +255,25 @@ async def test_a_store_has_to_answer_twice(monkeypatch: pytest.MonkeyPatch) -> N
         await passed(limiter, 3)
         store.out = False
         await until(lambda: store.told == [("web", 3)] * 2)  # of two quotas
-        assert limiter.alone
+        assert limiter.degraded
         assert await passed(limiter, 1) == 1
-        await until(lambda: not limiter.alone)
+        await until(lambda: not limiter.degraded)
     assert store.told[2:] == [("web", 4)] * 2
 
 
-async def test_a_store_that_comes_and_goes() -> None:
+async def test_flapping_store() -> None:
     store = Memory()
     async with started(store, workers=2) as limiter:
         for _ in range(3):
             store.out = True
             await passed(limiter, 1)
-            assert limiter.alone
+            assert limiter.degraded
             store.out = False
-            await until(lambda: not limiter.alone)
+            await until(lambda: not limiter.degraded)
         assert await passed(limiter, 1) == 1
 
 
-async def test_a_defect_of_the_store_is_no_defect_of_the_service(
+async def test_unhandled_exception_of_the_store_degrades(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     class Broken(Memory):
@@ -286,21 +286,21 @@ async def test_a_defect_of_the_store_is_no_defect_of_the_service(
         assert await passed(limiter, 60) == 50
         probed = store.asked
         await until(lambda: store.asked >= probed + 2)  # probes go on
-        assert limiter.alone
+        assert limiter.degraded
     assert capsys.readouterr().out.count("ZeroDivisionError") >= 2
 
 
-async def test_windows_turn_while_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_windows_advance_while_degraded(monkeypatch: pytest.MonkeyPatch) -> None:
     store = Memory()
     store.out = True
     async with started(store, "single=4/day", workers=2) as limiter:
         for day in range(3):
             monkeypatch.setattr(time, "time", lambda day=day: day * DAY + 5.0)
             assert await passed(limiter, 9) == 2
-        assert len(limiter._tallies) == 2  # those of windows that ended are not kept
+        assert len(limiter._counters) == 2  # those of windows that ended are not kept
 
 
-async def test_what_is_asked_meanwhile_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_counters_in_flight_are_not_swept(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a call is about to be told is not lost to those that tidy up."""
     monkeypatch.setattr(module, "SWEEP_PAUSE", 0)
     store = Memory()
@@ -310,7 +310,7 @@ async def test_what_is_asked_meanwhile_is_kept(monkeypatch: pytest.MonkeyPatch) 
         assert sum(verdict.allowed for verdict in verdicts) == 20
         assert await passed(limiter, 60) == 30
         store.stalls = False
-        await until(lambda: not limiter.alone)
+        await until(lambda: not limiter.degraded)
     assert ("web", 50) in store.told
 
 

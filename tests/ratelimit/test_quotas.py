@@ -39,7 +39,7 @@ def test_limits_are_read(text: str, routes: dict[str, list[tuple[int, int]]]) ->
         "batch=1/minute, batch=2/hour",
     ],
 )
-def test_what_is_no_limit_is_one_line(text: str) -> None:
+def test_bad_quota_is_one_line(text: str) -> None:
     with pytest.raises(StartupError, match=r"^KRONOS_RATE_LIMITS: '[^\n]+$"):
         parse_routes(text)
 
@@ -51,10 +51,10 @@ def test_the_overall_limit_holds_on_every_route() -> None:
     assert (quotas.most("single"), quotas.most("batch")) == (100, 10)
 
 
-def test_limits_of_routes_that_are_not_there() -> None:
+def test_quota_of_unknown_route() -> None:
     quotas = Quotas(100, parse_routes("stream=1/second"))
     quotas.check(["stream"])
-    with pytest.raises(StartupError, match=r"'stream' is none of the routes batch, single"):
+    with pytest.raises(StartupError, match=r"there is no route 'stream'; routes are batch, single"):
         quotas.check(["single", "batch"])
 
 

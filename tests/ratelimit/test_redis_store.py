@@ -18,7 +18,7 @@ from kronos_api.ratelimit.build import build_limiter
 from kronos_api.ratelimit.limiter import Limiter
 from kronos_api.ratelimit.quotas import Quota, Quotas, parse_routes
 from kronos_api.ratelimit.redis_store import RedisStore
-from kronos_api.ratelimit.store import StoreOut, Tally
+from kronos_api.ratelimit.store import StoreUnavailable, WindowCounter
 from tests.processes import Redis, free_port, needs_redis, redis_server
 from tests.web import until
 
@@ -41,8 +41,8 @@ async def stores(url: str, number: int = 1) -> AsyncIterator[list[RedisStore]]:
             await store.close()
 
 
-async def calls(store: RedisStore, number: int, tally: Tally, cost: int = 1) -> int:
-    answers = await asyncio.gather(*(store.count("web", [tally], cost) for _ in range(number)))
+async def calls(store: RedisStore, number: int, counter: WindowCounter, cost: int = 1) -> int:
+    answers = await asyncio.gather(*(store.count("web", [counter], cost) for _ in range(number)))
     return sum(allowed for allowed, _ in answers)
 
 
@@ -50,7 +50,7 @@ async def calls(store: RedisStore, number: int, tally: Tally, cost: int = 1) -> 
 @needs_redis
 async def test_workers_share_one_count(redis: Redis) -> None:
     async with stores(redis.url, 3) as workers:
-        passed = await asyncio.gather(*(calls(store, 60, Tally(DAY)) for store in workers))
+        passed = await asyncio.gather(*(calls(store, 60, WindowCounter(DAY)) for store in workers))
     assert sum(passed) == 100
 
 
@@ -59,11 +59,11 @@ async def test_workers_share_one_count(redis: Redis) -> None:
 async def test_all_quotas_grant_or_none(redis: Redis) -> None:
     small = Quota("batch", 3, 86_400)
     async with stores(redis.url) as (store,):
-        both = [Tally(DAY), Tally(small)]
+        both = [WindowCounter(DAY), WindowCounter(small)]
         passed = [(await store.count("web", both, 1))[0] for _ in range(5)]
-        _, (reading,) = await store.count("web", [Tally(DAY)], 0)
-        assert not (await store.count("web", [Tally(DAY)], 98))[0]
-        assert (await store.count("web", [Tally(DAY)], 97))[0]
+        _, (reading,) = await store.count("web", [WindowCounter(DAY)], 0)
+        assert not (await store.count("web", [WindowCounter(DAY)], 98))[0]
+        assert (await store.count("web", [WindowCounter(DAY)], 97))[0]
     assert passed == [True] * 3 + [False] * 2
     assert reading.total == 3
     assert 0 < reading.left <= 86_400
@@ -71,25 +71,27 @@ async def test_all_quotas_grant_or_none(redis: Redis) -> None:
 
 @pytest.mark.process
 @needs_redis
-async def test_a_redis_that_forgot_is_told(redis: Redis) -> None:
+async def test_emptied_redis_gets_the_counts_back(redis: Redis) -> None:
     async with stores(redis.url, 2) as (one, other):
-        _, (reading,) = await one.count("web", [Tally(DAY)], 60)
-        await other.count("web", [Tally(DAY)], 30)
+        _, (reading,) = await one.count("web", [WindowCounter(DAY)], 60)
+        await other.count("web", [WindowCounter(DAY)], 30)
         redis.kill()
         redis.start()
         for store in (one, other):
             await store.check()  # or they would find their connections closed
-        assert (await other.count("web", [Tally(DAY, reading.window, 30)], 0))[1][0].total == 30
-        known = Tally(DAY, reading.window, 60)
+        assert (await other.count("web", [WindowCounter(DAY, reading.window, 30)], 0))[1][
+            0
+        ].total == 30
+        known = WindowCounter(DAY, reading.window, 60)
         assert (await one.count("web", [known], 1))[1][0].total == 91
         assert (await one.count("web", [known], 0))[1][0].total == 91  # told twice, counted once
-        stale = Tally(DAY, reading.window - 1, 100)
+        stale = WindowCounter(DAY, reading.window - 1, 100)
         assert (await one.count("web", [stale], 0))[1][0].total == 91
 
 
 @pytest.mark.process
 @needs_redis
-async def test_what_is_given_back_can_be_granted_again(redis: Redis) -> None:
+async def test_returned_forecasts_can_be_granted_again(redis: Redis) -> None:
     quotas = Quotas(10**6, parse_routes("single=30/day"))
     limiters = [Limiter(quotas, RedisStore(redis.url)) for _ in range(3)]
 
@@ -109,21 +111,21 @@ async def test_what_is_given_back_can_be_granted_again(redis: Redis) -> None:
         kept = sum(await asyncio.gather(*(half(one) for one in limiters for _ in range(4))))
         left = [await limiters[0].take("web", "single") for _ in range(40)]
         assert kept + sum(one.allowed for one in left) == 30
-        assert not any(limiter.alone for limiter in limiters)
+        assert not any(limiter.degraded for limiter in limiters)
     finally:
         for limiter in limiters:
             await limiter.stop()
 
 
 @needs_redis
-async def test_a_call_that_arrives_late_undoes_nothing_that_was_given_back(redis: Redis) -> None:
+async def test_late_call_does_not_undo_a_return(redis: Redis) -> None:
     async with stores(redis.url) as (store,):
-        tally = Tally(DAY)
-        _, (reading,) = await store.count("web", [tally], 3)
-        tally.hear(reading, 3)
-        late = replace(tally)
-        tally.give_back(2)
-        _, (reading,) = await store.count("web", [tally], 0)
+        counter = WindowCounter(DAY)
+        _, (reading,) = await store.count("web", [counter], 3)
+        counter.update(reading, 3)
+        late = replace(counter)
+        counter.give_back(2)
+        _, (reading,) = await store.count("web", [counter], 0)
         assert reading.total == 1
         _, (reading,) = await store.count("web", [late], 1)
         assert reading.total == 2
@@ -136,7 +138,7 @@ async def test_windows_end(redis: Redis) -> None:
         called: Counter[int] = Counter()
         passed: Counter[int] = Counter()
         while len(called) < 4 or (max(called.values()) <= 3 and len(called) < 30):
-            allowed, (reading,) = await store.count("web", [Tally(second)], 1)
+            allowed, (reading,) = await store.count("web", [WindowCounter(second)], 1)
             called[reading.window] += 1
             passed[reading.window] += allowed
             assert 0 <= reading.left <= 1
@@ -150,7 +152,7 @@ async def test_windows_end(redis: Redis) -> None:
 
 @pytest.mark.process
 @needs_redis
-async def test_a_redis_that_is_away_is_out_and_comes_back(
+async def test_redis_becomes_unavailable_and_recovers(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "PROBE_PAUSE", 0.1)
@@ -158,14 +160,14 @@ async def test_a_redis_that_is_away_is_out_and_comes_back(
     limiter = made(redis.url, limits="single=100/year", per_minute=10**6, workers=2)
     await limiter.start()
     try:
-        assert not limiter.alone
+        assert not limiter.degraded
         for _ in range(30):
             await limiter.take("web", "single")
         redis.kill()
         alone = [(await limiter.take("web", "single")).allowed for _ in range(60)]
-        assert (sum(alone), limiter.alone) == (35, True)
+        assert (sum(alone), limiter.degraded) == (35, True)
         redis.start()
-        await until(lambda: not limiter.alone)
+        await until(lambda: not limiter.degraded)
         verdict = await limiter.take("web", "single")
         assert (verdict.allowed, verdict.remaining) == (True, 34)
     finally:
@@ -177,18 +179,18 @@ def made(url: str, **options: Any) -> Limiter:
     return build_limiter(**chosen | {"redis_url": url, "folder": None} | options)
 
 
-async def test_nobody_at_the_url_is_no_error_at_the_start() -> None:
+async def test_unreachable_redis_is_no_startup_error() -> None:
     limiter = made(f"redis://127.0.0.1:{free_port()}", workers=2, replicas=5)
     await limiter.start()
-    assert limiter.alone
+    assert limiter.degraded
     assert limiter.share(100) == 10
     await limiter.stop()
 
 
-async def test_a_refusal_is_told_without_the_password() -> None:
+async def test_store_unavailable_hides_the_password() -> None:
     store = RedisStore(f"redis://user:s3cret@127.0.0.1:{free_port()}/3")
-    with pytest.raises(StoreOut) as caught:
-        await store.count("web", [Tally(DAY)], 1)
+    with pytest.raises(StoreUnavailable) as caught:
+        await store.count("web", [WindowCounter(DAY)], 1)
     assert "s3cret" not in str(caught.value)
     await store.close()
 
@@ -213,8 +215,10 @@ async def test_a_refusal_is_told_without_the_password() -> None:
         "unix://",
     ],
 )
-def test_what_is_no_url_is_one_line_without_a_word_of_it(url: str) -> None:
-    with pytest.raises(StartupError, match=r"^KRONOS_REDIS_URL: not of the form [^\n]+$") as caught:
+def test_bad_url_is_one_line_without_its_text(url: str) -> None:
+    with pytest.raises(
+        StartupError, match=r"^KRONOS_REDIS_URL: must have the form [^\n]+$"
+    ) as caught:
         RedisStore(url)
     assert "s3" not in str(caught.value)
     assert caught.value.__cause__ is None

@@ -97,7 +97,7 @@ def service() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("service")
-def test_containers_are_told_by_name_service_and_alias() -> None:
+def test_containers_are_identified_by_name_service_and_alias() -> None:
     sleep = ("sleep", "infinity")
     with ExitStack() as running:
 
@@ -113,7 +113,7 @@ def test_containers_are_told_by_name_service_and_alias() -> None:
 
 
 @pytest.mark.usefixtures("service")
-def test_a_stranger_takes_the_address_of_a_removed_container() -> None:
+def test_unlisted_container_on_a_freed_address_is_refused() -> None:
     with container("named", 40, "sleep", "infinity") as caller:
         assert status(caller) == 200
     with container("thief", 40, "sleep", "infinity") as thief:

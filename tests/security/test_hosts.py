@@ -208,37 +208,37 @@ def nginx(running: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
         process.wait(10)
 
 
-def test_callers_are_told_by_their_addresses(town: Town) -> None:
+def test_callers_are_identified_by_address(town: Town) -> None:
     allowed = {"web1", "web2", "web3", "job", "listed"}
     for name in (*allowed, "stranger", "nginx", "outsider", "hub"):
         assert town.status(name) == (200 if name in allowed else 403), name
     assert ip_address(f"{OUTER}.10").reverse_pointer not in town.dns.asked
 
 
-def test_callers_are_told_by_their_ipv6_addresses(town: Town) -> None:
+def test_callers_are_identified_by_ipv6_address(town: Town) -> None:
     for name, status in (("web1", 200), ("job", 200), ("listed", 200), ("stranger", 403)):
         assert town.status(name, to=(SERVICE6, PORT)) == status, name
 
 
-def test_an_alias_counts_for_whoever_has_it(town: Town) -> None:
+def test_alias_identifies_the_container_that_has_it(town: Town) -> None:
     assert town.status("stranger") == 403
     town.dns.forward["web"].append(f"{PREFIX}.66")
     time.sleep(2.05)
     assert town.status("stranger") == 200
 
 
-def test_a_request_cannot_name_its_caller(town: Town) -> None:
+def test_headers_cannot_name_the_caller(town: Town) -> None:
     assert town.status("stranger", FORGED) == 403
     assert town.status("outsider", FORGED) == 403
     assert town.status("job", {**FORGED, "X-Forwarded-For": f"{PREFIX}.66"}) == 200
 
 
-def test_exempt_paths_are_open_to_strangers(town: Town) -> None:
+def test_exempt_paths_are_open_to_unlisted_callers(town: Town) -> None:
     for path, status in (("/health", 200), ("/metrics", 200), ("/docs", 403), ("/no", 403)):
         assert town.status("stranger", path=path) == status, path
 
 
-def test_an_address_that_changes_hands_is_worth_nothing(town: Town) -> None:
+def test_reassigned_address_is_refused(town: Town) -> None:
     """A container is removed; a stranger takes its address, well before any time to live.
 
     It connects at once, while the answer that named the container is still in use.
@@ -267,15 +267,15 @@ def test_an_address_that_changes_hands_is_worth_nothing(town: Town) -> None:
         run(f"ip -n {town.at['service'].name} neigh flush all")
 
 
-def test_an_answer_outside_our_subnets_names_nobody(town: Town) -> None:
+def test_dns_answer_outside_our_subnets_is_ignored(town: Town) -> None:
     town.dns.forward["web"] = [f"{OUTER}.10"]
     assert town.status("outsider") == 403
     assert town.status("web1") == 403
 
 
 @pytest.mark.parametrize("mood", ["servfail", "silent"])
-def test_a_nameserver_that_is_out(town: Town, mood: str) -> None:
-    """Settled connections go on, new ones are put off soon, and nobody else is held up."""
+def test_unavailable_nameserver_gets_503(town: Town, mood: str) -> None:
+    """Identification connections go on, new ones are put off soon, and nobody else is held up."""
     status, settled = town.ask("web1")
     assert status == 200
     time.sleep(2.05)
@@ -299,7 +299,7 @@ def test_a_nameserver_that_is_out(town: Town, mood: str) -> None:
     assert 'kronos_security_events_total{container="other",event="unknown"}' in text
 
 
-def test_through_nginx_and_around_it(town: Town, nginx: str) -> None:
+def test_proxy_header_counts_from_the_proxy_only(town: Town, nginx: str) -> None:
     statuses = {
         name: town.status(name, headers, to=(nginx, 80))
         for name, headers in (("web1", None), ("job", FORGED), ("stranger", None))
@@ -311,7 +311,7 @@ def test_through_nginx_and_around_it(town: Town, nginx: str) -> None:
     assert town.status("nginx") == 403
 
 
-def test_callers_take_turns_on_one_connection_of_nginx(town: Town, nginx: str) -> None:
+def test_one_connection_of_nginx_serves_several_callers(town: Town, nginx: str) -> None:
     for _ in range(3):
         assert town.status("web1", to=(nginx, 80)) == 200
         assert town.status("stranger", to=(nginx, 80)) == 403

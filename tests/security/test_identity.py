@@ -16,13 +16,13 @@ from dns.resolver import BaseResolver, NoResolverConfiguration
 
 from kronos_api.errors import StartupError
 from kronos_api.security.build import build_identities
-from kronos_api.security.identity import Caller, Identity, Settled
+from kronos_api.security.identity import Caller, Identification, Identity
 from kronos_api.security.local_networks import LocalNetworks, own_interfaces
 from kronos_api.security.resolver import (
     FRESH_SECONDS,
     REUSE_SECONDS,
     Resolver,
-    ResolverOut,
+    ResolverUnavailable,
     Shared,
 )
 from kronos_api.security.whitelist import Whitelist
@@ -67,8 +67,8 @@ def identity(
     return Identity(Whitelist.parse(entries), around)
 
 
-async def settle(who: Identity, address: str, **options: Any) -> Caller | None:
-    return await who.settle(ip_address(address), **options)
+async def identify(who: Identity, address: str, **options: Any) -> Caller | None:
+    return await who.identify(ip_address(address), **options)
 
 
 @pytest.mark.parametrize(
@@ -91,29 +91,27 @@ async def settle(who: Identity, address: str, **options: Any) -> Caller | None:
         ("web", "127.0.0.1", None),
     ],
 )
-async def test_who_is_there(
+async def test_caller_at_an_address(
     dns: Nameserver, clock: Clock, entries: str, address: str, caller: Caller | None
 ) -> None:
     dns.container("shop-web-1", "10.9.0.10", "web", "www")
     dns.container("shop-web-2", "10.9.0.11", "web")
     dns.container("shop-web-3", "10.9.0.12", "web")
     dns.container("shop-web-6", "fd00:9::10", "web")
-    assert await settle(identity(dns, clock, entries), address) == caller
+    assert await identify(identity(dns, clock, entries), address) == caller
 
 
-async def test_a_caller_without_a_name_counts_by_its_address(dns: Nameserver, clock: Clock) -> None:
+async def test_caller_without_a_name_counts_by_address(dns: Nameserver, clock: Clock) -> None:
     dns.forward["web"] = ["10.9.0.10"]
-    assert await settle(identity(dns, clock, "web"), "10.9.0.10") == Caller("web", "10.9.0.10")
+    assert await identify(identity(dns, clock, "web"), "10.9.0.10") == Caller("web", "10.9.0.10")
 
 
-async def test_names_outside_our_subnets_do_not_count_and_are_not_asked_for(
-    dns: Nameserver, clock: Clock
-) -> None:
+async def test_names_outside_our_subnets_do_not_count(dns: Nameserver, clock: Clock) -> None:
     dns.container("web", "10.8.0.10")
     who = identity(dns, clock, "web")
-    assert await settle(who, "10.8.0.10") is None
+    assert await identify(who, "10.8.0.10") is None
     assert not dns.asked
-    assert await settle(who, "10.9.0.10") is None  # the name leads out, the peer is here
+    assert await identify(who, "10.9.0.10") is None  # the name leads out, the peer is here
 
 
 @pytest.mark.parametrize(
@@ -127,88 +125,86 @@ async def test_names_outside_our_subnets_do_not_count_and_are_not_asked_for(
         ("xweb.inner", ()),
     ],
 )
-async def test_a_name_counts_on_our_own_networks_alone(
+async def test_names_count_on_own_networks_only(
     dns: Nameserver, clock: Clock, full_name: str, networks: tuple[str, ...]
 ) -> None:
     dns.reverse["10.9.0.10"] = full_name
-    assert await settle(identity(dns, clock, "web", networks), "10.9.0.10") is None
+    assert await identify(identity(dns, clock, "web", networks), "10.9.0.10") is None
 
 
 async def test_networks_can_be_named(dns: Nameserver, clock: Clock) -> None:
     del dns.reverse["10.9.0.2"]
     dns.container("web", "10.9.0.10", network="a.b")
     dns.forward.clear()
-    assert await settle(identity(dns, clock, "web"), "10.9.0.10") is None
-    assert await settle(identity(dns, clock, "web", ("a.b",)), "10.9.0.10") is not None
+    assert await identify(identity(dns, clock, "web"), "10.9.0.10") is None
+    assert await identify(identity(dns, clock, "web", ("a.b",)), "10.9.0.10") is not None
 
 
 @pytest.mark.parametrize("mood", ["servfail", "silent"])
-async def test_a_nameserver_that_is_out_is_no_refusal(
+async def test_unavailable_nameserver_is_no_refusal(
     dns: Nameserver, clock: Clock, mood: Any
 ) -> None:
     dns.container("web", "10.9.0.10")
     dns.mood = mood
     who = identity(dns, clock, "web,localhost")
     began = time.perf_counter()
-    with pytest.raises(ResolverOut):
-        await settle(who, "10.9.0.10")
+    with pytest.raises(ResolverUnavailable):
+        await identify(who, "10.9.0.10")
     assert time.perf_counter() - began < SOON
     assert max(dns.asked.values()) <= 2  # a lost datagram is sent once more
-    assert who.unanswered
-    assert await settle(who, "127.0.0.1") is not None  # needs no names
-    assert await settle(who, "10.8.0.1") is None
+    assert who.dns_failed
+    assert await identify(who, "127.0.0.1") is not None  # needs no names
+    assert await identify(who, "10.8.0.1") is None
     dns.mood = "truthful"
     clock.seconds += 2 * FRESH_SECONDS
-    assert await settle(who, "10.9.0.10") is not None
-    assert not who.unanswered
+    assert await identify(who, "10.9.0.10") is not None
+    assert not who.dns_failed
 
 
-async def test_an_answer_suffices_while_another_is_missing(dns: Nameserver, clock: Clock) -> None:
+async def test_one_answer_suffices_while_another_fails(dns: Nameserver, clock: Clock) -> None:
     dns.container("shop-web-1", "10.9.0.10", "web")
     dns.moods["gone"] = "silent"
     who = identity(dns, clock, "gone,web,shop-web-2")
-    assert await settle(who, "10.9.0.10") == Caller("web", "shop-web-1", "shop-web-1")
+    assert await identify(who, "10.9.0.10") == Caller("web", "shop-web-1", "shop-web-1")
     clock.seconds += REUSE_SECONDS
     dns.moods[ip_address("10.9.0.10").reverse_pointer] = "servfail"
-    assert await settle(who, "10.9.0.10") == Caller("web", "10.9.0.10")
-    with pytest.raises(ResolverOut):
-        await settle(who, "10.9.0.99")
+    assert await identify(who, "10.9.0.10") == Caller("web", "10.9.0.10")
+    with pytest.raises(ResolverUnavailable):
+        await identify(who, "10.9.0.99")
 
 
-async def test_a_nameserver_that_cannot_tell_of_others_knows_nobody_else(
-    dns: Nameserver, clock: Clock
-) -> None:
+async def test_servfail_for_unknown_names_is_a_refusal(dns: Nameserver, clock: Clock) -> None:
     """So Docker's answers on an internal network, about names that no container has."""
     dns.container("web", "10.9.0.10")
     dns.container("stranger", "10.9.0.11")
     dns.moods = dict.fromkeys(("gone", ip_address("10.9.0.99").reverse_pointer), "servfail")
     who = identity(dns, clock, "gone,web")
-    assert await settle(who, "10.9.0.10") == Caller("web", "web", "web")
-    assert await settle(who, "10.9.0.11") is None
-    assert await settle(who, "10.9.0.99") is None
-    assert not who.unanswered
+    assert await identify(who, "10.9.0.10") == Caller("web", "web", "web")
+    assert await identify(who, "10.9.0.11") is None
+    assert await identify(who, "10.9.0.99") is None
+    assert not who.dns_failed
     # One that no longer knows this host either is out, whatever it said a moment ago.
     dns.moods[OWN[0].ip.reverse_pointer] = "servfail"
     clock.seconds += 2 * FRESH_SECONDS
-    with pytest.raises(ResolverOut):
-        await settle(who, "10.9.0.11")
-    assert who.unanswered
+    with pytest.raises(ResolverUnavailable):
+        await identify(who, "10.9.0.11")
+    assert who.dns_failed
 
 
-async def test_strangers_have_nothing_asked_for_more_often(dns: Nameserver, clock: Clock) -> None:
+async def test_unlisted_callers_cause_no_more_questions(dns: Nameserver, clock: Clock) -> None:
     reverse = ip_address("10.9.0.99").reverse_pointer
     dns.moods = dict.fromkeys(("gone", reverse), "servfail")
     who = identity(dns, clock, "gone")
     for _ in range(20):
-        assert await who.settle(ip_address("10.9.0.99"), refresh=True) is None
+        assert await who.identify(ip_address("10.9.0.99"), refresh=True) is None
     before = dns.asked.copy()
     assert max(before.values()) <= 2  # a datagram that is late is sent once more
     clock.seconds += 2 * FRESH_SECONDS
-    assert await who.settle(ip_address("10.9.0.99"), refresh=True) is None
+    assert await who.identify(ip_address("10.9.0.99"), refresh=True) is None
     assert all(dns.asked[name] > number for name, number in before.items())
 
 
-async def test_a_stalled_event_loop_is_not_blamed_on_the_nameserver(dns: Nameserver) -> None:
+async def test_stalled_event_loop_is_no_dns_failure(dns: Nameserver) -> None:
     """Each turn of the loop outlasts the deadline: answers wait in the socket meanwhile."""
     dns.container("web", "10.9.0.10")
     loop = asyncio.get_running_loop()
@@ -231,20 +227,20 @@ async def test_a_stalled_event_loop_is_not_blamed_on_the_nameserver(dns: Nameser
 async def test_an_answer_is_reused_for_two_seconds_at_most(dns: Nameserver, clock: Clock) -> None:
     dns.container("shop-web-1", "10.9.0.10", "web")
     who = identity(dns, clock, "web")
-    assert await settle(who, "10.9.0.10") is not None
+    assert await identify(who, "10.9.0.10") is not None
     dns.remove("10.9.0.10")
     dns.container("stranger", "10.9.0.10")
     clock.seconds += REUSE_SECONDS - 0.01
     # Another peer asks for the same service: that gives the answer no second life.
-    assert await settle(who, "10.9.0.11") is None
+    assert await identify(who, "10.9.0.11") is None
     clock.seconds += 0.01
-    assert await settle(who, "10.9.0.10") is None
+    assert await identify(who, "10.9.0.10") is None
 
 
-async def test_callers_at_once_are_asked_about_once(dns: Nameserver, clock: Clock) -> None:
+async def test_concurrent_callers_cause_one_question(dns: Nameserver, clock: Clock) -> None:
     dns.container("shop-web-1", "10.9.0.10", "web")
     who = identity(dns, clock, "web")
-    callers = await asyncio.gather(*(settle(who, "10.9.0.10") for _ in range(50)))
+    callers = await asyncio.gather(*(identify(who, "10.9.0.10") for _ in range(50)))
     assert set(callers) == {Caller("web", "shop-web-1", "shop-web-1")}
     assert set(dns.asked.values()) == {1}
 
@@ -254,24 +250,24 @@ async def test_the_loop_runs_on_while_the_nameserver_is_silent(
 ) -> None:
     dns.mood = "silent"
     who = identity(dns, clock, "web")
-    asking = [asyncio.create_task(settle(who, f"10.9.0.{last}")) for last in range(10, 60)]
+    asking = [asyncio.create_task(identify(who, f"10.9.0.{last}")) for last in range(10, 60)]
     turns = 0
     while not all(task.done() for task in asking):
         await asyncio.sleep(0.001)
         turns += 1
     for task in asking:
-        with pytest.raises(ResolverOut):
+        with pytest.raises(ResolverUnavailable):
             await task
     assert turns > 10
 
 
-async def test_who_stops_waiting_leaves_the_answer_to_the_others() -> None:
+async def test_cancelled_caller_leaves_the_answer_to_the_others() -> None:
     release = asyncio.Event()
 
     async def ask(key: str) -> str:
         await release.wait()
         if key == "bad":
-            raise ResolverOut("no")
+            raise ResolverUnavailable("no")
         return key
 
     shared = Shared(ask)
@@ -283,17 +279,17 @@ async def test_who_stops_waiting_leaves_the_answer_to_the_others() -> None:
     failed.cancel()
     release.set()
     assert await patient == "good"
-    with pytest.raises(ResolverOut):
+    with pytest.raises(ResolverUnavailable):
         await shared("bad")
-    with pytest.raises(ResolverOut):  # a failure is not kept
+    with pytest.raises(ResolverUnavailable):  # a failure is not kept
         await shared("bad")
 
 
-async def test_a_refused_port_is_an_answer_that_is_missing(clock: Clock) -> None:
+async def test_refused_port_is_a_failure(clock: Clock) -> None:
     with answering() as server:
         gone = server.address
     resolver = Resolver((gone,), timeout=TIMEOUT, now=clock)
-    with pytest.raises(ResolverOut):
+    with pytest.raises(ResolverUnavailable):
         await resolver.names(ip_address("10.9.0.10"))
 
 
@@ -306,7 +302,7 @@ def test_dns_is_set_up_where_an_entry_needs_it(monkeypatch: pytest.MonkeyPatch) 
     plain, named = Whitelist.parse("localhost,10.0.0.0/8"), Whitelist.parse("web")
     allowed, proxies = build_identities(plain, plain, **options)
     assert allowed is not None
-    assert allowed.surroundings is proxies.surroundings is None
+    assert allowed.local_networks is proxies.local_networks is None
     assert build_identities(None, plain, **options)[0] is None
     for pair in ((named, plain), (plain, named), (None, named)):
         with pytest.raises(StartupError, match="KRONOS_DNS_SERVERS"):
@@ -339,31 +335,33 @@ def test_interfaces_are_read_again(clock: Clock) -> None:
     held = [OWN[:1], OWN]
     resolver = Resolver((("127.0.0.1", 53),), timeout=TIMEOUT)
     around = LocalNetworks(resolver, interfaces=lambda: held.pop(0), now=clock)
-    assert around.next_to(ip_address("fd00:9::9")) is None
-    assert around.next_to(ip_address("10.9.0.9")) == OWN[0]
+    assert around.interface_for(ip_address("fd00:9::9")) is None
+    assert around.interface_for(ip_address("10.9.0.9")) == OWN[0]
     clock.seconds += 2
-    assert around.next_to(ip_address("fd00:9::9")) == OWN[1]
+    assert around.interface_for(ip_address("fd00:9::9")) == OWN[1]
 
 
-async def test_nobody_is_refused_by_an_answer_from_before(dns: Nameserver, clock: Clock) -> None:
+async def test_no_caller_is_refused_by_an_old_answer(dns: Nameserver, clock: Clock) -> None:
     dns.container("shop-web-1", "10.9.0.10", "web")
     who = identity(dns, clock, "web")
-    assert await settle(who, "10.9.0.10") is not None
+    assert await identify(who, "10.9.0.10") is not None
     dns.container("shop-web-2", "10.9.0.11", "web")
     clock.seconds += 2 * FRESH_SECONDS
-    assert await settle(who, "10.9.0.11") is None
-    assert await settle(who, "10.9.0.11", refresh=True) == Caller("web", "shop-web-2", "shop-web-2")
-    # However many strangers come, what was just asked is not asked again.
+    assert await identify(who, "10.9.0.11") is None
+    assert await identify(who, "10.9.0.11", refresh=True) == Caller(
+        "web", "shop-web-2", "shop-web-2"
+    )
+    # Any number of unlisted callers causes no further question.
     for number in range(20, 40):
-        assert await settle(who, f"10.9.0.{number}", refresh=True) is None
+        assert await identify(who, f"10.9.0.{number}", refresh=True) is None
     assert dns.asked["web"] == 2
 
 
 WEB = Caller("web", "shop-web-1", "shop-web-1")
 
 
-async def holds(who: Identity, settled: Settled) -> bool:
-    return await who.holds(settled, ip_address("10.9.0.10"), opened=1000.0)
+async def holds(who: Identity, found: Identification) -> bool:
+    return await who.holds(found, ip_address("10.9.0.10"), opened=1000.0)
 
 
 @pytest.mark.parametrize("entries", ["web", "shop-web-1"])
@@ -372,18 +370,18 @@ async def test_a_named_caller_is_looked_up_for_each_request(
 ) -> None:
     dns.container("shop-web-1", "10.9.0.10", "web")
     who = identity(dns, clock, entries)
-    caller = await settle(who, "10.9.0.10")
+    caller = await identify(who, "10.9.0.10")
     assert caller is not None
-    settled = Settled(caller)
-    assert await holds(who, settled)
+    found = Identification(caller)
+    assert await holds(who, found)
     asked = dns.asked.copy()
     clock.seconds += REUSE_SECONDS - 0.01
-    assert await holds(who, settled)
+    assert await holds(who, found)
     assert dns.asked == asked  # of an answer from before
     dns.remove("10.9.0.10")
     dns.container("stranger", "10.9.0.10")
     clock.seconds += 0.01
-    assert not await holds(who, settled)
+    assert not await holds(who, found)
 
 
 async def test_another_container_of_the_service_at_the_address_is_another_caller(
@@ -391,11 +389,11 @@ async def test_another_container_of_the_service_at_the_address_is_another_caller
 ) -> None:
     dns.container("shop-web-1", "10.9.0.10", "web")
     who = identity(dns, clock, "web")
-    assert await holds(who, Settled(WEB))
+    assert await holds(who, Identification(WEB))
     dns.remove("10.9.0.10")
     dns.container("shop-web-2", "10.9.0.10", "web")
     clock.seconds += REUSE_SECONDS
-    assert not await holds(who, Settled(WEB))
+    assert not await holds(who, Identification(WEB))
 
 
 async def test_an_answer_from_before_the_connection_confirms_nothing(
@@ -405,13 +403,13 @@ async def test_an_answer_from_before_the_connection_confirms_nothing(
     dns.container("shop-web-1", "10.9.0.10", "web")
     who = identity(dns, clock, "web")
     clock.seconds -= 1
-    assert await settle(who, "10.9.0.10") == WEB
-    assert who.settled(WEB, ip_address("10.9.0.10"), opened=999.0).confirmed
-    assert not who.settled(WEB, ip_address("10.9.0.10"), opened=1000.0).confirmed
+    assert await identify(who, "10.9.0.10") == WEB
+    assert who.identification(WEB, ip_address("10.9.0.10"), opened=999.0).confirmed
+    assert not who.identification(WEB, ip_address("10.9.0.10"), opened=1000.0).confirmed
     dns.remove("10.9.0.10")
     dns.container("stranger", "10.9.0.10")
     clock.seconds += 1
-    assert not await holds(who, Settled(WEB))
+    assert not await holds(who, Identification(WEB))
 
 
 @pytest.mark.parametrize("mood", ["servfail", "silent"])
@@ -420,14 +418,14 @@ async def test_an_outage_ends_connections_that_dns_never_confirmed(
 ) -> None:
     dns.container("shop-web-1", "10.9.0.10", "web")
     who = identity(dns, clock, "web")
-    confirmed, unconfirmed = Settled(WEB), Settled(WEB)
+    confirmed, unconfirmed = Identification(WEB), Identification(WEB)
     assert await holds(who, confirmed)
     dns.mood = mood
     clock.seconds += REUSE_SECONDS
-    with pytest.raises(ResolverOut):
+    with pytest.raises(ResolverUnavailable):
         await holds(who, unconfirmed)
     assert await holds(who, confirmed)
-    assert who.unanswered
+    assert who.dns_failed
     asked = dns.asked["web"]
     clock.seconds += REUSE_SECONDS - 0.01
     assert await holds(who, confirmed)
@@ -436,32 +434,30 @@ async def test_an_outage_ends_connections_that_dns_never_confirmed(
     dns.mood = "truthful"
     clock.seconds += REUSE_SECONDS
     assert not await holds(who, confirmed)
-    assert not who.unanswered
+    assert not who.dns_failed
 
 
-async def test_a_name_that_docker_cannot_tell_any_more_is_a_change(
-    dns: Nameserver, clock: Clock
-) -> None:
+async def test_servfail_for_a_removed_container_is_a_change(dns: Nameserver, clock: Clock) -> None:
     """On an internal network Docker says SERVFAIL of names that no container has."""
     dns.container("shop-web-1", "10.9.0.10", "web")
     who = identity(dns, clock, "web")
-    settled = Settled(WEB)
-    assert await holds(who, settled)
+    found = Identification(WEB)
+    assert await holds(who, found)
     dns.moods["web"] = "servfail"
     clock.seconds += REUSE_SECONDS
-    assert not await holds(who, settled)
+    assert not await holds(who, found)
 
 
-async def test_the_answer_that_named_a_caller_suffices(dns: Nameserver, clock: Clock) -> None:
+async def test_answer_that_named_a_caller_suffices(dns: Nameserver, clock: Clock) -> None:
     dns.container("shop-web-1", "10.9.0.10", "web")
     dns.moods["gone"] = "silent"
     dns.moods[ip_address("10.9.0.10").reverse_pointer] = "servfail"
     who = identity(dns, clock, "gone,web")
-    assert await holds(who, Settled(WEB))
+    assert await holds(who, Identification(WEB))
     assert "gone" not in dns.asked
 
 
 async def test_an_address_on_the_whitelist_needs_no_look_up(dns: Nameserver, clock: Clock) -> None:
     who = identity(dns, clock, "web,10.9.0.10")
-    assert await holds(who, Settled(Caller("10.9.0.10", "10.9.0.10")))
+    assert await holds(who, Identification(Caller("10.9.0.10", "10.9.0.10")))
     assert not dns.asked

@@ -14,7 +14,7 @@ from kronos_api.app import create_app
 from kronos_api.config import Settings
 from kronos_api.security.identity import Caller, Identity
 from kronos_api.security.peers import Peers
-from kronos_api.security.resolver import ResolverOut
+from kronos_api.security.resolver import ResolverUnavailable
 from kronos_api.security.whitelist import Whitelist
 from kronos_api.server.connection_limit import LOG_EVERY, ConnectionLimit, peer_key
 from kronos_api.server.deadlines import Deadlines
@@ -133,7 +133,7 @@ class Names(Identity):
         super().__init__(Whitelist())
         self._found = found
 
-    async def settle(self, *_args: object, **_options: object) -> Caller | None:
+    async def identify(self, *_args: object, **_options: object) -> Caller | None:
         if isinstance(self._found, Exception):
             raise self._found
         return self._found
@@ -149,8 +149,8 @@ A = Caller("web", "web", "web")
         (Names(A), Names(None), True),
         (Names(None), Names(A), True),
         (Names(None), Names(None), False),
-        (Names(ResolverOut()), Names(None), False),
-        (Names(ResolverOut()), Names(A), True),
+        (Names(ResolverUnavailable()), Names(None), False),
+        (Names(ResolverUnavailable()), Names(A), True),
     ],
 )
 async def test_peer_is_listed_by_whitelist_or_as_proxy(

@@ -402,8 +402,8 @@ async def test_a_large_answer_that_is_taken_arrives() -> None:
             400,
             "MALFORMED_REQUEST",
         ),
-        (b"GET /%s HTTP/1.1\r\nHost: x\r\n\r\n" % (b"a" * MAX_HEADERS), 431, "HEAD_TOO_LARGE"),
-        (b"GET / HTTP/1.1\r\nHost: x\r\nX: %s" % (b"a" * 65536), 431, "HEAD_TOO_LARGE"),
+        (b"GET /%s HTTP/1.1\r\nHost: x\r\n\r\n" % (b"a" * MAX_HEADERS), 431, "HEADERS_TOO_LARGE"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: %s" % (b"a" * 65536), 431, "HEADERS_TOO_LARGE"),
     ],
 )
 async def test_what_is_no_http_is_refused_in_our_shape(sent: bytes, status: int, code: str) -> None:

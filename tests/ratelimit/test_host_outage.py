@@ -15,7 +15,7 @@ from kronos_api.ratelimit import limiter as module
 from kronos_api.ratelimit.host_store import HostStore
 from kronos_api.ratelimit.limiter import Limiter
 from kronos_api.ratelimit.quotas import Quotas
-from kronos_api.ratelimit.store import Reading, Tally
+from kronos_api.ratelimit.store import Reading, WindowCounter
 from tests.ratelimit.test_host_store import DAY, calls
 from tests.web import until
 
@@ -49,19 +49,19 @@ async def granted(limiter: Limiter, number: int = 60, caller: str = "web") -> in
     return sum([(await limiter.take(caller, "single")).allowed for _ in range(number)])
 
 
-async def test_it_is_counted(tmp_path: Path) -> None:
+async def test_local_grants_are_counted_later(tmp_path: Path) -> None:
     store = HostStore(tmp_path)
     async with two_workers(store) as (limiter, other):
         assert await granted(limiter, 1) == 1
         assert sum(await calls(other, 30)) == 30
         with locked(store):
             assert await granted(limiter) == 49
-            assert limiter.alone
-        await until(lambda: not limiter.alone)
+            assert limiter.degraded
+        await until(lambda: not limiter.degraded)
         assert sum(await calls(other, 60)) == 20
 
 
-async def test_a_call_under_way_counts_it(tmp_path: Path) -> None:
+async def test_call_in_flight_counts_local_grants(tmp_path: Path) -> None:
     store = HostStore(tmp_path)
     async with two_workers(store) as (limiter, other):
         with locked(store):
@@ -71,12 +71,12 @@ async def test_a_call_under_way_counts_it(tmp_path: Path) -> None:
             assert (await first).allowed
             alone = await granted(limiter)
         alone += 1 + (await second).allowed
-        await until(lambda: not limiter.alone)
+        await until(lambda: not limiter.degraded)
         assert alone + sum(await calls(other, 200)) == 100
 
 
 @pytest.mark.parametrize("turned", [False, True])
-async def test_what_is_granted_in_the_last_round_is_counted(
+async def test_grants_of_the_last_probe_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turned: bool
 ) -> None:
     """Before calls ask the file again; a day may end in it, too."""
@@ -86,22 +86,22 @@ async def test_what_is_granted_in_the_last_round_is_counted(
 
     class Slow(HostStore):
         async def count(
-            self, caller: str, tallies: Sequence[Tally], cost: int
+            self, caller: str, counters: Sequence[WindowCounter], cost: int
         ) -> tuple[bool, list[Reading]]:
             nonlocal now, last, rounds
-            if not cost and caller == "first" and tallies[0].quota == DAY:
+            if not cost and caller == "first" and counters[0].quota == DAY:
                 rounds += 1
                 if rounds == 2:
                     now += 10 * turned
                     last = await granted(limiter)
-            return await super().count(caller, tallies, cost)
+            return await super().count(caller, counters, cost)
 
     store = Slow(tmp_path)
     async with two_workers(store) as (limiter, other):
         with locked(store):
             assert await granted(limiter, 1, "first") == 1
             assert await granted(limiter, 1) == 1
-        await until(lambda: not limiter.alone)
+        await until(lambda: not limiter.degraded)
         assert rounds == 2
         assert last > 0
         # The probe has told of it, or the next call of the same worker does.
@@ -109,17 +109,17 @@ async def test_what_is_granted_in_the_last_round_is_counted(
         assert last + sum(await calls(other, 200)) == 100 - (not turned)
 
 
-async def test_it_is_counted_once_and_in_its_window(
+async def test_local_grants_are_counted_once_and_in_their_window(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 10 * 86_400 + 5.0
     monkeypatch.setattr(time, "time", lambda: now)
-    store, tally = HostStore(tmp_path), Tally(DAY)
-    tally.turn(10)
-    tally.grant(30)
+    store, counter = HostStore(tmp_path), WindowCounter(DAY)
+    counter.advance(10)
+    counter.grant_locally(30)
     for total in (31, 32):
-        assert (await store.count("web", [tally], 1))[1][0].total == total
-    tally.grant(30)
+        assert (await store.count("web", [counter], 1))[1][0].total == total
+    counter.grant_locally(30)
     now += 86_400
-    assert (await store.count("web", [tally], 1))[1][0].total == 1
+    assert (await store.count("web", [counter], 1))[1][0].total == 1
     await store.close()
