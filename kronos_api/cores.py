@@ -1,7 +1,7 @@
-"""How many cores this process may really use.
+"""The number of cores that this process can use.
 
-A container sees all cores of its host, yet its CPU limit may allow two. Threads beyond the limit
-only make each other wait.
+A container sees all cores of its host, even if its CPU limit allows two. Threads beyond the limit
+only wait for each other.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def usable_cores(cgroup: Path = CGROUP) -> int:
     """Cores by affinity and by the cgroup's CPU limit (version 2 or 1), at least 1.
 
     A fraction of a core is rounded down: two threads on a limit of 1.5 cores would be stopped in
-    the middle of a product for a third of the time.
+    the middle of a matmul for a third of the time.
     """
     limit = _limit(cgroup)
     cores = _affinity()

@@ -1,4 +1,4 @@
-"""What the tests of the HTTP layer share: bodies, and the service around a fake engine."""
+"""Helpers for tests of the HTTP layer: bodies, and the service around a fake engine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ START = datetime(2025, 3, 3, 9)
 
 
 def candles(rows: int) -> list[dict[str, float]]:
-    """A random walk that breaks no rule."""
+    """A random walk of valid candles."""
     numbers = np.random.default_rng(rows)
     path = 100 * np.exp(numbers.normal(0, 0.01, (rows, 4)).cumsum(axis=0))
     return [
@@ -53,7 +53,7 @@ def stamps(rows: int, start: datetime = START, zone: str = "Z", minutes: int = 1
 
 
 def body(rows: int = 4, **changes: Any) -> dict[str, Any]:
-    """A request that works, with `changes`; a change to None takes the key away."""
+    """A valid request with `changes`; a change to None removes the key."""
     whole = {"series_id": "a", "candles": candles(rows), "timestamps": stamps(rows), "horizon": 2}
     return {name: value for name, value in (whole | changes).items() if value is not None}
 
@@ -98,7 +98,7 @@ async def predicting(engine: Engine | None = None, **options: Any) -> AsyncItera
 async def serving(
     engine: Engine | None = None, workers: Any = 1, **settings: Any
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the service, within one process, which takes itself for one of `workers`."""
+    """A client of the service in this process, as one of `workers`."""
     # Tests that are not about the limit may ask as often as they like.
     chosen = Settings(**{"rate_limit_per_minute": 10_000_000} | settings)
     options = {"max_queue": chosen.max_queue, "inference_timeout": chosen.inference_timeout}
@@ -111,7 +111,7 @@ async def serving(
 
 @asynccontextmanager
 async def client_of(app: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of `app` without a network, which is shown defects as the network would."""
+    """A client of `app` without a network, which gets a 500 for an unhandled exception."""
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(
         transport=transport, base_url="http://service", headers=JSON

@@ -1,8 +1,8 @@
 """Settings: the only reader of the environment, and of `.env` in the working directory.
 
-Every setting is a variable, `KRONOS_` and its name; those that operators know from Gunicorn are
-`GUNICORN_` and their name there. The environment goes before the file. An empty variable counts as
-unset. Bad values stop the start with one line that names them all.
+A setting is a variable with the prefix `KRONOS_`, or `GUNICORN_` if Gunicorn has it too. The
+environment takes precedence over the file. An empty variable counts as unset. Bad values stop the
+start with one line that names them all.
 """
 
 from kronos_api.config.loading import load_settings

@@ -22,7 +22,7 @@ _VARIABLE: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class EnvFile:
-    """What a file of variables holds."""
+    """The variables of a file."""
 
     path: Path
     values: dict[str, str] = field(default_factory=dict)
@@ -31,17 +31,17 @@ class EnvFile:
 
 
 def read_env_file(environ: Mapping[str, str]) -> EnvFile | None:
-    """The `.env` of the working directory; None: there is none.
+    """The `.env` of the working directory; None if there is none.
 
     Quotes, comments and `export` are those of a shell. `$NAME`, `${NAME}`, `${NAME-default}` and
     `${NAME:-default}` are replaced from `environ`, else from the lines before, outside single
     quotes; `$$` is a dollar sign.
 
     Raises:
-        StartupError: it cannot be read.
+        StartupError: the file cannot be read.
     """
     try:
-        if not ENV_FILE.is_file():  # a folder of this name may hold a virtual environment
+        if not ENV_FILE.is_file():  # a folder of this name can be a virtual environment
             return None
         path = ENV_FILE.absolute()
         with path.open(encoding="utf-8-sig") as stream:

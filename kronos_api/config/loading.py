@@ -1,4 +1,4 @@
-"""Reads the settings, and says in one line what is wrong with them."""
+"""Reads the settings; one line names all violations."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _argument(name: str) -> str:
 
 
 def _one_line(error: ValidationError, from_file: Mapping[str, str], renamed: Renamed) -> str:
-    """All violations, joined by "; ". Values stay out of it: a variable may hold a secret."""
+    """All violations, joined by "; ". Values are left out: a variable can hold a secret."""
     violations = []
     for violation in error.errors(include_url=False, include_input=False):
         message = violation["msg"].removeprefix("Value error, ")

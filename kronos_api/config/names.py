@@ -56,11 +56,11 @@ CLOSE: Final = 0.85
 
 FIRST_SERVICE: Final = {
     "KRONOS_DEFAULT_LOOKBACK": "the candles of a request are its history; leave it out",
-    "KRONOS_ENABLE_METRICS": "metrics are always on; KRONOS_SECURITY_EXEMPT_PATHS decides who may "
-    "read them",
+    "KRONOS_ENABLE_METRICS": "metrics are always on; KRONOS_SECURITY_EXEMPT_PATHS opens "
+    "them to every caller",
     "KRONOS_MODEL_HOST_PATH": "use KRONOS_MODELS_DIR",
 }
-"""Settings of the first Kronos service that are gone, and what to do instead."""
+"""Settings of the first Kronos service that do not exist here, and their replacement."""
 
 
 def variable(name: str) -> str:

@@ -73,9 +73,9 @@ def test_the_environment_goes_first_and_the_file_is_named(
             "message": f"2 settings read from {env_file}",
         }
     ]
-    told: list[str] = []
-    load_settings(told.append)
-    assert told == [line["message"] for line in lines]
+    notes: list[str] = []
+    load_settings(notes.append)
+    assert notes == [line["message"] for line in lines]
     assert "KRONOS_MAX_QUEUE" not in os.environ
 
 
@@ -85,9 +85,9 @@ def test_unknown_names_are_reported_with_the_nearest(env_file: Path) -> None:
         "KRONOS_MODEL_DIR=/m\nHTTP_PROXY=http://proxy\nnot a setting at all\n",
         "utf-8",
     )
-    told: list[str] = []
-    load_settings(told.append)
-    assert told[1:] == [
+    notes: list[str] = []
+    load_settings(notes.append)
+    assert notes[1:] == [
         ".env: line 7 is ignored: it is not of the form NAME=value",
         ".env: 'DEPLOY_TIMEOUTS' is not a setting; did you mean DEPLOY_TIMEOUT?",
         ".env: 'GUNICORN_WORKER' is not a setting; did you mean GUNICORN_WORKERS?",
@@ -114,18 +114,18 @@ def test_a_file_that_is_not_text_is_one_line(env_file: Path) -> None:
 
 
 def test_without_a_file_nothing_is_reported(env_file: Path) -> None:
-    told: list[str] = []
-    load_settings(told.append)
-    env_file.mkdir()  # a virtual environment may be called so
-    load_settings(told.append)
-    assert told == []
+    notes: list[str] = []
+    load_settings(notes.append)
+    env_file.mkdir()  # a virtual environment can have this name
+    load_settings(notes.append)
+    assert notes == []
 
 
 def test_the_unchanged_example_file_sets_the_defaults(env_file: Path) -> None:
     example = Path(__file__).parents[2] / ".env.example"
     env_file.write_bytes(example.read_bytes())
-    told: list[str] = []
-    settings = load_settings(told.append)
+    notes: list[str] = []
+    settings = load_settings(notes.append)
     env_file.unlink()
     assert settings == load_settings()
-    assert len(told) == 1
+    assert len(notes) == 1

@@ -63,7 +63,7 @@ def test_the_example_file_lists_what_the_compose_files_read() -> None:
         name: value for name, kind, value in read if kind == "-" and name not in own
     }.items() <= (listed.items())
     assert {name for name, _, _ in read} <= set(listed)
-    # Nobody who exports that file is told that it is full of mistakes.
+    # Exporting the whole file causes no warning.
     assert unknown_variables(listed) == []
 
 
@@ -76,7 +76,7 @@ def test_the_example_file_is_read_as_the_defaults(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "expected"),
     [
         ("PORT", "tcp://10.0.0.1:8000", "integer"),
         ("PORT", "0", "greater than or equal to 1"),
@@ -126,7 +126,7 @@ def test_the_example_file_is_read_as_the_defaults(monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_a_bad_value_is_named_with_its_rule(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str, told: str
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, expected: str
 ) -> None:
     name = name if name.startswith("GUNICORN_") else f"KRONOS_{name}"
     monkeypatch.setenv(name, value)
@@ -134,12 +134,12 @@ def test_a_bad_value_is_named_with_its_rule(
         load_settings()
     line = str(caught.value)
     assert line.startswith(f"{name}: ")
-    assert told in line
+    assert expected in line
     assert "\n" not in line
 
 
 @pytest.mark.parametrize(
-    ("variables", "told"),
+    ("variables", "expected"),
     [
         ({"INFERENCE_TIMEOUT": "60"}, r"KRONOS_INFERENCE_TIMEOUT \(60 s\) must be below"),
         ({"REQUEST_TIMEOUT": "75"}, r"\(75 s\) must be below KRONOS_SHUTDOWN_TIMEOUT \(75 s\)"),
@@ -163,11 +163,11 @@ def test_a_bad_value_is_named_with_its_rule(
     ],
 )
 def test_settings_that_contradict_each_other(
-    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], told: str
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name if name.startswith("GUNICORN_") else f"KRONOS_{name}", value)
-    with pytest.raises(StartupError, match=told):
+    with pytest.raises(StartupError, match=expected):
         load_settings()
 
 
@@ -253,7 +253,7 @@ def test_settings_of_the_first_service_are_named_with_ours() -> None:
     lines = unknown_variables({"KRONOS_MODEL_HOST_PATH": "/models", "KRONOS_ENABLE_METRICS": "1"})
     assert lines == [
         "KRONOS_ENABLE_METRICS is a setting of the first service: metrics are always on; "
-        "KRONOS_SECURITY_EXEMPT_PATHS decides who may read them",
+        "KRONOS_SECURITY_EXEMPT_PATHS opens them to every caller",
         "KRONOS_MODEL_HOST_PATH is a setting of the first service: use KRONOS_MODELS_DIR",
     ]
 

@@ -51,7 +51,7 @@ async def test_requests_beyond_the_limit_are_refused_and_probes_answered(
         for path in (SINGLE, "/v1/models", "/nowhere"):
             answer = await client.post(path, json=body())
             assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
-            assert "X-RateLimit-Remaining" not in answer.headers  # nobody is charged for this
+            assert "X-RateLimit-Remaining" not in answer.headers  # no quota is charged
             error = ErrorResponse.model_validate_json(answer.content).error
             assert (error.code, error.request_id) == ("QUEUE_FULL", answer.headers["X-Request-ID"])
         assert refused() == before + 3
@@ -117,7 +117,7 @@ async def test_unfinished_body_takes_no_place(declared: bool) -> None:
         await until(lambda: asking() == others + 6)
         asked = [asyncio.create_task(client.post(SINGLE, json=body())) for _ in range(2)]
         await until(lambda: predictor.active + predictor.queue_depth == 2, 30)
-        # Now all places are taken: for whoever comes, and for those whose bodies come in.
+        # All places are taken: for new requests, and for those whose bodies arrive.
         assert await code(client.post(SINGLE, json=body())) == "QUEUE_FULL"
         slow.pop().cancel()
         await until(lambda: asking() == others + 7)
@@ -170,7 +170,7 @@ async def test_deadline_within_a_body_frees_no_place() -> None:
 
 
 async def test_unlisted_callers_take_no_place() -> None:
-    """They are refused as strangers, not for want of room, and nothing is counted."""
+    """They get 403, not 503, and no refusal is counted."""
     before = refused()
     async with serving(limit_concurrency=1, container_whitelist="10.1.2.3") as client:
         answers = await asyncio.gather(*(client.post(SINGLE, json=body()) for _ in range(5)))

@@ -1,4 +1,4 @@
-"""Who gets through: by the peer's address, through a proxy, and in spite of forged headers."""
+"""Allowed callers: by the peer's address, through a proxy, and with forged headers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from kronos_api.telemetry.metrics import metrics
 from tests.security.dns import Nameserver, answering
 from tests.web import client_of, predictor_of, serving
 
-STRANGER = "203.0.113.9"
+UNLISTED = "203.0.113.9"
 FORGED = {
     "X-Container-Name": "localhost",
     "X-Forwarded-For": "127.0.0.1",
@@ -58,7 +58,7 @@ class From:
 
 
 def patient(**settings: Any) -> Settings:
-    """Settings with more time for DNS than there may be: the machine may be busy."""
+    """Settings with more time for DNS than is accepted, for a busy machine."""
     return Settings(**settings).model_copy(update={"dns_timeout": 60.0})
 
 
@@ -101,7 +101,7 @@ async def test_allowed_callers(whitelist: str | None, address: str | None, allow
 
 async def test_refusal_is_counted_and_logged(capsys: pytest.CaptureFixture[str]) -> None:
     before = events("refused")
-    async with calling(STRANGER) as client:
+    async with calling(UNLISTED) as client:
         response = await client.post("/v1/predict/single", content=b"x", headers=FORGED)
     assert response.status_code == 403
     error = response.json()["error"]
@@ -111,11 +111,11 @@ async def test_refusal_is_counted_and_logged(capsys: pytest.CaptureFixture[str])
     )
     assert response.headers["Connection"] == "close"
     assert "KRONOS_CONTAINER_WHITELIST" in error["message"]
-    assert STRANGER not in response.text
+    assert UNLISTED not in response.text
     assert events("refused") == before + 1
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     (refused,) = (line for line in lines if line["event"] == "caller_refused")
-    assert (refused["peer"], refused["path"]) == (STRANGER, "/v1/predict/single")
+    assert (refused["peer"], refused["path"]) == (UNLISTED, "/v1/predict/single")
     assert refused["request_id"] == error["request_id"]
 
 
@@ -134,12 +134,12 @@ async def test_without_security_callers_are_identified_by_address() -> None:
     async def app(scope: Scope, *_: object) -> None:
         seen.append(scope["state"]["caller"])
 
-    nobody = Identity(Whitelist())
-    guard = CallerIdentity(app, allowed=None, proxies=nobody, exempt=())
-    scope: Scope = {"type": "http", "path": "/", "client": (STRANGER, 1)}
+    no_proxies = Identity(Whitelist())
+    guard = CallerIdentity(app, allowed=None, proxies=no_proxies, exempt=())
+    scope: Scope = {"type": "http", "path": "/", "client": (UNLISTED, 1)}
     await guard(scope, None, None)  # type: ignore[arg-type]
-    assert seen == [Caller("other", STRANGER)]
-    assert await status(STRANGER, security_enabled=False) == 200
+    assert seen == [Caller("other", UNLISTED)]
+    assert await status(UNLISTED, security_enabled=False) == 200
 
 
 def routes() -> list[tuple[str, str]]:
@@ -167,15 +167,15 @@ def test_all_routes_are_walked() -> None:
 @pytest.mark.parametrize(("method", "path"), [*routes(), ("GET", "/no"), ("PUT", "/v1/predict/x")])
 async def test_every_route_refuses_unlisted_callers_or_is_exempt(method: str, path: str) -> None:
     exempt = Settings().exempt_paths
-    async with calling(STRANGER) as client:
+    async with calling(UNLISTED) as client:
         answered = (await client.request(method, path, headers=FORGED)).status_code
     assert (answered == 403) != (path in exempt)
-    assert await status(STRANGER, path, security_exempt_paths="none") == 403
+    assert await status(UNLISTED, path, security_exempt_paths="none") == 403
 
 
 @pytest.mark.parametrize("path", ["/health/", "//health", "/HEALTH", "/health%2f"])
 async def test_exempt_paths_are_compared_exactly(path: str) -> None:
-    assert await status(STRANGER, path) == 403
+    assert await status(UNLISTED, path) == 403
 
 
 PROXY = "10.0.0.80"
@@ -213,7 +213,7 @@ async def test_only_a_trusted_proxy_names_the_caller(
 async def test_loopback_behind_a_proxy_of_this_host_is_this_host() -> None:
     settings = {"trusted_proxies": "127.0.0.1", "container_whitelist": "localhost"}
     assert await status("127.0.0.1", headers={"X-Forwarded-For": "::1"}, **settings) == 200
-    assert await status("127.0.0.1", headers={"X-Forwarded-For": STRANGER}, **settings) == 403
+    assert await status("127.0.0.1", headers={"X-Forwarded-For": UNLISTED}, **settings) == 403
     before = events("unnamed")
     assert await status("127.0.0.1", **settings) == 403
     assert events("unnamed") == before + 1
@@ -261,19 +261,19 @@ async def test_new_container_is_not_refused_by_an_old_answer(dns: Nameserver) ->
 
 
 async def test_lost_proxy_name_never_makes_a_caller(dns: Nameserver) -> None:
-    """A proxy whose name is lost is none of its callers; the next at its address is no proxy."""
+    """A former proxy is no caller; another container at its address is no proxy."""
     dns.container("shop-nginx-1", "10.0.0.80", "nginx")
     settings = named(dns, trusted_proxies="nginx", container_whitelist="10.0.0.0/24")
     app = create_app(patient(**settings), predictor=predictor_of())
-    ours, strangers = ({"X-Forwarded-For": one} for one in ("10.0.0.7", STRANGER))
+    ours, unlisted = ({"X-Forwarded-For": one} for one in ("10.0.0.7", UNLISTED))
     async with client_of(From(app, "10.0.0.80", Connection("10.0.0.80"))) as kept:
         assert (await kept.get("/", headers=ours)).status_code == 200
-        assert (await kept.get("/", headers=strangers)).status_code == 403
+        assert (await kept.get("/", headers=unlisted)).status_code == 403
         dns.remove("10.0.0.80")
         async with client_of(From(app, "10.0.0.80", Connection("10.0.0.80"))) as other:
             await asyncio.sleep(2 * FRESH_SECONDS)
             assert (await other.get("/")).status_code == 200
-        for headers in (strangers, ours, {}):
+        for headers in (unlisted, ours, {}):
             assert (await kept.get("/", headers=headers)).status_code == 403
 
 
@@ -287,7 +287,7 @@ async def test_reassigned_address_is_refused_on_a_kept_connection(
             assert (await client.get("/")).status_code == 200
         assert events("allowed", "web") == before + 1  # once for each connection
         dns.remove("10.0.0.1")
-        dns.container("stranger", "10.0.0.1")
+        dns.container("unlisted", "10.0.0.1")
         assert (await client.get("/")).status_code == 403
 
 
@@ -302,7 +302,7 @@ async def test_reassigned_address_is_refused_behind_and_as_a_proxy(dns: Nameserv
         assert (await client.get("/", headers=web)).status_code == 403
         assert (await client.get("/", headers=listed)).status_code == 200
         dns.remove("10.0.0.80")
-        dns.container("stranger", "10.0.0.80")
+        dns.container("unlisted", "10.0.0.80")
         assert (await client.get("/", headers=listed)).status_code == 403
 
 
@@ -313,12 +313,12 @@ async def test_confirmed_connections_survive_a_dns_outage(dns: Nameserver) -> No
     async with client_of(From(app, "10.0.0.1", kept)) as client:
         while kept.caller is None or not kept.caller.confirmed:  # or a machine too slow for DNS
             await client.get("/")
-        dns.mood = "silent"
+        dns.mode = "silent"
         for _ in range(3):
             assert (await client.get("/")).status_code == 200
         async with client_of(From(app, "10.0.0.1", Connection("10.0.0.1"))) as other:
             assert (await other.get("/")).status_code == 503
-        dns.mood = "truthful"
+        dns.mode = "truthful"
         dns.remove("10.0.0.1")
         assert (await client.get("/")).status_code == 403
 
@@ -332,7 +332,7 @@ async def test_listed_address_needs_no_dns(dns: Nameserver) -> None:
 
 
 async def test_peer_of_the_connection_counts_not_the_scope(dns: Nameserver) -> None:
-    """The connection's own peer is looked at, not what somebody made of `client`."""
+    """The peer of the connection is identified, not `client` of the scope."""
     async with calling("10.0.0.1", Connection("10.0.0.7"), **named(dns)) as client:
         assert (await client.get("/")).status_code == 403
 
@@ -340,7 +340,7 @@ async def test_peer_of_the_connection_counts_not_the_scope(dns: Nameserver) -> N
 async def test_new_callers_get_503_without_dns(
     dns: Nameserver, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    dns.mood = "servfail"
+    dns.mode = "servfail"
     before = events("unknown")
     async with calling("10.0.0.1", **named(dns, container_whitelist="web,localhost")) as client:
         response = await client.get("/v1/models")
@@ -363,11 +363,11 @@ async def test_health_reports_the_whitelist(dns: Nameserver) -> None:
         assert await check(client) == {"status": "off", "entries": 0}
     settings = named(dns, container_whitelist="web,localhost")
     app = create_app(patient(**settings), predictor=predictor_of())
-    dns.mood = "servfail"
+    dns.mode = "servfail"
     async with client_of(From(app, "10.0.0.1")) as caller, client_of(app) as local:
         assert (await caller.get("/")).status_code == 503
         assert await check(local) == {"status": "degraded", "entries": 2}
-        dns.mood = "truthful"
+        dns.mode = "truthful"
         await asyncio.sleep(2 * FRESH_SECONDS)
         assert (await caller.get("/")).status_code == 200
         assert await check(local) == {"status": "ok", "entries": 2}

@@ -289,7 +289,7 @@ async def answer(_scope: Scope, _receive: Receive, send: Send) -> None:
 
 
 async def ask(app: RateLimit, client: str | None, **state: Any) -> int:
-    """The status for a caller at `client`, or as identity has settled it."""
+    """The status for a caller at `client`, or for the one that identity found."""
     sent: list[Message] = []
 
     async def send(message: Message) -> None:

@@ -1,7 +1,7 @@
-"""Two services of two workers with one Redis, through what may become of it.
+"""Two services of two workers with one Redis, which is killed, stopped and flaps.
 
-Callers have loopback addresses of their own. Calls whose body is no JSON are granted or refused
-like others, and then take no time of their own.
+Callers have loopback addresses of their own. Calls whose body is not JSON are granted or refused
+like others, but decode nothing.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ LIMIT = 100
 CALLS = 130
 WORKERS = 4
 FLAPPING = LIMIT + (WORKERS - 1) * LIMIT // WORKERS
-"""Most that can pass in a window in which Redis goes out: as if one worker had granted all there
-was, and the others had not heard of it and granted their share."""
+"""Most that can pass in a window in which Redis becomes unavailable: one worker granted the whole
+limit, and the others, without an answer of Redis, grant their share."""
 TRIES = 6
-"""Of what holds only while no worker takes the store for out, which a busy machine can make it."""
+"""Attempts at a condition that holds only while no worker degrades for want of CPU time."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 @dataclass
 class Outcome:
-    """What callers met: statuses by caller, and how long each call took."""
+    """Statuses by caller, and the seconds of each call."""
 
     statuses: dict[str, Counter[int]] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
@@ -70,7 +70,7 @@ class Outcome:
 async def ask(
     stage: Stage, callers: list[str], calls: int = CALLS, content: bytes = b"{", pause: float = 0
 ) -> Outcome:
-    """`calls` of each caller at the same time, four under way, to both services in turn."""
+    """`calls` of each caller at the same time, four in flight, to both services in turn."""
     outcome = Outcome()
 
     async def one(caller: str, client: httpx.AsyncClient, numbers: Iterator[int]) -> None:
@@ -114,9 +114,9 @@ def stores(stage: Stage) -> Counter[str]:
 
 
 async def recovery(stage: Stage) -> float:
-    """Seconds until no worker counts alone."""
+    """Seconds until no worker is degraded."""
     began = time.monotonic()
-    while await asyncio.to_thread(alone, stage):
+    while await asyncio.to_thread(degraded_workers, stage):
         assert time.monotonic() - began < 60, "no recovery"
     return time.monotonic() - began
 
@@ -148,12 +148,12 @@ async def test_redis_is_killed_and_forgets(stage: Stage) -> None:
         before = waited(stage)
         stage.redis.kill()
         fallen = await ask(stage, callers(group + 2))
-        told(usual, fallen, "killed")
+        log_cost(usual, fallen, "killed")
         assert waited(stage) - before <= len(fallen.seconds) / 4
         assert all(25 <= passed <= LIMIT for passed in fallen.passed())
         assert set(stores(stage)) == {"degraded"}
         assert stage.services[0].get("/v1/readyz")["rate_limit_store"] == "degraded"
-        assert alone(stage) == WORKERS
+        assert degraded_workers(stage) == WORKERS
         out = "rate_limit_store_unavailable"
         assert len(stage.services[0].lines(out)) > 1
 
@@ -163,7 +163,7 @@ async def test_redis_is_killed_and_forgets(stage: Stage) -> None:
         again = await ask(stage, callers(group + 1, 2) + callers(group + 2))
         if waited(stage) == before:
             break
-    # What had been granted before and meanwhile has been told to the Redis that knew nothing.
+    # Grants from before and from the outage were reported to the empty Redis.
     first = known.passed() + fallen.passed()
     assert [one + other for one, other in zip(first, again.passed(), strict=True)] == [LIMIT] * 12
 
@@ -178,7 +178,7 @@ async def test_redis_is_stopped(stage: Stage) -> None:
             fallen = await ask(stage, callers(group + 1))
         finally:
             stage.redis.resume()
-        told(usual, fallen, "stopped")
+        log_cost(usual, fallen, "stopped")
         assert waited(stage) - before <= len(fallen.seconds) / 4
         assert all(25 <= passed <= LIMIT for passed in fallen.passed())
         log.info("recovered after %.1f s", await recovery(stage))
@@ -201,24 +201,24 @@ async def test_redis_flaps(stage: Stage) -> None:
         stage.redis.resume()
         await asyncio.sleep(4.5)  # long enough to be trusted again
     outcome = await asking
-    told(usual, outcome, "flapping")
+    log_cost(usual, outcome, "flapping")
     assert waited(stage) - before <= len(outcome.seconds) / 4
     assert all(25 <= passed <= FLAPPING for passed in outcome.passed())
     log.info("recovered after %.1f s", await recovery(stage))
 
 
 def waited(stage: Stage) -> float:
-    """Calls that the store has failed: those under way when it went out, and trials since."""
+    """Calls that the store did not count: those in flight when it failed, and trials since."""
     return summed(stage, "kronos_rate_limit_store_failures_total")
 
 
-def alone(stage: Stage) -> float:
-    """Workers that count alone."""
+def degraded_workers(stage: Stage) -> float:
+    """Workers that are degraded."""
     return summed(stage, "kronos_rate_limit_degraded")
 
 
 def summed(stage: Stage, metric: str) -> float:
-    """Of all workers, whichever of them answers."""
+    """The sum over all workers."""
     total = 0.0
     for service in stage.services:
         with OPENER.open(service.url + "/metrics") as answer:
@@ -227,8 +227,8 @@ def summed(stage: Stage, metric: str) -> float:
     return total
 
 
-def told(usual: Outcome, fallen: Outcome, what: str) -> None:
-    """For the reader of a report: what it cost."""
+def log_cost(usual: Outcome, fallen: Outcome, what: str) -> None:
+    """Log the cost for the reader of a report."""
     log.info(
         "%s: median and slowest call %.0f and %.0f ms before, %.0f and %.0f ms then; passed %s",
         what,

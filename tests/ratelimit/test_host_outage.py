@@ -1,4 +1,4 @@
-"""What a worker grants while it cannot have the host's file is counted in it, once it can."""
+"""Forecasts that a worker grants while the host's file is locked are counted later."""
 
 from __future__ import annotations
 
@@ -69,10 +69,10 @@ async def test_call_in_flight_counts_local_grants(tmp_path: Path) -> None:
             await asyncio.sleep(0.15)
             second = asyncio.create_task(limiter.take("web", "single"))
             assert (await first).allowed
-            alone = await granted(limiter)
-        alone += 1 + (await second).allowed
+            local = await granted(limiter)
+        local += 1 + (await second).allowed
         await until(lambda: not limiter.degraded)
-        assert alone + sum(await calls(other, 200)) == 100
+        assert local + sum(await calls(other, 200)) == 100
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -104,7 +104,7 @@ async def test_grants_of_the_last_probe_are_counted(
         await until(lambda: not limiter.degraded)
         assert rounds == 2
         assert last > 0
-        # The probe has told of it, or the next call of the same worker does.
+        # The probe has reported it, or the next call of the same worker does.
         last += await granted(limiter, 1)
         assert last + sum(await calls(other, 200)) == 100 - (not turned)
 

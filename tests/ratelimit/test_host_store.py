@@ -139,19 +139,19 @@ def test_processes_share_one_count(tmp_path: Path) -> None:
 
 @pytest.mark.process
 def test_worker_can_be_killed_at_any_point(tmp_path: Path) -> None:
-    """What it was granted stays counted; nobody waits for its lock."""
+    """Its grants stay counted; no worker waits for its lock."""
     granted = 0
-    for calls_told in (1, 57, 203):
-        with worker(tmp_path, 2000, 10**6, "tell") as process:
+    for reported_calls in (1, 57, 203):
+        with worker(tmp_path, 2000, 10**6, "report") as process:
             assert process.stdout is not None
-            for _ in range(calls_told + 1):
+            for _ in range(reported_calls + 1):
                 process.stdout.readline()
             process.kill()
-            told = process.stdout.read().splitlines()
-        granted += max(calls_told, int(told[-1]) if told and told[-1].isdecimal() else 0)
+            lines = process.stdout.read().splitlines()
+        granted += max(reported_calls, int(lines[-1]) if lines and lines[-1].isdecimal() else 0)
     with worker(tmp_path, 2000, 2001) as process:
         left = int(process.communicate(timeout=60)[0].split()[-1])
-    # A call that was counted but not told any more is lost: one for each that was killed.
+    # A call that was counted but not reported is lost: one for each killed worker.
     assert 2000 - granted - 3 <= left <= max(0, 2000 - granted)
 
 

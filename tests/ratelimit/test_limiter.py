@@ -1,4 +1,4 @@
-"""Verdicts, and what becomes of them while the store is out."""
+"""Verdicts, with the store and in the local fallback."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ DAY = 86_400
 
 
 class Memory:
-    """A store within the process, which can be out or stall."""
+    """A store in the process, which can be unavailable or stall."""
 
     kind: Literal["redis", "host"] = "redis"
 
     def __init__(self) -> None:
-        self.out = False
+        self.unavailable = False
         self.stalls = False
         self.asked = 0
         self.counted = 0
-        """Calls that were to be counted; probes are no such calls."""
+        """Calls to count, without probes."""
         self.waiting = self.most_waiting = 0
         """Calls and probes that wait while the store stalls: now, and the most at one time."""
-        self.told: list[tuple[str, int]] = []
+        self.reported: list[tuple[str, int]] = []
         self.totals: dict[tuple[str, Quota], int] = {}
 
     async def open(self) -> None: ...
@@ -49,7 +49,7 @@ class Memory:
                 await asyncio.sleep(60)
             finally:
                 self.waiting -= 1
-        if self.out:
+        if self.unavailable:
             raise StoreUnavailable("refused")
 
     async def count(
@@ -58,7 +58,7 @@ class Memory:
         self.counted += 1
         await self.check()
         if not cost:
-            self.told.append((caller, counters[0].granted))
+            self.reported.append((caller, counters[0].granted))
         now = time.time()
         places = [(caller, counter.quota) for counter in counters]
         allowed = all(self.totals.get(one, 0) + cost <= one[1].amount for one in places)
@@ -105,19 +105,19 @@ async def test_verdict_is_of_the_tightest_quota() -> None:
 
 async def test_degraded_worker_grants_its_share() -> None:
     store = Memory()
-    store.out = True
+    store.unavailable = True
     async with started(store, workers=4) as limiter:
         assert limiter.degraded
         assert [await passed(limiter, 60, caller) for caller in ("web", "api")] == [25, 25]
         asked = store.asked
         verdict: Verdict = await limiter.take("web", "single")
-        assert store.asked == asked  # nobody waits for what is known to be out
+        assert store.asked == asked  # no call waits for an unavailable store
     assert (verdict.allowed, verdict.limit, verdict.remaining) == (False, 100, 0)
 
 
 async def test_degraded_worker_returns_to_its_share_and_reports_later() -> None:
     store = Memory()
-    store.out = True
+    store.unavailable = True
     async with started(store, workers=4) as limiter:
         granted = await limiter.take("web", "single", 25)
         assert not (await limiter.take("web", "single")).allowed
@@ -129,7 +129,7 @@ async def test_degraded_worker_returns_to_its_share_and_reports_later() -> None:
 
 async def test_share_is_at_least_one() -> None:
     store = Memory()
-    store.out = True
+    store.unavailable = True
     async with started(store, "single=3/day", workers=8) as limiter:
         assert await passed(limiter, 5) == 1
 
@@ -141,7 +141,7 @@ async def test_last_total_of_the_store_counts_while_degraded() -> None:
         assert (await limiter.take("else", "single")).allowed
         store.totals = {place: 95 for place in store.totals if place[0] == "else"}
         assert (await limiter.take("else", "single")).remaining == 4
-        store.out = True
+        store.unavailable = True
         assert await passed(limiter, 60) == 35  # half of what was left
         assert await passed(limiter, 60, "else") == 2
 
@@ -213,16 +213,16 @@ async def test_probe_bound_applies_per_caller(monkeypatch: pytest.MonkeyPatch) -
             await asyncio.sleep(0.02)
 
     store = Far()
-    store.out = True
+    store.unavailable = True
     async with started(store, workers=2) as limiter:
         for number in range(50):
             await limiter.take(f"web-{number}", "single")
-        store.out = False
+        store.unavailable = False
         await until(lambda: not limiter.degraded)
 
 
 async def test_local_grants_are_reported_to_the_store(capsys: pytest.CaptureFixture[str]) -> None:
-    def alone() -> float | None:
+    def degraded() -> float | None:
         return metrics.registry.get_sample_value("kronos_rate_limit_degraded")
 
     failures = "kronos_rate_limit_store_failures_total"
@@ -230,16 +230,16 @@ async def test_local_grants_are_reported_to_the_store(capsys: pytest.CaptureFixt
     store = Memory()
     async with started(store, workers=2) as limiter:
         await passed(limiter, 3)
-        store.out = True
+        store.unavailable = True
         await passed(limiter, 3)
-        assert (limiter.degraded, alone()) == (True, 1)
+        assert (limiter.degraded, degraded()) == (True, 1)
         assert metrics.registry.get_sample_value(failures) == before + 1
         probed = store.asked
         await until(lambda: store.asked >= probed + 2)  # probes in vain
-        store.out = False
+        store.unavailable = False
         await until(lambda: not limiter.degraded)
-        assert alone() == 0
-    assert ("web", 6) in store.told
+        assert degraded() == 0
+    assert ("web", 6) in store.reported
     printed = capsys.readouterr().out
     assert "rate_limit_store_unavailable" in printed
     assert "refused" in printed
@@ -247,28 +247,28 @@ async def test_local_grants_are_reported_to_the_store(capsys: pytest.CaptureFixt
 
 
 async def test_store_must_answer_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By then, those who had fallen back at the same time have told it as well."""
+    """By then, workers that degraded at the same time have reported as well."""
     monkeypatch.setattr(time, "time", lambda: 10 * DAY + 5.0)  # no minute ends meanwhile
     store = Memory()
-    store.out = True
+    store.unavailable = True
     async with started(store, workers=2) as limiter:
         await passed(limiter, 3)
-        store.out = False
-        await until(lambda: store.told == [("web", 3)] * 2)  # of two quotas
+        store.unavailable = False
+        await until(lambda: store.reported == [("web", 3)] * 2)  # of two quotas
         assert limiter.degraded
         assert await passed(limiter, 1) == 1
         await until(lambda: not limiter.degraded)
-    assert store.told[2:] == [("web", 4)] * 2
+    assert store.reported[2:] == [("web", 4)] * 2
 
 
 async def test_flapping_store() -> None:
     store = Memory()
     async with started(store, workers=2) as limiter:
         for _ in range(3):
-            store.out = True
+            store.unavailable = True
             await passed(limiter, 1)
             assert limiter.degraded
-            store.out = False
+            store.unavailable = False
             await until(lambda: not limiter.degraded)
         assert await passed(limiter, 1) == 1
 
@@ -292,7 +292,7 @@ async def test_unhandled_exception_of_the_store_degrades(
 
 async def test_windows_advance_while_degraded(monkeypatch: pytest.MonkeyPatch) -> None:
     store = Memory()
-    store.out = True
+    store.unavailable = True
     async with started(store, "single=4/day", workers=2) as limiter:
         for day in range(3):
             monkeypatch.setattr(time, "time", lambda day=day: day * DAY + 5.0)
@@ -301,7 +301,7 @@ async def test_windows_advance_while_degraded(monkeypatch: pytest.MonkeyPatch) -
 
 
 async def test_counters_in_flight_are_not_swept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a call is about to be told is not lost to those that tidy up."""
+    """The sweep keeps counters that a call in flight will update."""
     monkeypatch.setattr(module, "SWEEP_PAUSE", 0)
     store = Memory()
     async with started(store, workers=2) as limiter:
@@ -311,17 +311,17 @@ async def test_counters_in_flight_are_not_swept(monkeypatch: pytest.MonkeyPatch)
         assert await passed(limiter, 60) == 30
         store.stalls = False
         await until(lambda: not limiter.degraded)
-    assert ("web", 50) in store.told
+    assert ("web", 50) in store.reported
 
 
 async def test_a_store_whose_clock_is_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its windows are kept when it goes out just after one began."""
+    """Its windows are kept if it becomes unavailable just after one began."""
     store = Memory()
     async with started(store, "single=4/day", workers=2) as limiter:
         monkeypatch.setattr(time, "time", lambda: 10 * DAY + 1.0)
         assert await passed(limiter, 2) == 2
         monkeypatch.setattr(time, "time", lambda: 10 * DAY - 1.0)
-        store.out = True
+        store.unavailable = True
         verdicts = [await limiter.take("web", "single") for _ in range(2)]
     assert [verdict.allowed for verdict in verdicts] == [True, False]
     assert {verdict.reset for verdict in verdicts} == {11 * DAY}

@@ -84,7 +84,7 @@ async def test_emptied_redis_gets_the_counts_back(redis: Redis) -> None:
         ].total == 30
         known = WindowCounter(DAY, reading.window, 60)
         assert (await one.count("web", [known], 1))[1][0].total == 91
-        assert (await one.count("web", [known], 0))[1][0].total == 91  # told twice, counted once
+        assert (await one.count("web", [known], 0))[1][0].total == 91  # reported again
         stale = WindowCounter(DAY, reading.window - 1, 100)
         assert (await one.count("web", [stale], 0))[1][0].total == 91
 
@@ -164,8 +164,8 @@ async def test_redis_becomes_unavailable_and_recovers(
         for _ in range(30):
             await limiter.take("web", "single")
         redis.kill()
-        alone = [(await limiter.take("web", "single")).allowed for _ in range(60)]
-        assert (sum(alone), limiter.degraded) == (35, True)
+        local = [(await limiter.take("web", "single")).allowed for _ in range(60)]
+        assert (sum(local), limiter.degraded) == (35, True)
         redis.start()
         await until(lambda: not limiter.degraded)
         verdict = await limiter.take("web", "single")

@@ -1,4 +1,4 @@
-"""A nameserver that says what a test wants: the truth, a lie, that it cannot tell, or nothing."""
+"""A nameserver whose records and failures a test sets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from dnslib import AAAA, PTR, QTYPE, RCODE, RR, A, DNSRecord
 
-Mood = Literal["truthful", "servfail", "silent"]
+Mode = Literal["truthful", "servfail", "silent"]
 
 
 class Nameserver:
@@ -24,8 +24,8 @@ class Nameserver:
         """Addresses of a service, an alias or a container."""
         self.reverse: dict[str, str] = {}
         """`<container>.<network>` of an address."""
-        self.mood: Mood = "truthful"
-        self.moods: dict[str, Mood] = {}
+        self.mode: Mode = "truthful"
+        self.modes: dict[str, Mode] = {}
         """Of single questions, by their names."""
         self.asked: Counter[str] = Counter()
         self.stopped = threading.Event()
@@ -49,7 +49,7 @@ class Nameserver:
                 addresses.remove(address)
 
     def run(self) -> None:
-        """Answer until told to stop."""
+        """Answer until `stopped` is set."""
         self.listener.settimeout(0.05)
         while not self.stopped.is_set():
             try:
@@ -63,11 +63,11 @@ class Nameserver:
     def _reply(self, question: Any) -> Any:
         name = str(question.q.qname).rstrip(".")
         self.asked[name] += 1
-        mood = self.moods.get(name, self.mood)
-        if mood == "silent":
+        mode = self.modes.get(name, self.mode)
+        if mode == "silent":
             return None
         reply = question.reply()
-        if mood == "servfail":
+        if mode == "servfail":
             reply.header.rcode = RCODE.SERVFAIL
             return reply
         kind = QTYPE[question.q.qtype]

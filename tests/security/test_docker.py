@@ -1,4 +1,4 @@
-"""The running service among real containers, told apart by Docker's own embedded nameserver."""
+"""The running service among containers, which Docker's embedded nameserver identifies."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ except urllib.error.HTTPError as error:
     print(error.code, json.load(error)["error"]["code"])
 """
 ASKS = 5
-"""How often at most, while DNS, which has 250 ms, does not tell who asks."""
+"""Attempts, at most, while DNS does not identify the caller within its 250 ms."""
 
 
 def docker(*parts: str) -> str:
@@ -60,10 +60,10 @@ def container(short: str, last: int, *command: str, options: tuple[str, ...] = (
 def status(caller: str, path: str = "/v1/models") -> int:
     url = f"http://{SUBNET}.2:8000{path}"
     for _ in range(ASKS):
-        told = docker("exec", caller, "python", "-c", ASK, url)
-        if told != "503 CALLER_UNKNOWN":
+        output = docker("exec", caller, "python", "-c", ASK, url)
+        if output != "503 CALLER_UNKNOWN":
             break
-    return int(told.split()[0])
+    return int(output.split()[0])
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_containers_are_identified_by_name_service_and_alias() -> None:
 
         allowed = [start("named", 10), start("aliased", 11, "--network-alias", "alias")]
         allowed += [start(f"web-{n}", 20 + n, "--network-alias", "web") for n in (1, 2, 3)]
-        refused = [start("stranger", 30), start("host", 31, "--hostname", "web-9")]
+        refused = [start("unlisted", 30), start("host", 31, "--hostname", "web-9")]
         assert {caller: status(caller) for caller in allowed} == dict.fromkeys(allowed, 200)
         assert {caller: status(caller) for caller in refused} == dict.fromkeys(refused, 403)
         assert status(refused[0], "/health") == 200

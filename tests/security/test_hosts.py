@@ -32,7 +32,7 @@ NUMBERS = {
     "web3": 13,
     "job": 20,
     "listed": 40,
-    "stranger": 66,
+    "unlisted": 66,
     "nginx": 80,
 }
 FORGED = {
@@ -81,8 +81,7 @@ class Town:
     ) -> tuple[int, Connection]:
         """The status of the first answer over a new connection, and that connection.
 
-        `asks`: how often at most, while DNS, which has 250 ms, does not tell who asks. Once where
-        it shall not.
+        `asks`: attempts, at most, while DNS does not identify the caller within its 250 ms.
         """
         for left in reversed(range(asks)):
             connection = self.at[name].connect(*to, source=source)
@@ -96,7 +95,7 @@ class Town:
         return answer.status, connection
 
     def status(self, name: str, headers: dict[str, str] | None = None, **more: Any) -> int:
-        """The status alone; `more` as in `ask`."""
+        """The status only; `more` as in `ask`."""
         status, connection = self.ask(name, headers, **more)
         connection.close()
         return status
@@ -104,8 +103,8 @@ class Town:
 
 def name_everyone(dns: Nameserver) -> None:
     """What the nameserver says while all is well."""
-    dns.mood = "truthful"
-    dns.moods.clear()
+    dns.mode = "truthful"
+    dns.modes.clear()
     dns.forward.clear()
     dns.reverse.clear()
     for form in (f"{PREFIX}.%d", f"{PREFIX6}:%d"):
@@ -113,7 +112,7 @@ def name_everyone(dns: Nameserver) -> None:
         for number in (1, 2, 3):
             dns.container(f"shop-web-{number}", form % (10 + number), "web", "www")
         dns.container("shop-job-1", form % 20, "job")
-        dns.container("stranger", form % 66)
+        dns.container("unlisted", form % 66)
     dns.container("web", f"{OUTER}.10")
 
 
@@ -180,7 +179,7 @@ def listens(host: Host, port: int) -> bool:
 
 @pytest.fixture
 def town(running: Town) -> Town:
-    """Everyone at home, and no answer left from an earlier test."""
+    """All containers at their addresses, and no answer cached from an earlier test."""
     name_everyone(running.dns)
     time.sleep(2.05)
     return running
@@ -210,36 +209,36 @@ def nginx(running: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
 
 def test_callers_are_identified_by_address(town: Town) -> None:
     allowed = {"web1", "web2", "web3", "job", "listed"}
-    for name in (*allowed, "stranger", "nginx", "outsider", "hub"):
+    for name in (*allowed, "unlisted", "nginx", "outsider", "hub"):
         assert town.status(name) == (200 if name in allowed else 403), name
     assert ip_address(f"{OUTER}.10").reverse_pointer not in town.dns.asked
 
 
 def test_callers_are_identified_by_ipv6_address(town: Town) -> None:
-    for name, status in (("web1", 200), ("job", 200), ("listed", 200), ("stranger", 403)):
+    for name, status in (("web1", 200), ("job", 200), ("listed", 200), ("unlisted", 403)):
         assert town.status(name, to=(SERVICE6, PORT)) == status, name
 
 
 def test_alias_identifies_the_container_that_has_it(town: Town) -> None:
-    assert town.status("stranger") == 403
+    assert town.status("unlisted") == 403
     town.dns.forward["web"].append(f"{PREFIX}.66")
     time.sleep(2.05)
-    assert town.status("stranger") == 200
+    assert town.status("unlisted") == 200
 
 
 def test_headers_cannot_name_the_caller(town: Town) -> None:
-    assert town.status("stranger", FORGED) == 403
+    assert town.status("unlisted", FORGED) == 403
     assert town.status("outsider", FORGED) == 403
     assert town.status("job", {**FORGED, "X-Forwarded-For": f"{PREFIX}.66"}) == 200
 
 
 def test_exempt_paths_are_open_to_unlisted_callers(town: Town) -> None:
     for path, status in (("/health", 200), ("/metrics", 200), ("/docs", 403), ("/no", 403)):
-        assert town.status("stranger", path=path) == status, path
+        assert town.status("unlisted", path=path) == status, path
 
 
 def test_reassigned_address_is_refused(town: Town) -> None:
-    """A container is removed; a stranger takes its address, well before any time to live.
+    """A container is removed; an unlisted one takes its address, before any time to live.
 
     It connects at once, while the answer that named the container is still in use.
     """
@@ -247,10 +246,10 @@ def test_reassigned_address_is_refused(town: Town) -> None:
     run(f"ip -n {town.at['web1'].name} link set eth0 down")
     town.dns.remove(f"{PREFIX}.11")
     removed = time.monotonic()
-    run(f"ip -n {town.at['stranger'].name} addr add {PREFIX}.11/24 dev eth0")
+    run(f"ip -n {town.at['unlisted'].name} addr add {PREFIX}.11/24 dev eth0")
     run(f"ip -n {town.at['service'].name} neigh flush all")
     try:
-        kept = town.at["stranger"].connect(SERVICE, PORT, source=f"{PREFIX}.11")
+        kept = town.at["unlisted"].connect(SERVICE, PORT, source=f"{PREFIX}.11")
         allowed = 0
         while (status := kept.status()) == 200:
             allowed += 1
@@ -259,9 +258,9 @@ def test_reassigned_address_is_refused(town: Town) -> None:
         assert status == 403, allowed
         kept.close()
         time.sleep(max(0.0, removed + 2.0 - time.monotonic()))
-        assert town.status("stranger", source=f"{PREFIX}.11") == 403
+        assert town.status("unlisted", source=f"{PREFIX}.11") == 403
     finally:
-        run(f"ip -n {town.at['stranger'].name} addr del {PREFIX}.11/24 dev eth0")
+        run(f"ip -n {town.at['unlisted'].name} addr del {PREFIX}.11/24 dev eth0")
         run(f"ip -n {town.at['web1'].name} link set eth0 up")
         run(f"ip -n {town.at['web1'].name} route replace default via {PREFIX}.1")
         run(f"ip -n {town.at['service'].name} neigh flush all")
@@ -273,24 +272,24 @@ def test_dns_answer_outside_our_subnets_is_ignored(town: Town) -> None:
     assert town.status("web1") == 403
 
 
-@pytest.mark.parametrize("mood", ["servfail", "silent"])
-def test_unavailable_nameserver_gets_503(town: Town, mood: str) -> None:
-    """Identification connections go on, new ones are put off soon, and nobody else is held up."""
-    status, settled = town.ask("web1")
+@pytest.mark.parametrize("mode", ["servfail", "silent"])
+def test_unavailable_nameserver_gets_503(town: Town, mode: str) -> None:
+    """Confirmed connections go on, new ones get 503 soon, and other callers are not delayed."""
+    status, confirmed = town.ask("web1")
     assert status == 200
     time.sleep(2.05)
-    town.dns.mood = mood  # type: ignore[assignment]
+    town.dns.mode = mode  # type: ignore[assignment]
     began = time.monotonic()
-    for name in ("web2", "stranger"):
+    for name in ("web2", "unlisted"):
         assert town.status(name, asks=1) == 503
     assert time.monotonic() - began < 2 * 0.25 + 10
-    asking = [town.at[name].connect(SERVICE, PORT) for name in ("web2", "web3", "job", "stranger")]
+    asking = [town.at[name].connect(SERVICE, PORT) for name in ("web2", "web3", "job", "unlisted")]
     for one in asking:
         one.request("GET", "/v1/models")
-    assert settled.status() == 200
+    assert confirmed.status() == 200
     assert town.status("listed") == 200
     assert [one.getresponse().status for one in asking] == [503] * 4
-    for one in (*asking, settled):
+    for one in (*asking, confirmed):
         one.close()
     metrics = town.at["hub"].connect(SERVICE, PORT)
     metrics.request("GET", "/metrics")
@@ -302,16 +301,16 @@ def test_unavailable_nameserver_gets_503(town: Town, mood: str) -> None:
 def test_proxy_header_counts_from_the_proxy_only(town: Town, nginx: str) -> None:
     statuses = {
         name: town.status(name, headers, to=(nginx, 80))
-        for name, headers in (("web1", None), ("job", FORGED), ("stranger", None))
+        for name, headers in (("web1", None), ("job", FORGED), ("unlisted", None))
     }
-    assert statuses == {"web1": 200, "job": 200, "stranger": 403}
-    # What a stranger says to nginx is overwritten, and nobody listens to it around nginx.
-    assert town.status("stranger", FORGED, to=(nginx, 80)) == 403
-    assert town.status("stranger", FORGED) == 403
+    assert statuses == {"web1": 200, "job": 200, "unlisted": 403}
+    # nginx overwrites the header, and the service ignores it from other peers.
+    assert town.status("unlisted", FORGED, to=(nginx, 80)) == 403
+    assert town.status("unlisted", FORGED) == 403
     assert town.status("nginx") == 403
 
 
 def test_one_connection_of_nginx_serves_several_callers(town: Town, nginx: str) -> None:
     for _ in range(3):
         assert town.status("web1", to=(nginx, 80)) == 200
-        assert town.status("stranger", to=(nginx, 80)) == 403
+        assert town.status("unlisted", to=(nginx, 80)) == 403

@@ -1,4 +1,4 @@
-"""Who is at an address, told by a nameserver that tells the truth, lies or stalls."""
+"""Identification of callers, with a nameserver that is truthful, lies, fails or is silent."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ONES = "ffff" + ":ffff" * 7
 
 
 class Clock:
-    """A time that passes when told to."""
+    """A clock that tests set forward."""
 
     def __init__(self) -> None:
         self.seconds = 1000.0
@@ -59,7 +59,7 @@ def dns() -> Iterator[Nameserver]:
         yield server
 
 
-def identity(
+def make_identity(
     dns: Nameserver, clock: Clock, entries: str, networks: tuple[str, ...] = ()
 ) -> Identity:
     resolver = Resolver((dns.address,), timeout=TIMEOUT, now=clock)
@@ -67,8 +67,8 @@ def identity(
     return Identity(Whitelist.parse(entries), around)
 
 
-async def identify(who: Identity, address: str, **options: Any) -> Caller | None:
-    return await who.identify(ip_address(address), **options)
+async def identify(identity: Identity, address: str, **options: Any) -> Caller | None:
+    return await identity.identify(ip_address(address), **options)
 
 
 @pytest.mark.parametrize(
@@ -98,20 +98,22 @@ async def test_caller_at_an_address(
     dns.container("shop-web-2", "10.9.0.11", "web")
     dns.container("shop-web-3", "10.9.0.12", "web")
     dns.container("shop-web-6", "fd00:9::10", "web")
-    assert await identify(identity(dns, clock, entries), address) == caller
+    assert await identify(make_identity(dns, clock, entries), address) == caller
 
 
 async def test_caller_without_a_name_counts_by_address(dns: Nameserver, clock: Clock) -> None:
     dns.forward["web"] = ["10.9.0.10"]
-    assert await identify(identity(dns, clock, "web"), "10.9.0.10") == Caller("web", "10.9.0.10")
+    assert await identify(make_identity(dns, clock, "web"), "10.9.0.10") == Caller(
+        "web", "10.9.0.10"
+    )
 
 
 async def test_names_outside_our_subnets_do_not_count(dns: Nameserver, clock: Clock) -> None:
     dns.container("web", "10.8.0.10")
-    who = identity(dns, clock, "web")
-    assert await identify(who, "10.8.0.10") is None
+    identity = make_identity(dns, clock, "web")
+    assert await identify(identity, "10.8.0.10") is None
     assert not dns.asked
-    assert await identify(who, "10.9.0.10") is None  # the name leads out, the peer is here
+    assert await identify(identity, "10.9.0.10") is None  # the name leads out, the peer is here
 
 
 @pytest.mark.parametrize(
@@ -129,78 +131,78 @@ async def test_names_count_on_own_networks_only(
     dns: Nameserver, clock: Clock, full_name: str, networks: tuple[str, ...]
 ) -> None:
     dns.reverse["10.9.0.10"] = full_name
-    assert await identify(identity(dns, clock, "web", networks), "10.9.0.10") is None
+    assert await identify(make_identity(dns, clock, "web", networks), "10.9.0.10") is None
 
 
 async def test_networks_can_be_named(dns: Nameserver, clock: Clock) -> None:
     del dns.reverse["10.9.0.2"]
     dns.container("web", "10.9.0.10", network="a.b")
     dns.forward.clear()
-    assert await identify(identity(dns, clock, "web"), "10.9.0.10") is None
-    assert await identify(identity(dns, clock, "web", ("a.b",)), "10.9.0.10") is not None
+    assert await identify(make_identity(dns, clock, "web"), "10.9.0.10") is None
+    assert await identify(make_identity(dns, clock, "web", ("a.b",)), "10.9.0.10") is not None
 
 
-@pytest.mark.parametrize("mood", ["servfail", "silent"])
+@pytest.mark.parametrize("mode", ["servfail", "silent"])
 async def test_unavailable_nameserver_is_no_refusal(
-    dns: Nameserver, clock: Clock, mood: Any
+    dns: Nameserver, clock: Clock, mode: Any
 ) -> None:
     dns.container("web", "10.9.0.10")
-    dns.mood = mood
-    who = identity(dns, clock, "web,localhost")
+    dns.mode = mode
+    identity = make_identity(dns, clock, "web,localhost")
     began = time.perf_counter()
     with pytest.raises(ResolverUnavailable):
-        await identify(who, "10.9.0.10")
+        await identify(identity, "10.9.0.10")
     assert time.perf_counter() - began < SOON
     assert max(dns.asked.values()) <= 2  # a lost datagram is sent once more
-    assert who.dns_failed
-    assert await identify(who, "127.0.0.1") is not None  # needs no names
-    assert await identify(who, "10.8.0.1") is None
-    dns.mood = "truthful"
+    assert identity.dns_failed
+    assert await identify(identity, "127.0.0.1") is not None  # needs no names
+    assert await identify(identity, "10.8.0.1") is None
+    dns.mode = "truthful"
     clock.seconds += 2 * FRESH_SECONDS
-    assert await identify(who, "10.9.0.10") is not None
-    assert not who.dns_failed
+    assert await identify(identity, "10.9.0.10") is not None
+    assert not identity.dns_failed
 
 
 async def test_one_answer_suffices_while_another_fails(dns: Nameserver, clock: Clock) -> None:
     dns.container("shop-web-1", "10.9.0.10", "web")
-    dns.moods["gone"] = "silent"
-    who = identity(dns, clock, "gone,web,shop-web-2")
-    assert await identify(who, "10.9.0.10") == Caller("web", "shop-web-1", "shop-web-1")
+    dns.modes["gone"] = "silent"
+    identity = make_identity(dns, clock, "gone,web,shop-web-2")
+    assert await identify(identity, "10.9.0.10") == Caller("web", "shop-web-1", "shop-web-1")
     clock.seconds += REUSE_SECONDS
-    dns.moods[ip_address("10.9.0.10").reverse_pointer] = "servfail"
-    assert await identify(who, "10.9.0.10") == Caller("web", "10.9.0.10")
+    dns.modes[ip_address("10.9.0.10").reverse_pointer] = "servfail"
+    assert await identify(identity, "10.9.0.10") == Caller("web", "10.9.0.10")
     with pytest.raises(ResolverUnavailable):
-        await identify(who, "10.9.0.99")
+        await identify(identity, "10.9.0.99")
 
 
 async def test_servfail_for_unknown_names_is_a_refusal(dns: Nameserver, clock: Clock) -> None:
     """So Docker's answers on an internal network, about names that no container has."""
     dns.container("web", "10.9.0.10")
-    dns.container("stranger", "10.9.0.11")
-    dns.moods = dict.fromkeys(("gone", ip_address("10.9.0.99").reverse_pointer), "servfail")
-    who = identity(dns, clock, "gone,web")
-    assert await identify(who, "10.9.0.10") == Caller("web", "web", "web")
-    assert await identify(who, "10.9.0.11") is None
-    assert await identify(who, "10.9.0.99") is None
-    assert not who.dns_failed
-    # One that no longer knows this host either is out, whatever it said a moment ago.
-    dns.moods[OWN[0].ip.reverse_pointer] = "servfail"
+    dns.container("unlisted", "10.9.0.11")
+    dns.modes = dict.fromkeys(("gone", ip_address("10.9.0.99").reverse_pointer), "servfail")
+    identity = make_identity(dns, clock, "gone,web")
+    assert await identify(identity, "10.9.0.10") == Caller("web", "web", "web")
+    assert await identify(identity, "10.9.0.11") is None
+    assert await identify(identity, "10.9.0.99") is None
+    assert not identity.dns_failed
+    # A nameserver that does not know this host either has failed.
+    dns.modes[OWN[0].ip.reverse_pointer] = "servfail"
     clock.seconds += 2 * FRESH_SECONDS
     with pytest.raises(ResolverUnavailable):
-        await identify(who, "10.9.0.11")
-    assert who.dns_failed
+        await identify(identity, "10.9.0.11")
+    assert identity.dns_failed
 
 
 async def test_unlisted_callers_cause_no_more_questions(dns: Nameserver, clock: Clock) -> None:
     reverse = ip_address("10.9.0.99").reverse_pointer
-    dns.moods = dict.fromkeys(("gone", reverse), "servfail")
-    who = identity(dns, clock, "gone")
+    dns.modes = dict.fromkeys(("gone", reverse), "servfail")
+    identity = make_identity(dns, clock, "gone")
     for _ in range(20):
-        assert await who.identify(ip_address("10.9.0.99"), refresh=True) is None
+        assert await identity.identify(ip_address("10.9.0.99"), refresh=True) is None
     before = dns.asked.copy()
     assert max(before.values()) <= 2  # a datagram that is late is sent once more
     clock.seconds += 2 * FRESH_SECONDS
-    assert await who.identify(ip_address("10.9.0.99"), refresh=True) is None
+    assert await identity.identify(ip_address("10.9.0.99"), refresh=True) is None
     assert all(dns.asked[name] > number for name, number in before.items())
 
 
@@ -226,21 +228,21 @@ async def test_stalled_event_loop_is_no_dns_failure(dns: Nameserver) -> None:
 
 async def test_an_answer_is_reused_for_two_seconds_at_most(dns: Nameserver, clock: Clock) -> None:
     dns.container("shop-web-1", "10.9.0.10", "web")
-    who = identity(dns, clock, "web")
-    assert await identify(who, "10.9.0.10") is not None
+    identity = make_identity(dns, clock, "web")
+    assert await identify(identity, "10.9.0.10") is not None
     dns.remove("10.9.0.10")
-    dns.container("stranger", "10.9.0.10")
+    dns.container("unlisted", "10.9.0.10")
     clock.seconds += REUSE_SECONDS - 0.01
     # Another peer asks for the same service: that gives the answer no second life.
-    assert await identify(who, "10.9.0.11") is None
+    assert await identify(identity, "10.9.0.11") is None
     clock.seconds += 0.01
-    assert await identify(who, "10.9.0.10") is None
+    assert await identify(identity, "10.9.0.10") is None
 
 
 async def test_concurrent_callers_cause_one_question(dns: Nameserver, clock: Clock) -> None:
     dns.container("shop-web-1", "10.9.0.10", "web")
-    who = identity(dns, clock, "web")
-    callers = await asyncio.gather(*(identify(who, "10.9.0.10") for _ in range(50)))
+    identity = make_identity(dns, clock, "web")
+    callers = await asyncio.gather(*(identify(identity, "10.9.0.10") for _ in range(50)))
     assert set(callers) == {Caller("web", "shop-web-1", "shop-web-1")}
     assert set(dns.asked.values()) == {1}
 
@@ -248,9 +250,9 @@ async def test_concurrent_callers_cause_one_question(dns: Nameserver, clock: Clo
 async def test_the_loop_runs_on_while_the_nameserver_is_silent(
     dns: Nameserver, clock: Clock
 ) -> None:
-    dns.mood = "silent"
-    who = identity(dns, clock, "web")
-    asking = [asyncio.create_task(identify(who, f"10.9.0.{last}")) for last in range(10, 60)]
+    dns.mode = "silent"
+    identity = make_identity(dns, clock, "web")
+    asking = [asyncio.create_task(identify(identity, f"10.9.0.{last}")) for last in range(10, 60)]
     turns = 0
     while not all(task.done() for task in asking):
         await asyncio.sleep(0.001)
@@ -343,25 +345,25 @@ def test_interfaces_are_read_again(clock: Clock) -> None:
 
 async def test_no_caller_is_refused_by_an_old_answer(dns: Nameserver, clock: Clock) -> None:
     dns.container("shop-web-1", "10.9.0.10", "web")
-    who = identity(dns, clock, "web")
-    assert await identify(who, "10.9.0.10") is not None
+    identity = make_identity(dns, clock, "web")
+    assert await identify(identity, "10.9.0.10") is not None
     dns.container("shop-web-2", "10.9.0.11", "web")
     clock.seconds += 2 * FRESH_SECONDS
-    assert await identify(who, "10.9.0.11") is None
-    assert await identify(who, "10.9.0.11", refresh=True) == Caller(
+    assert await identify(identity, "10.9.0.11") is None
+    assert await identify(identity, "10.9.0.11", refresh=True) == Caller(
         "web", "shop-web-2", "shop-web-2"
     )
     # Any number of unlisted callers causes no further question.
     for number in range(20, 40):
-        assert await identify(who, f"10.9.0.{number}", refresh=True) is None
+        assert await identify(identity, f"10.9.0.{number}", refresh=True) is None
     assert dns.asked["web"] == 2
 
 
 WEB = Caller("web", "shop-web-1", "shop-web-1")
 
 
-async def holds(who: Identity, found: Identification) -> bool:
-    return await who.holds(found, ip_address("10.9.0.10"), opened=1000.0)
+async def holds(identity: Identity, found: Identification) -> bool:
+    return await identity.holds(found, ip_address("10.9.0.10"), opened=1000.0)
 
 
 @pytest.mark.parametrize("entries", ["web", "shop-web-1"])
@@ -369,95 +371,95 @@ async def test_a_named_caller_is_looked_up_for_each_request(
     dns: Nameserver, clock: Clock, entries: str
 ) -> None:
     dns.container("shop-web-1", "10.9.0.10", "web")
-    who = identity(dns, clock, entries)
-    caller = await identify(who, "10.9.0.10")
+    identity = make_identity(dns, clock, entries)
+    caller = await identify(identity, "10.9.0.10")
     assert caller is not None
     found = Identification(caller)
-    assert await holds(who, found)
+    assert await holds(identity, found)
     asked = dns.asked.copy()
     clock.seconds += REUSE_SECONDS - 0.01
-    assert await holds(who, found)
+    assert await holds(identity, found)
     assert dns.asked == asked  # of an answer from before
     dns.remove("10.9.0.10")
-    dns.container("stranger", "10.9.0.10")
+    dns.container("unlisted", "10.9.0.10")
     clock.seconds += 0.01
-    assert not await holds(who, found)
+    assert not await holds(identity, found)
 
 
 async def test_another_container_of_the_service_at_the_address_is_another_caller(
     dns: Nameserver, clock: Clock
 ) -> None:
     dns.container("shop-web-1", "10.9.0.10", "web")
-    who = identity(dns, clock, "web")
-    assert await holds(who, Identification(WEB))
+    identity = make_identity(dns, clock, "web")
+    assert await holds(identity, Identification(WEB))
     dns.remove("10.9.0.10")
     dns.container("shop-web-2", "10.9.0.10", "web")
     clock.seconds += REUSE_SECONDS
-    assert not await holds(who, Identification(WEB))
+    assert not await holds(identity, Identification(WEB))
 
 
 async def test_an_answer_from_before_the_connection_confirms_nothing(
     dns: Nameserver, clock: Clock
 ) -> None:
-    """A stranger on the freed address connects while DNS' last answer still names its owner."""
+    """An unlisted container connects while the last answer names the address' former owner."""
     dns.container("shop-web-1", "10.9.0.10", "web")
-    who = identity(dns, clock, "web")
+    identity = make_identity(dns, clock, "web")
     clock.seconds -= 1
-    assert await identify(who, "10.9.0.10") == WEB
-    assert who.identification(WEB, ip_address("10.9.0.10"), opened=999.0).confirmed
-    assert not who.identification(WEB, ip_address("10.9.0.10"), opened=1000.0).confirmed
+    assert await identify(identity, "10.9.0.10") == WEB
+    assert identity.identification(WEB, ip_address("10.9.0.10"), opened=999.0).confirmed
+    assert not identity.identification(WEB, ip_address("10.9.0.10"), opened=1000.0).confirmed
     dns.remove("10.9.0.10")
-    dns.container("stranger", "10.9.0.10")
+    dns.container("unlisted", "10.9.0.10")
     clock.seconds += 1
-    assert not await holds(who, Identification(WEB))
+    assert not await holds(identity, Identification(WEB))
 
 
-@pytest.mark.parametrize("mood", ["servfail", "silent"])
+@pytest.mark.parametrize("mode", ["servfail", "silent"])
 async def test_an_outage_ends_connections_that_dns_never_confirmed(
-    dns: Nameserver, clock: Clock, mood: Any
+    dns: Nameserver, clock: Clock, mode: Any
 ) -> None:
     dns.container("shop-web-1", "10.9.0.10", "web")
-    who = identity(dns, clock, "web")
+    identity = make_identity(dns, clock, "web")
     confirmed, unconfirmed = Identification(WEB), Identification(WEB)
-    assert await holds(who, confirmed)
-    dns.mood = mood
+    assert await holds(identity, confirmed)
+    dns.mode = mode
     clock.seconds += REUSE_SECONDS
     with pytest.raises(ResolverUnavailable):
-        await holds(who, unconfirmed)
-    assert await holds(who, confirmed)
-    assert who.dns_failed
+        await holds(identity, unconfirmed)
+    assert await holds(identity, confirmed)
+    assert identity.dns_failed
     asked = dns.asked["web"]
     clock.seconds += REUSE_SECONDS - 0.01
-    assert await holds(who, confirmed)
+    assert await holds(identity, confirmed)
     assert dns.asked["web"] == asked  # and does not wait for DNS at each request
     dns.remove("10.9.0.10")
-    dns.mood = "truthful"
+    dns.mode = "truthful"
     clock.seconds += REUSE_SECONDS
-    assert not await holds(who, confirmed)
-    assert not who.dns_failed
+    assert not await holds(identity, confirmed)
+    assert not identity.dns_failed
 
 
 async def test_servfail_for_a_removed_container_is_a_change(dns: Nameserver, clock: Clock) -> None:
     """On an internal network Docker says SERVFAIL of names that no container has."""
     dns.container("shop-web-1", "10.9.0.10", "web")
-    who = identity(dns, clock, "web")
+    identity = make_identity(dns, clock, "web")
     found = Identification(WEB)
-    assert await holds(who, found)
-    dns.moods["web"] = "servfail"
+    assert await holds(identity, found)
+    dns.modes["web"] = "servfail"
     clock.seconds += REUSE_SECONDS
-    assert not await holds(who, found)
+    assert not await holds(identity, found)
 
 
 async def test_answer_that_named_a_caller_suffices(dns: Nameserver, clock: Clock) -> None:
     dns.container("shop-web-1", "10.9.0.10", "web")
-    dns.moods["gone"] = "silent"
-    dns.moods[ip_address("10.9.0.10").reverse_pointer] = "servfail"
-    who = identity(dns, clock, "gone,web")
-    assert await holds(who, Identification(WEB))
+    dns.modes["gone"] = "silent"
+    dns.modes[ip_address("10.9.0.10").reverse_pointer] = "servfail"
+    identity = make_identity(dns, clock, "gone,web")
+    assert await holds(identity, Identification(WEB))
     assert "gone" not in dns.asked
 
 
 async def test_an_address_on_the_whitelist_needs_no_look_up(dns: Nameserver, clock: Clock) -> None:
-    who = identity(dns, clock, "web,10.9.0.10")
-    assert await holds(who, Identification(Caller("10.9.0.10", "10.9.0.10")))
+    identity = make_identity(dns, clock, "web,10.9.0.10")
+    assert await holds(identity, Identification(Caller("10.9.0.10", "10.9.0.10")))
     assert not dns.asked

@@ -23,7 +23,7 @@ def test_entries_by_kind() -> None:
 
 
 @pytest.mark.parametrize(
-    ("entry", "told"),
+    ("entry", "expected"),
     [
         ("10.0.0.300", "an address, a CIDR block or the name"),
         ("1234", "must be an address"),
@@ -40,8 +40,8 @@ def test_entries_by_kind() -> None:
         ("http://web", "must be a CIDR block"),
     ],
 )
-def test_bad_entry_is_named_by_its_number_and_not_repeated(entry: str, told: str) -> None:
-    with pytest.raises(ValueError, match=f"^entry 2 .*{told}") as caught:
+def test_bad_entry_is_named_by_its_number_and_not_repeated(entry: str, expected: str) -> None:
+    with pytest.raises(ValueError, match=f"^entry 2 .*{expected}") as caught:
         Whitelist.parse(f"web,{entry}")
     assert entry == "*" or entry not in str(caught.value)
 
