@@ -31,6 +31,18 @@ def test_what_is_good_is_told(command: Command) -> None:
     assert result.stderr == ""
 
 
+def test_old_name_of_a_setting_is_one_warning(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KRONOS_MAX_WORK", "40000")
+    result = command("check")
+    assert result.exit_code == 0, result.output
+    assert result.stderr.splitlines() == [
+        "kronos-api: KRONOS_MAX_WORK was renamed to KRONOS_MAX_DECODE_STEPS and is accepted until "
+        "version 0.3: rename it"
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [

@@ -171,7 +171,7 @@ def test_settings_that_contradict_each_other(
         load_settings()
 
 
-def test_all_bad_values_stand_in_one_line_and_none_is_repeated(
+def test_all_bad_values_are_in_one_line_without_the_values(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("KRONOS_PORT", "secret")

@@ -45,7 +45,7 @@ async def test_the_route_is_its_template(
 
 
 @pytest.mark.parametrize(("path", "lines"), [("/v1/healthz", 0), ("/v1/readyz", 1)])
-async def test_the_gateways_health_checks_do_not_fill_the_log(
+async def test_successful_liveness_checks_are_logged_as_debug(
     capsys: pytest.CaptureFixture[str], path: str, lines: int
 ) -> None:
     async with serving() as client:

@@ -49,7 +49,9 @@ async def ask(
         ("[evil.example]", False),
     ],
 )
-async def test_this_machine_names_this_machine(peer: str, host: str | None, allowed: bool) -> None:
+async def test_local_requests_must_name_local_hosts(
+    peer: str, host: str | None, allowed: bool
+) -> None:
     response = await ask(host, peer)
     assert response.status_code == (200 if allowed else 403), response.text
 
@@ -64,7 +66,7 @@ async def test_a_refusal_names_the_host_and_the_setting() -> None:
 
 @pytest.mark.parametrize("host", ["kronos-api:8000", "api.example.com", "10.0.0.9:8000"])
 @pytest.mark.parametrize("peer", ["10.0.0.7", "127.0.0.6"])
-async def test_other_machines_and_sidecars_may_name_any(peer: str, host: str) -> None:
+async def test_remote_requests_can_name_any_host(peer: str, host: str) -> None:
     assert (await ask(host, peer)).status_code == 200
 
 

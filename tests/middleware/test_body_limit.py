@@ -157,7 +157,7 @@ def held(app: FastAPI) -> int:
 
 
 @pytest.mark.parametrize("length", ["9" * 5000, str(LIMIT + 1), "0" * 30])
-async def test_a_declared_length_is_believed_unread(length: str) -> None:
+async def test_declared_length_is_checked_before_reading(length: str) -> None:
     async def never() -> AsyncIterator[bytes]:
         raise AssertionError("the body was read")
         yield b""
@@ -169,7 +169,7 @@ async def test_a_declared_length_is_believed_unread(length: str) -> None:
 
 
 @pytest.mark.parametrize("declared", [True, False])
-async def test_a_body_of_just_the_limit_passes(declared: bool) -> None:
+async def test_body_of_exactly_the_limit_passes(declared: bool) -> None:
     content = encode(body())
     padded = content + b" " * (LIMIT - len(content))
 
@@ -229,7 +229,7 @@ async def test_client_that_disconnects_within_its_chunks() -> None:
         )
 
 
-async def test_bodies_in_progress_hold_no_more_than_their_memory() -> None:
+async def test_bodies_in_progress_share_their_memory() -> None:
     engine = SleepyEngine()
     predictor = predictor_of(engine)
     content = encode(body())

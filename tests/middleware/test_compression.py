@@ -37,7 +37,7 @@ MANY = body(4, horizon=128, overrides={"sample_count": 64, "seed": 1}, return_sa
         ("*, gzip;q=0", None),
     ],
 )
-def test_what_is_preferred(accepted: str, chosen: str | None) -> None:
+def test_preferred_coding(accepted: str, chosen: str | None) -> None:
     assert preferred(accepted) == chosen
 
 
@@ -50,7 +50,7 @@ async def raw(client: httpx.AsyncClient, method: str, url: str, **more: object) 
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "zstd", "identity"])
-async def test_a_large_forecast(encoding: str) -> None:
+async def test_large_response_is_compressed(encoding: str) -> None:
     async with serving() as client:
         headers = {"Accept-Encoding": encoding}
         response = await raw(client, "POST", SINGLE, json=MANY, headers=headers)
@@ -68,7 +68,7 @@ async def test_a_large_forecast(encoding: str) -> None:
     assert len(json.loads(content)["samples"]) == 64
 
 
-async def test_small_responses_stay_as_they_are() -> None:
+async def test_small_responses_are_not_compressed() -> None:
     async with serving() as client:
         response = await raw(client, "GET", "/health", headers={"Accept-Encoding": "gzip"})
     assert "Content-Encoding" not in response.headers
@@ -88,7 +88,7 @@ async def test_head_has_the_headers_of_get(path: str) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "zstd"])
-async def test_a_stream_can_be_read_as_it_comes(encoding: str) -> None:
+async def test_stream_is_decodable_piece_by_piece(encoding: str) -> None:
     sent: list[Message] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -115,7 +115,7 @@ async def test_a_stream_can_be_read_as_it_comes(encoding: str) -> None:
     assert decoder.content == b"a" * 5000 + b"b" * 50_000
 
 
-async def test_a_stream_of_events_stays_as_it_is() -> None:
+async def test_event_stream_is_not_compressed() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         del scope, receive
         headers = [(b"content-type", b"text/event-stream")]

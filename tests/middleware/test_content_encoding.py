@@ -61,13 +61,13 @@ async def post(client: httpx.AsyncClient, content: bytes, encoding: str) -> http
         (packed(b"\xef\xbb\xbf" + CONTENT), "gzip"),
     ],
 )
-async def test_compressed_bodies_are_taken(content: bytes, encoding: str) -> None:
+async def test_compressed_bodies_are_accepted(content: bytes, encoding: str) -> None:
     async with serving() as client:
         response = await post(client, content, encoding)
     assert response.status_code == 200, response.text
 
 
-async def test_chunked_batches_are_taken_too() -> None:
+async def test_chunked_compressed_batches_are_accepted() -> None:
     whole = packed(encode({"items": [body(2000), body(3)]}))
     assert len(whole) > PIECE // 4
 
@@ -145,7 +145,7 @@ def test_a_zstd_window_is_bounded() -> None:
         list(unzstd(sent, LIMIT))
 
 
-async def test_content_is_counted_as_far_as_it_exceeds_what_came() -> None:
+async def test_content_beyond_the_compressed_size_is_counted() -> None:
     sent = packed(b" " * 300_000)
     memory = BodyMemory(2**20)
     seen: list[int] = []

@@ -35,7 +35,7 @@ async def test_an_origin_that_is_not_listed_is_refused(origin: str, method: str)
         ("https://service:8443", {"X-Forwarded-Proto": "https", "Host": "service:8443"}),
     ],
 )
-async def test_the_service_s_own_pages_may_call(origin: str, headers: dict[str, str]) -> None:
+async def test_own_pages_are_allowed(origin: str, headers: dict[str, str]) -> None:
     """Such as /docs, where a forecast can be tried."""
     async with serving() as client:
         response = await client.post(SINGLE, json=body(), headers={"Origin": origin} | headers)
@@ -72,7 +72,7 @@ def allows(response: httpx.Response) -> str | None:
     return found
 
 
-async def test_a_listed_page_may_call_and_read() -> None:
+async def test_listed_page_can_call_and_read() -> None:
     async with serving(cors_origins=f"https://other.example, {PAGE}") as client:
         headers = {
             "Origin": PAGE,

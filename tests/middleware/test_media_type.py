@@ -29,7 +29,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
         "application/vnd.api+json",
     ],
 )
-async def test_json_is_taken(client: httpx.AsyncClient, content_type: str) -> None:
+async def test_json_is_accepted(client: httpx.AsyncClient, content_type: str) -> None:
     headers = {"Content-Type": content_type}
     response = await client.post(SINGLE, content=encode(body()), headers=headers)
     assert response.status_code == 200, response.text

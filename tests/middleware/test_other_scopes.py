@@ -25,7 +25,7 @@ from kronos_api.middleware.request_id import RequestId
         lambda app: BodyLimit(app, limit=0, memory=BodyMemory(0)),
     ],
 )
-async def test_a_websocket_is_left_alone(wrap: Any) -> None:
+async def test_websocket_passes(wrap: Any) -> None:
     seen: list[Scope] = []
 
     async def app(scope: Scope, *_: object) -> None:

@@ -214,7 +214,7 @@ async def test_addresses_cannot_be_computed_to_collide(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_the_workers_of_a_host_share_the_key_and_hosts_do_not(tmp_path: Path) -> None:
+async def test_workers_of_a_host_share_the_key_and_hosts_do_not(tmp_path: Path) -> None:
     keys = []
     for folder in (tmp_path, tmp_path, tmp_path / "other"):
         folder.mkdir(exist_ok=True)
@@ -279,7 +279,7 @@ async def test_file_lost_in_service_is_restored_and_logged(tmp_path: Path, misha
     await store.close()
 
 
-async def test_quotas_of_one_caller_never_share_a_slot(
+async def test_quotas_of_one_caller_have_different_slots(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even in one bucket and on their first call."""
@@ -305,7 +305,7 @@ async def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     await store.close()
 
 
-def test_the_file_is_small_and_private(tmp_path: Path) -> None:
+def test_file_is_small_and_private(tmp_path: Path) -> None:
     store = HostStore(tmp_path)
     asyncio.run(store.open())
     found = store.path.stat()
@@ -334,7 +334,7 @@ def test_file_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
         asyncio.run(store.open())
 
 
-def test_by_default_the_file_is_in_memory() -> None:
+def test_default_file_is_in_memory() -> None:
     assert host_store.default_folder is not default_folder  # each test has a folder of its own
     assert default_folder().is_dir()
     assert str(default_folder()) == "/dev/shm" or not os.access("/dev/shm", os.W_OK)

@@ -146,7 +146,7 @@ async def test_last_total_of_the_store_counts_while_degraded() -> None:
         assert await passed(limiter, 60, "else") == 2
 
 
-async def test_one_call_waits_for_a_store_that_stalls() -> None:
+async def test_one_call_waits_for_a_stalled_store() -> None:
     store = Memory()
     async with started(store) as limiter:
         store.stalls = True
@@ -155,7 +155,7 @@ async def test_one_call_waits_for_a_store_that_stalls() -> None:
         assert limiter.degraded
 
 
-async def test_calls_at_the_same_time_wait_at_the_same_time() -> None:
+async def test_concurrent_calls_wait_concurrently() -> None:
     store = Memory()
     async with started(store, workers=2) as limiter:
         store.stalls = True
@@ -193,7 +193,7 @@ async def test_stopped_process_does_not_degrade() -> None:
         assert not limiter.degraded
 
 
-async def test_a_slow_store_is_waited_for_at_the_start() -> None:
+async def test_start_waits_for_a_slow_store() -> None:
     class Slow(Memory):
         async def check(self) -> None:
             await asyncio.sleep(2 * BOUND)
@@ -314,7 +314,7 @@ async def test_counters_in_flight_are_not_swept(monkeypatch: pytest.MonkeyPatch)
     assert ("web", 50) in store.reported
 
 
-async def test_a_store_whose_clock_is_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_store_with_a_clock_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its windows are kept if it becomes unavailable just after one began."""
     store = Memory()
     async with started(store, "single=4/day", workers=2) as limiter:

@@ -18,7 +18,7 @@ from kronos_api.ratelimit.quotas import ALL, Quota, Quotas, parse_routes
         ("a=1/day,b=2/minute,", {"a": [(1, 86400)], "b": [(2, 60)]}),
     ],
 )
-def test_limits_are_read(text: str, routes: dict[str, list[tuple[int, int]]]) -> None:
+def test_quotas_are_parsed(text: str, routes: dict[str, list[tuple[int, int]]]) -> None:
     read = parse_routes(text)
     found = {name: [(one.amount, one.seconds) for one in read[name]] for name in read}
     assert found == routes
@@ -44,7 +44,7 @@ def test_bad_quota_is_one_line(text: str) -> None:
         parse_routes(text)
 
 
-def test_the_overall_limit_holds_on_every_route() -> None:
+def test_overall_quota_applies_to_every_route() -> None:
     quotas = Quotas(100, parse_routes("batch=10/minute;200/hour"))
     assert quotas.of("single") == (Quota(ALL, 100, 60),)
     assert [quota.amount for quota in quotas.of("batch")] == [100, 10, 200]

@@ -134,7 +134,7 @@ async def test_names_count_on_own_networks_only(
     assert await identify(make_identity(dns, clock, "web", networks), "10.9.0.10") is None
 
 
-async def test_networks_can_be_named(dns: Nameserver, clock: Clock) -> None:
+async def test_networks_can_be_configured(dns: Nameserver, clock: Clock) -> None:
     del dns.reverse["10.9.0.2"]
     dns.container("web", "10.9.0.10", network="a.b")
     dns.forward.clear()
@@ -226,7 +226,7 @@ async def test_stalled_event_loop_is_no_dns_failure(dns: Nameserver) -> None:
         stalling = False
 
 
-async def test_an_answer_is_reused_for_two_seconds_at_most(dns: Nameserver, clock: Clock) -> None:
+async def test_answer_is_reused_for_two_seconds_at_most(dns: Nameserver, clock: Clock) -> None:
     dns.container("shop-web-1", "10.9.0.10", "web")
     identity = make_identity(dns, clock, "web")
     assert await identify(identity, "10.9.0.10") is not None
@@ -247,7 +247,7 @@ async def test_concurrent_callers_cause_one_question(dns: Nameserver, clock: Clo
     assert set(dns.asked.values()) == {1}
 
 
-async def test_the_loop_runs_on_while_the_nameserver_is_silent(
+async def test_silent_nameserver_does_not_block_the_event_loop(
     dns: Nameserver, clock: Clock
 ) -> None:
     dns.mode = "silent"
@@ -367,7 +367,7 @@ async def holds(identity: Identity, found: Identification) -> bool:
 
 
 @pytest.mark.parametrize("entries", ["web", "shop-web-1"])
-async def test_a_named_caller_is_looked_up_for_each_request(
+async def test_named_caller_is_looked_up_for_each_request(
     dns: Nameserver, clock: Clock, entries: str
 ) -> None:
     dns.container("shop-web-1", "10.9.0.10", "web")
@@ -386,7 +386,7 @@ async def test_a_named_caller_is_looked_up_for_each_request(
     assert not await holds(identity, found)
 
 
-async def test_another_container_of_the_service_at_the_address_is_another_caller(
+async def test_another_container_at_the_address_is_another_caller(
     dns: Nameserver, clock: Clock
 ) -> None:
     dns.container("shop-web-1", "10.9.0.10", "web")
@@ -398,7 +398,7 @@ async def test_another_container_of_the_service_at_the_address_is_another_caller
     assert not await holds(identity, Identification(WEB))
 
 
-async def test_an_answer_from_before_the_connection_confirms_nothing(
+async def test_answer_older_than_the_connection_does_not_confirm(
     dns: Nameserver, clock: Clock
 ) -> None:
     """An unlisted container connects while the last answer names the address' former owner."""
@@ -415,7 +415,7 @@ async def test_an_answer_from_before_the_connection_confirms_nothing(
 
 
 @pytest.mark.parametrize("mode", ["servfail", "silent"])
-async def test_an_outage_ends_connections_that_dns_never_confirmed(
+async def test_outage_ends_unconfirmed_connections(
     dns: Nameserver, clock: Clock, mode: Any
 ) -> None:
     dns.container("shop-web-1", "10.9.0.10", "web")
@@ -459,7 +459,7 @@ async def test_answer_that_named_a_caller_suffices(dns: Nameserver, clock: Clock
     assert "gone" not in dns.asked
 
 
-async def test_an_address_on_the_whitelist_needs_no_look_up(dns: Nameserver, clock: Clock) -> None:
+async def test_listed_address_needs_no_lookup(dns: Nameserver, clock: Clock) -> None:
     identity = make_identity(dns, clock, "web,10.9.0.10")
     assert await holds(identity, Identification(Caller("10.9.0.10", "10.9.0.10")))
     assert not dns.asked
