@@ -81,6 +81,12 @@ class Hours:
     closes: Instants
     midnights: Instants
 
+    def around(self, first: int, last: int | None = None) -> Hours:
+        """The hours of two sessions before instant `first` to two after `last`, or to the end."""
+        start = max(0, int(np.searchsorted(self.opens, first)) - 2)
+        end = None if last is None else int(np.searchsorted(self.opens, last)) + 2
+        return Hours(*(getattr(self, name)[start:end] for name in self.__slots__))
+
     def inside(self, instants: Instants, label: BarLabel) -> NDArray[np.bool_]:
         """Whether bars that begin (or, labelled by their close, end) then are traded."""
         if label is BarLabel.OPEN:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kronos_api.timeseries.timestamps import Timestamps, instants_of_local
+from kronos_api.timeseries.timestamps import Timestamps, instants_of_local, microseconds
 from kronos_api.timeseries.zones import changing_zone
 from kronos_api.violations import invalid_field
 
@@ -98,7 +98,7 @@ class Frequency:
         instants = (
             history.continued(datetimes).instants
             if self.intraday
-            else instants_of_local(datetimes, zone)
+            else instants_of_local(microseconds(datetimes), zone)
         )
         return history.continued_in(zone, instants)
 

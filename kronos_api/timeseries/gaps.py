@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from kronos_api.timeseries.timestamps import MICROSECOND, Instants, Timestamps, microseconds
+from kronos_api.timeseries.timestamps import MICROSECOND, Instants, Timestamps
 
 _HOUR: Final = timedelta(hours=1) // MICROSECOND
 _DAY: Final = 24 * _HOUR
@@ -87,8 +87,7 @@ class _Usual:
     """The weekdays and times of day at which a series has timestamps."""
 
     def __init__(self, history: Timestamps, step: int, gaps: NDArray[np.int64]) -> None:
-        local = microseconds(history.datetimes)
-        self._local = local
+        self._local = local = history.local
         self._step = step
         self._naive = not history.aware
         weekdays = (local // _DAY + 3) % 7  # 1970-01-01 was a Thursday; Monday is 0

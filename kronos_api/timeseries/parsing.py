@@ -108,7 +108,7 @@ def parse_timestamps(texts: Sequence[str], field: str, *, aware: bool | None = N
         zone=zones[-1],
         compact=last.re is _COMPACT,
     )
-    return Timestamps(texts, datetimes, instants, offsets[zones[-1]], style)
+    return Timestamps(texts, datetimes, local, instants, offsets[zones[-1]], style)
 
 
 def _match(text: str) -> re.Match[str] | None:

@@ -7,7 +7,7 @@ own where the history is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta, timezone, tzinfo
 from functools import cached_property
 from typing import Final
@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from kronos_api.timeseries.bars import Anchor, BarLabel, Bars, Hours, Scheme, schemes
+from kronos_api.timeseries.bars import Anchor, BarLabel, Bars, Hours, schemes
 from kronos_api.timeseries.frequency import DAY, Frequency
 from kronos_api.timeseries.gaps import Continuation, gaps_between
 from kronos_api.timeseries.timestamps import (
@@ -24,7 +24,6 @@ from kronos_api.timeseries.timestamps import (
     Timestamps,
     instants_of_local,
     local_microseconds,
-    microseconds,
     naive_datetimes,
 )
 from kronos_api.timeseries.zones import naive_in_gap, written_in
@@ -92,7 +91,7 @@ class Sessions:
         return continuation
 
     def _daily(self, history: Timestamps, horizon: int, label: BarLabel | None) -> Continuation:
-        written = microseconds(history.datetimes)
+        written = history.local
         local = local_microseconds(history.instants, self.zone) if history.aware else written
         ends = label is BarLabel.CLOSE and history.style.separator is not None
         # 15:00Z is written for a day that began at midnight in Tokyo.
@@ -105,7 +104,7 @@ class Sessions:
         after = int(np.searchsorted(days, dates[-1], side="right"))
         future = days[after : after + horizon] * _DAY + clock[-1] % _DAY + shift
         if in_zone or written_in(history, self.zone):
-            instants = instants_of_local(naive_datetimes(future), self.zone)
+            instants = instants_of_local(future, self.zone)
             timestamps = self._written(history, instants)
         else:
             timestamps = history.continued(naive_datetimes(future))
@@ -139,18 +138,23 @@ class Sessions:
         """The bars that explain the history best; raises `InvalidFields` against its label."""
         if label is not None:
             self._check_label(instants, label)
-        segments, hours = (
-            _since(each, max(0, int(np.searchsorted(each.opens, instants[0])) - 2))
-            for each in (self.segments, self.hours)
-        )
-        clock = _on_clock(segments, self._clock(history))
-        paused = bool((hours.pauses < hours.closes).any())
+        zone, first, last = self._clock(history), int(instants[0]), int(instants[-1])
+        past = self._by_anchor(zone, first, last)
+        phases = _phases(past[Anchor.CLOCK], instants, length)
+        paused = bool((self.pauses < self.closes).any())
         candidates = (
-            Bars(_hours_of(scheme, segments, hours, clock), length, scheme)
+            Bars(past[scheme.anchor], length, scheme)
             for one in ((label,) if label else (BarLabel.OPEN, BarLabel.CLOSE))
-            for scheme in schemes(one, _phases(clock, instants, length), paused)
+            for scheme in schemes(one, phases, paused)
         )
-        return max(candidates, key=lambda bars: bars.score(instants))
+        best = max(candidates, key=lambda bars: bars.score(instants)).scheme
+        return Bars(self._by_anchor(zone, first)[best.anchor], length, best)
+
+    def _by_anchor(self, zone: tzinfo, first: int, last: int | None = None) -> dict[Anchor, Hours]:
+        """Trading hours around `first` to `last`, by where bars begin; days as `zone` has them."""
+        segments, sessions = (hours.around(first, last) for hours in (self.segments, self.hours))
+        clock = replace(segments, midnights=midnights(segments.opens, zone))
+        return {Anchor.SEGMENT: segments, Anchor.SESSION: sessions, Anchor.CLOCK: clock}
 
     def _clock(self, history: Timestamps) -> tzinfo:
         """The zone of the clock that the history is written by."""
@@ -187,7 +191,7 @@ class Sessions:
         """Of the timestamps; those without an offset are the exchange's local time."""
         if history.aware:
             return history.instants
-        return instants_of_local(history.datetimes, self.zone)
+        return instants_of_local(history.local, self.zone)
 
     def _written(self, history: Timestamps, instants: Instants) -> Timestamps:
         """`instants` in the style of the history, at its offset or, where it has that, ours."""
@@ -209,25 +213,6 @@ def midnights(opens: Instants, zone: tzinfo) -> Instants:
 def _day_of_bar(local: Instants, ends: bool) -> Instants:
     """Times on the days of daily bars: 00:00 that ends a bar is one of the day before."""
     return local - 1 if ends and local[-1] % _DAY == 0 else local
-
-
-def _since(hours: Hours, first: int) -> Hours:
-    return Hours(
-        hours.opens[first:],
-        hours.pauses[first:],
-        hours.resumes[first:],
-        hours.closes[first:],
-        hours.midnights[first:],
-    )
-
-
-def _on_clock(segments: Hours, zone: tzinfo) -> Hours:
-    starts = midnights(segments.opens, zone)
-    return Hours(segments.opens, segments.closes, segments.closes, segments.closes, starts)
-
-
-def _hours_of(scheme: Scheme, segments: Hours, sessions: Hours, clock: Hours) -> Hours:
-    return {Anchor.SEGMENT: segments, Anchor.SESSION: sessions, Anchor.CLOCK: clock}[scheme.anchor]
 
 
 def _phases(clock: Hours, instants: Instants, length: int) -> list[int]:

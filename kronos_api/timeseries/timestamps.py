@@ -75,12 +75,14 @@ class Style:
 class Timestamps:
     """Timestamps of one series, in the order given.
 
-    `datetimes` are naive: the local times as written. `instants` are int64 [n], where timestamps
-    without an offset count as UTC. `offset` and `style` are those of the last.
+    `datetimes` are naive: the local times as written; `local` are the same in microseconds since
+    1970, int64 [n]. `instants` are int64 [n], where timestamps without an offset count as UTC.
+    `offset` and `style` are those of the last.
     """
 
     texts: Sequence[str]
     datetimes: Sequence[datetime]
+    local: Instants
     instants: Instants
     offset: timedelta | None
     style: Style
@@ -96,31 +98,35 @@ class Timestamps:
     @property
     def offsets(self) -> Instants:
         """The offset of each timestamp in microseconds, int64 [n]; 0 where they have none."""
-        offsets: Instants = microseconds(self.datetimes) - self.instants
+        offsets: Instants = self.local - self.instants
         return offsets
 
     def continued(self, datetimes: Sequence[datetime]) -> Timestamps:
         """Timestamps at naive `datetimes`, in the style and at the offset of the last."""
         style = self.style.holding(datetimes)
+        local = microseconds(datetimes)
         return Timestamps(
             texts=[style.write(naive) for naive in datetimes],
             datetimes=datetimes,
-            instants=microseconds(datetimes) - (self.offset or timedelta()) // MICROSECOND,
+            local=local,
+            instants=local - (self.offset or timedelta()) // MICROSECOND,
             offset=self.offset,
             style=style,
         )
 
     def continued_in(self, zone: tzinfo, instants: Instants) -> Timestamps:
         """Timestamps at `instants`, in the style of the last and at the offset of `zone` then."""
-        datetimes = local_datetimes(instants, zone)
+        local = local_microseconds(instants, zone)
+        datetimes = naive_datetimes(local)
         style = self.style.holding(datetimes)
-        offsets = (microseconds(datetimes) - instants).tolist()
+        offsets = (local - instants).tolist()
         return Timestamps(
             texts=[
                 style.write(naive, offset * MICROSECOND)
                 for naive, offset in zip(datetimes, offsets, strict=True)
             ],
             datetimes=datetimes,
+            local=local,
             instants=instants,
             offset=offsets[-1] * MICROSECOND,
             style=style,
@@ -139,24 +145,19 @@ def naive_datetimes(instants: Instants) -> list[datetime]:
     return datetimes
 
 
-def local_datetimes(instants: Instants, zone: tzinfo) -> list[datetime]:
-    """The naive datetimes of `instants` in `zone`."""
-    return naive_datetimes(local_microseconds(instants, zone))
-
-
 def local_microseconds(instants: Instants, zone: tzinfo) -> Instants:
     """The local times of `instants` in `zone`, as microseconds since 1970: int64 [n]."""
     index = pd.DatetimeIndex(instants.view("M8[us]"), tz="UTC").tz_convert(zone).tz_localize(None)
     return index.to_numpy(dtype="M8[us]").astype(np.int64)
 
 
-def instants_of_local(datetimes: Sequence[datetime], zone: tzinfo) -> Instants:
-    """The instants at which clocks in `zone` show naive `datetimes`: int64 [n].
+def instants_of_local(local: Instants, zone: tzinfo) -> Instants:
+    """The instants at which clocks in `zone` show times `local`: int64 [n].
 
     The first of two where the clock was put back; where it was put forward, the skipped times
     count as those after the change.
     """
-    index = pd.DatetimeIndex(microseconds(datetimes).view("M8[us]"))
+    index = pd.DatetimeIndex(local.view("M8[us]"))
     first = np.ones(len(index), dtype=np.bool_)
     aware = index.tz_localize(zone, ambiguous=first, nonexistent="shift_forward")
     return aware.tz_convert("UTC").tz_localize(None).to_numpy(dtype="M8[us]").astype(np.int64)

@@ -8,8 +8,9 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 import numpy as np
+import pandas as pd
 
-from kronos_api.timeseries.timestamps import Timestamps, local_microseconds, microseconds
+from kronos_api.timeseries.timestamps import Timestamps, local_microseconds
 
 CLOCKS: Final = (
     *("America/New_York", "America/Chicago", "America/Denver", "America/Los_Angeles"),
@@ -26,8 +27,7 @@ def written_in(history: Timestamps, zone: tzinfo) -> bool:
     """
     if not history.aware or set(history.style.zone) <= {"Z", "z"}:
         return False
-    local = local_microseconds(history.instants, zone)
-    return bool((local == microseconds(history.datetimes)).all())
+    return bool((local_microseconds(history.instants, zone) == history.local).all())
 
 
 def changing_zone(history: Timestamps) -> tzinfo | None:
@@ -45,9 +45,7 @@ def _zones() -> tuple[ZoneInfo, ...]:
 
 def naive_in_gap(history: Timestamps, zone: tzinfo) -> int | None:
     """The index of the first naive timestamp that clocks in `zone` skip; None if there is none."""
-    import pandas as pd
-
-    index = pd.DatetimeIndex(microseconds(history.datetimes).view("M8[us]"))
+    index = pd.DatetimeIndex(history.local.view("M8[us]"))
     first = np.ones(len(index), dtype=np.bool_)
     missing = index.tz_localize(zone, ambiguous=first, nonexistent="NaT").isna()
     return int(missing.argmax()) if missing.any() else None

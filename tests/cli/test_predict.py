@@ -56,6 +56,10 @@ def test_seed_decides(command: Command, tmp_path: Path) -> None:
         (("--history", "32", "--freq", "1h"), ["2026-03-07T05:45:00Z", "2026-03-07T06:45:00Z"]),
         # The 7th of March 2026 is a Saturday; New York opens on Monday in daylight saving time.
         (("--calendar", "xnys"), ["2026-03-09T13:30:00Z", "2026-03-09T13:45:00Z"]),
+        (
+            ("--calendar", "xnys", "--bar-label", "close"),
+            ["2026-03-09T13:45:00Z", "2026-03-09T14:00:00Z"],
+        ),
     ],
 )
 def test_future_timestamps(
