@@ -253,7 +253,7 @@ def _observed(endpoint: str, started: float) -> Iterator[None]:
 
 
 def _bind(endpoint: str, series: Sequence[Series]) -> None:
-    """What the request's log line tells of its series; sums, where it is a batch."""
+    """Fields of the request's log line; sums over the series of a batch."""
     structlog.contextvars.bind_contextvars(
         history=sum(len(one.history) for one in series),
         horizon=sum(one.horizon for one in series),
