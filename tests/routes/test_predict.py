@@ -165,7 +165,7 @@ async def test_the_engine_gets_what_the_request_says() -> None:
     (request,) = (run.request for run in engine.runs)
     assert request.params == params
     assert answer.seed == 11
-    # the wall clock as written: minute, hour, weekday, day, month
+    # the local time as written: minute, hour, weekday, day, month
     assert request.history_time_features.tolist()[1] == [15, 9, 0, 3, 3]
     assert request.future_time_features.tolist() == [[0, 10, 0, 3, 3], [15, 10, 0, 3, 3]]
 
@@ -274,7 +274,7 @@ async def test_large_bodies_and_answers_take_the_way_through_a_thread(
 async def test_the_timestamps_of_a_large_batch_are_made_in_a_thread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each of these takes some 10 ms: so many would hold up everybody else for long."""
+    """Each of these takes some 10 ms: so many would delay other callers."""
     threads: list[bool] = []
     inner = Frequency.following
 
