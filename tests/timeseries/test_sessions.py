@@ -383,7 +383,7 @@ ZONES = st.sampled_from(["", "Z", "+00:00", "-05:00", "+08:00", "+0530"])
     freq=st.sampled_from(STEPS),
     label=st.sampled_from([None, *BarLabel]),
     zone=ZONES,
-    start=st.datetimes(datetime(2015, 1, 1), datetime(2025, 6, 1)),
+    start=st.datetimes(datetime(2015, 1, 1), datetime(2024, 6, 1)),
     phase=st.sampled_from([0, 0, 30]),
     parts=st.tuples(st.integers(1, 60), st.integers(1, 200), st.integers(1, 200)),
 )
