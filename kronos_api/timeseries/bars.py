@@ -182,7 +182,7 @@ class Bars:
         missing between them.
         """
         fitting = self.fitting(history)
-        if not fitting.any():
+        if not fitting.any() or not self._ascending():
             return 0, 0.0
         numbers = self.numbers(history[fitting])
         missing = np.minimum(np.diff(numbers) - 1, MISSED).sum()
@@ -191,6 +191,14 @@ class Bars:
         short_head = self._lead[at] > 0 and not self._first[at]
         starts_late = short_head and numbers[0] - self._before[at] == 1
         return int(fitting.sum()), -float(missing + starts_late / 2)
+
+    def _ascending(self) -> bool:
+        """Whether the first label of each session is after the last one before it.
+
+        A full step on the clock can span two sessions, whose bars would have one label.
+        """
+        first = self._before[(self._before > 0) & (self._before < len(self))]
+        return bool((self.labels(first) > self.labels(first - 1)).all())
 
 
 def schemes(label: BarLabel, phases: list[int], pauses: bool) -> Iterator[Scheme]:
