@@ -31,6 +31,8 @@ from kronos_api.violations import InvalidFields, invalid_field
 
 Days = NDArray[np.datetime64]
 
+PHASES: Final = 3
+"""Phases that are tried: those of a short first, a whole, and a short last bar."""
 _DAY: Final = DAY // MICROSECOND
 
 
@@ -216,7 +218,10 @@ def _day_of_bar(local: Instants, ends: bool) -> Instants:
 
 
 def _phases(clock: Hours, instants: Instants, length: int) -> list[int]:
-    """Where on the clock bars may begin: at full steps, and where most timestamps lie."""
+    """Where on the clock bars may begin: at full steps, or where the first timestamps lie.
+
+    In the order of the history, so that a longer one has the same first.
+    """
     at = np.clip(np.searchsorted(clock.opens, instants, side="right") - 1, 0, None)
-    phases, counts = np.unique((instants - clock.midnights[at]) % length, return_counts=True)
-    return sorted({0, int(phases[counts.argmax()])})
+    phases, first = np.unique((instants - clock.midnights[at]) % length, return_index=True)
+    return list(dict.fromkeys([0, *phases[np.argsort(first)][:PHASES].tolist()]))
