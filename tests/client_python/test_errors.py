@@ -52,6 +52,14 @@ def test_response_of_a_proxy_is_named_by_its_status(content: bytes) -> None:
     assert "http://service/v1/predict/single answered 502" in str(error)
 
 
+def test_redirect_names_its_target() -> None:
+    request = httpx.Request("POST", "http://service/v1/predict/single")
+    headers = {"Location": "https://service/v1/predict/single"}
+    error = error_of(httpx.Response(308, headers=headers, request=request))
+    assert error.code == "HTTP_308"
+    assert "redirects to https://service/v1/predict/single; use that base URL" in error.message
+
+
 def test_errors_survive_other_processes() -> None:
     error = error_of(refusal(503, "QUEUE_FULL", retry_after="3"))
     copy = pickle.loads(pickle.dumps(error))

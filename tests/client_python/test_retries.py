@@ -115,10 +115,11 @@ def test_unreachable_service_raises_connection_failed(kind: Kind) -> None:
         (httpx.ReadError("reset"), "The connection failed: reset"),
         (httpx.RemoteProtocolError("closed"), "The connection failed: closed"),
         (httpx.ReadTimeout("slow"), "No response in time: slow"),
+        (httpx.DecodingError("not gzip"), "The connection failed: not gzip"),
     ],
 )
 def test_requests_that_may_have_been_sent_are_not_retried(
-    kind: Kind, failure: httpx.TransportError, message: str
+    kind: Kind, failure: httpx.RequestError, message: str
 ) -> None:
     service = Service([failure])
     with pytest.raises(ConnectionFailed, match=message) as raised:

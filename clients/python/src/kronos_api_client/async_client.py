@@ -169,5 +169,5 @@ class AsyncKronosClient:
     async def _send(self, request: Request) -> Outcome:
         try:
             return Outcome(request, await self._http.request(**connection.arguments(request)))
-        except httpx.TransportError as failure:
+        except httpx.RequestError as failure:
             return Outcome(request, failure)

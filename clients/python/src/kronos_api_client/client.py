@@ -229,5 +229,5 @@ class KronosClient:
     def _send(self, request: Request) -> Outcome:
         try:
             return Outcome(request, self._http.request(**connection.arguments(request)))
-        except httpx.TransportError as failure:
+        except httpx.RequestError as failure:
             return Outcome(request, failure)

@@ -186,6 +186,8 @@ def error_of(response: httpx.Response) -> KronosError:
         body = {}
         code = f"HTTP_{response.status_code}"
         message = f"{response.url} answered {response.status_code} without an error of Kronos API"
+        if response.has_redirect_location:
+            message += f": it redirects to {response.headers['Location']}; use that base URL"
     request_id = body.get("request_id") or response.headers.get("X-Request-ID")
     return ERRORS.get(code, KronosError)(
         message,

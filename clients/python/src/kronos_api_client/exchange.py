@@ -91,7 +91,7 @@ class Outcome:
     """The end of one request: a response, or the failure of its connection."""
 
     request: Request
-    result: httpx.Response | httpx.TransportError
+    result: httpx.Response | httpx.RequestError
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +174,7 @@ class _Call:
         """Keep the answers, or plan the next try; raises `KronosError` where there is none."""
         request, result = outcome.request, outcome.result
         self.running.remove(request)
-        if isinstance(result, httpx.TransportError):
+        if isinstance(result, httpx.RequestError):
             error: KronosError = _connection_failed(result)
             if not isinstance(result, NOT_SENT):
                 raise error from result
@@ -239,7 +239,7 @@ def _unexpected(response: httpx.Response) -> KronosError:
     )
 
 
-def _connection_failed(failure: httpx.TransportError) -> ConnectionFailed:
+def _connection_failed(failure: httpx.RequestError) -> ConnectionFailed:
     reason = str(failure) or type(failure).__name__
     late = isinstance(failure, httpx.TimeoutException) and not isinstance(failure, NOT_SENT)
     message = "No response in time" if late else "The connection failed"
