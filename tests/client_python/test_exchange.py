@@ -234,3 +234,11 @@ def test_quota_is_unknown_until_a_response_states_it() -> None:
     assert quota.delay(5, 1, 0) is None
     assert quota.delay(6, 0, 0) == 0  # without a date the refill is unknown: ask
     assert quota.delay(21, 0, 0) == 0  # more than is ever granted: the service says so
+
+
+def test_quota_is_whole_again_when_it_refills() -> None:
+    quota = Quota(limit=20, remaining=0, refills_at=50)
+    assert quota.delay(8, 0, 40) == 10
+    assert quota.delay(8, 0, 50) == 0
+    assert quota.delay(8, 8, 50) == 0
+    assert quota.delay(8, 16, 50) is None

@@ -44,8 +44,7 @@ class Quota:
         if self.limit is None or self.remaining is None or cost > self.limit:
             return 0.0
         if self.refills_at is not None and now >= self.refills_at:
-            self.remaining = None
-            return 0.0
+            self.remaining, self.refills_at = self.limit, None
         if cost + reserved <= self.remaining:
             return 0.0
         if reserved:
