@@ -94,7 +94,7 @@ def table() -> str:
 
 
 def render(value: object, indent: str = "") -> str:
-    """JSON in which whatever fits a line has one line, and plain values fill lines."""
+    """JSON with each value that fits a line on one line, and lines filled with plain values."""
     line = json.dumps(value)
     inner = indent + "  "
     if len(indent) + len(line) <= 100 or not isinstance(value, dict | list):

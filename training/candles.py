@@ -94,7 +94,7 @@ def _shipped(name: str) -> Path:
 
 
 def clean(series: Series) -> Series:
-    """Sort by time and drop what is not a candle of a trading market.
+    """Sort by time and drop invalid candles and candles of a market that stands still.
 
     Dropped are repeated timestamps (the first stays), values that are not finite, prices not above
     zero, negative volume, a high or low that another price exceeds, and standstills: runs longer

@@ -1,4 +1,4 @@
-"""How good quantile forecasts are, and what they are compared with.
+"""Scores of quantile forecasts, and reference forecasts to compare them with.
 
 Returns are logarithms of close over the last close of the history. Arrays: N windows, K future
 candles, L levels.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kronos_api.checkpoints.hub import locate
+from kronos_api.checkpoints.hub import BUNDLED, locate, locate_both
 from kronos_api.checkpoints.registry import PUBLISHED
 from kronos_api.errors import StartupError
 
@@ -84,3 +84,20 @@ def test_hub_that_fails_or_never_responds_is_an_error(monkeypatch: pytest.Monkey
     monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
     with pytest.raises(StartupError, match=r"no route to host$"):
         locate("owner/name", "model", timeout=5)
+
+
+def test_both_lie_in_one_folder_or_are_bundled() -> None:
+    for name in (None, str(BUNDLED)):
+        model, tokenizer = locate_both(name, None, timeout=1)
+        assert (model.folder, tokenizer.folder) == (BUNDLED / "model", BUNDLED / "tokenizer")
+
+
+def test_published_model_brings_its_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: "/nowhere")
+    model, tokenizer = locate_both("NeoQuasar/Kronos-mini", None, timeout=5)
+    assert (model.id, tokenizer.id) == ("NeoQuasar/Kronos-mini", "NeoQuasar/Kronos-Tokenizer-2k")
+
+
+def test_other_model_needs_the_name_of_its_tokenizer() -> None:
+    with pytest.raises(StartupError, match="name its tokenizer too"):
+        locate_both("owner/model", None, timeout=1)
