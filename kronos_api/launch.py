@@ -1,4 +1,4 @@
-"""What the servers are started with, as the settings say."""
+"""From settings to the options of Gunicorn and uvicorn."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from kronos_api.telemetry.slots import Slots
 log = structlog.stdlib.get_logger(__name__)
 
 CORES_A_WORKER: Final = 4
-"""So many threads of arithmetic still speed each other up."""
+"""Compute threads beyond this number speed up a worker no further."""
 GPU: Final = Path("/dev/nvidiactl")
 MEMORY: Final = Path("/dev/shm")
 
 
 def workers(settings: Settings) -> int:
-    """How many processes serve."""
+    """The number of worker processes."""
     if settings.workers is not None:
         return settings.workers
-    # Not asked of torch: what has spoken to a GPU cannot be forked any more.
+    # torch is not asked: a process that has initialised CUDA cannot be forked.
     if settings.device.startswith("cuda") or (settings.device == "auto" and GPU.exists()):
         return 1
     return max(1, usable_cores() // CORES_A_WORKER)
 
 
 def announce(settings: Settings, workers: int) -> None:
-    """Log which build starts, with which limits."""
+    """Log the build that starts and its limits."""
     build = this_build()
     limited, guarded = settings.rate_limit_enabled, settings.security_enabled
     log.info(
@@ -61,7 +61,7 @@ def announce(settings: Settings, workers: int) -> None:
 
 
 def uvicorn_options(settings: Settings) -> dict[str, Any]:
-    """Options of `uvicorn.Config`, the same for all ways to run it."""
+    """Options of `uvicorn.Config`, the same for every way to serve."""
     deadlines = Deadlines(
         headers=settings.header_timeout,
         body=settings.body_timeout,
@@ -78,7 +78,7 @@ def uvicorn_options(settings: Settings) -> dict[str, Any]:
 
 def gunicorn_options(settings: Settings) -> dict[str, Any]:
     """Gunicorn's settings."""
-    # Only here, for whoever serves in one process has no use for Gunicorn.
+    # Imported here, because a single process does not need Gunicorn.
     from kronos_api.server.worker import Logger, Worker
 
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -93,7 +93,7 @@ def gunicorn_options(settings: Settings) -> dict[str, Any]:
         "graceful_timeout": settings.stop_timeout,
         "keepalive": round(settings.keepalive),
         "preload_app": False,
-        # Nothing is written where a file system may be read-only, nor where a disk may be slow.
+        # No file is written where the file system could be read-only or the disk slow.
         "control_socket_disable": True,
         "worker_tmp_dir": str(MEMORY) if os.access(MEMORY, os.W_OK) else None,
         "logger_class": Logger,
@@ -105,7 +105,7 @@ def gunicorn_options(settings: Settings) -> dict[str, Any]:
 
 
 def share_metrics(settings: Settings) -> None:
-    """Keep metrics where all workers can read them; in the master, before anything is counted.
+    """Keep metrics where all workers can read them; for the master, before it counts anything.
 
     Raises `StartupError` if the directory cannot be written to.
     """
@@ -121,5 +121,5 @@ def child_exit(_arbiter: object, worker: object) -> None:
     """Called by Gunicorn when a worker has ended."""
     if getattr(worker, "died", False):
         process_metrics.count_worker_death()
-    with suppress(OSError):  # every scrape does it, too
+    with suppress(OSError):  # every scrape does it as well
         metrics.drop_dead_gauges()

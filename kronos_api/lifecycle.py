@@ -1,4 +1,4 @@
-"""What runs from start to stop: checkpoints, the predictor that loads them, the limiter."""
+"""Start and stop of the service: checkpoints, the predictor that loads them, the limiter."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from kronos_api.telemetry import process_metrics
 from kronos_api.telemetry.metrics import metrics
 
 LAST_SECOND: Final = 1.0
-"""What the model gets to end, in seconds, even if the time to stop is over."""
+"""Seconds that the model has to stop, even if the time of the whole stop is over."""
 
 log = structlog.stdlib.get_logger(__name__)
 
 
-def rehearse() -> None:
-    """Import what building a network imports, which takes longer than reading its weights.
+def preload() -> None:
+    """Import the modules that building a network needs: it takes longer than reading weights.
 
-    Done once before processes are forked, it is done for all of them. No thread is started.
+    Before a fork, it is done once for all processes. It starts no thread.
     """
     inspect(locate(None, "model", timeout=0), locate(None, "tokenizer", timeout=0))
 
 
 def threads(settings: Settings, workers: int) -> int:
-    """Threads of arithmetic of one of `workers` processes."""
+    """Compute threads of one of `workers` processes."""
     return settings.torch_threads or max(1, usable_cores() // workers)
 
 
@@ -54,7 +54,7 @@ class Checkpoints:
         self.sources: tuple[Source, Source] | None = None
 
     def find(self) -> None:
-        """Bring model and tokenizer to this machine and check them; raises `StartupError`."""
+        """Fetch model and tokenizer if need be and check them; raises `StartupError`."""
         timeout = self.settings.startup_timeout
         model = locate(self.settings.model_source, "model", timeout=timeout)
         tokenizer = locate(self.settings.tokenizer_source, "tokenizer", timeout=timeout)
@@ -78,7 +78,7 @@ class Checkpoints:
 
 
 class Lifecycle:
-    """What runs from start to stop."""
+    """Starts and stops the parts of the service that run in the background."""
 
     def __init__(
         self, settings: Settings, predictor: AsyncPredictor | None, workers: int = 1
@@ -105,7 +105,7 @@ class Lifecycle:
         return self.predictor.state
 
     async def start(self) -> None:
-        """Before the port opens: check the checkpoints, start to load them."""
+        """Before the port opens: check the checkpoints and begin to load them."""
         self._ready_by = time.monotonic() + self.settings.startup_timeout
         if self.checkpoints is not None:
             try:
@@ -115,7 +115,7 @@ class Lifecycle:
             except TimeoutError:
                 raise too_late(self.settings, "found and checked") from None
         if not self.settings.security_enabled:
-            log.warning("security is off: every caller is served")
+            log.warning("security_disabled", setting="KRONOS_SECURITY_ENABLED")
         if self.limiter is not None:
             await self.limiter.start()
         await self.predictor.start()
@@ -123,51 +123,51 @@ class Lifecycle:
         build = this_build()
         metrics.build_info.labels(build.version, build.commit).set(1)
         recording = process_metrics.record_until_cancelled(self.predictor)
-        for watch in (self._tell_when_ready(), recording):
+        for watch in (self._log_when_ready(), recording):
             self._watches.append(asyncio.create_task(watch))
 
-    def leave(self, seconds: float | None = None) -> None:
-        """Stop soon: readiness says so from now on, whatever is asked meanwhile is answered.
+    def mark_unready(self, seconds: float | None = None) -> None:
+        """Report not ready from here on; requests are still answered.
 
-        `stop` will take no longer than `seconds` from now on, by default KRONOS_SHUTDOWN_TIMEOUT,
-        but for the last second. May be called again and at any time, by a signal handler, too.
+        `stop` will return within `seconds`, by default KRONOS_SHUTDOWN_TIMEOUT, plus `LAST_SECOND`.
+        May be called again and at any time, by signal handlers too.
         """
         seconds = self.settings.shutdown_timeout if seconds is None else seconds
         self._stop_by = min(self._stop_by, time.monotonic() + seconds)
-        self.predictor.leave()
+        self.predictor.mark_unready()
 
     async def stop(self) -> None:
-        """After the last connection: answer what was accepted, let the model go."""
-        self.leave()
+        """After the last connection: finish accepted forecasts, unload the model."""
+        self.mark_unready()
         left = self._stop_by - time.monotonic()
         if self.predictor.failed:  # nothing was accepted, and a load that hangs never ends
             left = 0.0
         self.ended = await self.predictor.stop(max(left, LAST_SECOND))
         if self.ended and self._watches:
-            # What became of the model is known, and told.
+            # The model has loaded or failed; the first watch logs which.
             await asyncio.wait(self._watches[:1], timeout=LAST_SECOND)
         for watch in self._watches:
             watch.cancel()
         if self.limiter is not None:
             await self.limiter.stop()
         if self.ended:
-            log.info("model unloaded")
+            log.info("model_unloaded")
         else:
-            log.warning("the model did not end in time")
+            log.warning("engine_stop_timeout", setting="KRONOS_SHUTDOWN_TIMEOUT")
 
-    async def _tell_when_ready(self) -> None:
+    async def _log_when_ready(self) -> None:
         try:
             async with asyncio.timeout(self._ready_by - time.monotonic()):
                 await self.predictor.ready()
         except TimeoutError:
             error = too_late(self.settings, "loaded")
             self.predictor.give_up(error)
-            log.error("model failed to load", reason=str(error))
+            log.error("model_load_failed", reason=str(error))
             return
         except StartupError as error:
-            log.error("model failed to load", reason=str(error))
+            log.error("model_load_failed", reason=str(error))
             return
-        # What is loaded stays: a full collection that skips it takes a tenth of the time.
+        # The model stays: a full garbage collection that skips it takes a tenth of the time.
         gc.freeze()
         info = self.predictor.info
         assert info is not None
@@ -175,15 +175,15 @@ class Lifecycle:
         metrics.model_info.labels(
             **named, device=info.device, dtype=info.dtype, demo=str(info.demo).lower()
         ).set(1)
-        log.info("model ready", **named, device=info.device, dtype=info.dtype, demo=info.demo)
+        log.info("model_ready", **named, device=info.device, dtype=info.dtype, demo=info.demo)
         if info.device_warning:
-            log.warning(info.device_warning)
+            log.warning("device_fallback", reason=info.device_warning)
         if info.demo:
-            log.warning("this is the bundled demonstration checkpoint: not for trading")
+            log.warning("demo_checkpoint", hint="not for trading: set KRONOS_MODEL_ID")
 
 
 def too_late(settings: Settings, done: str) -> StartupError:
-    """Why a start was given up when the checkpoints had not been `done` in time."""
+    """The error of a start whose checkpoints were not `done` in time."""
     sources = settings.model_source, settings.tokenizer_source
     named = " and ".join(source for source in sources if source) or "bundled checkpoint"
     return StartupError(

@@ -10,16 +10,16 @@ from kronos_api.errors import StartupError
 from kronos_api.launch import announce, workers
 from kronos_api.telemetry.logging import configure
 
-# Gunicorn imports this in each of its workers; for any other server this process is the only one.
-_together = "gunicorn.arbiter" in sys.modules
+# Gunicorn imports this in each of its workers; under any other server there is one process.
+_under_gunicorn = "gunicorn.arbiter" in sys.modules
 
 configure()
 try:
     _settings = load_settings()
-    app = create_app(_settings, workers=workers(_settings) if _together else 1)
-    if not _together:
+    app = create_app(_settings, workers=workers(_settings) if _under_gunicorn else 1)
+    if not _under_gunicorn:
         announce(_settings, workers=1)
 except StartupError as error:
-    if _together:
-        raise  # the worker tells it
+    if _under_gunicorn:
+        raise  # the worker logs it
     raise SystemExit(f"kronos-api: {error}") from None

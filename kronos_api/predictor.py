@@ -56,7 +56,7 @@ class AsyncPredictor:
         """
         self.max_queue = max_queue
         self._inference_timeout = inference_timeout
-        self._leaving = False
+        self._unready = False
         self._draining = False
         scheduler = Scheduler(max_queue, kv_cache_mb << 20, max_active)
         self._thread = EngineThread(load, scheduler)
@@ -64,7 +64,7 @@ class AsyncPredictor:
     @property
     def state(self) -> State:
         """Whether callers should send forecasts here, and if not, why."""
-        return "draining" if self._leaving else self._admission
+        return "draining" if self._unready else self._admission
 
     @property
     def info(self) -> ModelInfo | None:
@@ -111,13 +111,13 @@ class AsyncPredictor:
         """Whether the model could not be loaded."""
         return self._thread.failure is not None
 
-    def leave(self) -> None:
+    def mark_unready(self) -> None:
         """Report `draining` from now on, and still accept forecasts."""
-        self._leaving = True
+        self._unready = True
 
     def drain(self) -> None:
         """Accept no new forecasts; accepted ones go on."""
-        self._leaving = self._draining = True
+        self._unready = self._draining = True
 
     async def stop(self, timeout: float = 30.0) -> bool:
         """Drain, wait until every accepted forecast has ended, and unload the model.

@@ -177,7 +177,7 @@ def services(
     running = [start_service(folder, workers, **settings) for _ in range(instances)]
     try:
         for service in running:
-            service.wait_for("model ready", workers)
+            service.wait_for("model_ready", workers)
             service.wait_until_it_listens()  # a small model may be there before the port is open
         yield running
     finally:

@@ -148,7 +148,7 @@ async def test_the_bundled_checkpoint_answers(capsys: pytest.CaptureFixture[str]
     assert metrics.registry.get_sample_value("kronos_model_info", labels) == 1
     printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     warned = [line["event"] for line in printed if line["level"] == "warning"]
-    assert "this is the bundled demonstration checkpoint: not for trading" in warned
+    assert "demo_checkpoint" in warned
 
 
 async def test_a_device_that_is_not_what_it_should_be_is_told(

@@ -29,7 +29,7 @@ from kronos_api.telemetry import logging
         ({"GUNICORN_WORKERS": 3}, 1, True, 3),
     ],
 )
-def test_how_many_serve(
+def test_default_number_of_workers(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     settings: dict[str, Any],
@@ -42,7 +42,7 @@ def test_how_many_serve(
     assert workers(Settings(**settings)) == expected
 
 
-def test_gunicorn_takes_all_options_and_has_the_values_that_operators_know() -> None:
+def test_gunicorn_options_have_the_documented_defaults() -> None:
     config = Config()
     for name, value in gunicorn_options(Settings()).items():
         config.set(name, value)
@@ -85,13 +85,13 @@ def test_the_start_is_logged_with_build_and_limits(
     assert second["whitelist_entries"] is second["rate_limit_per_minute"] is None
 
 
-def test_an_address_of_the_sixth_version_is_one_for_gunicorn() -> None:
+def test_ipv6_address_is_valid_for_gunicorn() -> None:
     config = Config()
     config.set("bind", gunicorn_options(Settings(host="::1", port=9))["bind"])
     assert config.address == [("::1", 9)]
 
 
-def test_a_server_gives_requests_the_time_that_settings_give() -> None:
+def test_deadlines_come_from_the_settings() -> None:
     settings: dict[str, Any] = {"GUNICORN_KEEPALIVE": 7.5, "shutdown_timeout": 90.5}
     options = uvicorn_options(Settings(**settings))
     assert options["http"].keywords["deadlines"].idle == 7.5

@@ -1,7 +1,7 @@
 """The command line: `kronos-api serve | check | predict | fetch`.
 
-What takes long to import is imported where it is used, so that `--help` is quick. What a user can
-put right is told in one line.
+Slow modules are imported where they are used, so that `--help` is quick. Errors that a user can
+correct are one line.
 """
 
 from __future__ import annotations

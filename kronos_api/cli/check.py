@@ -20,18 +20,19 @@ if TYPE_CHECKING:
 
 
 def check() -> None:
-    """Check settings, folders, device and checkpoints as a start does. Exit status 1: bad.
+    """Check settings, directories, device and checkpoints as a start does.
 
-    Settings are those of .env and the environment. The weights are loaded and tried with one small
-    forecast, within KRONOS_STARTUP_TIMEOUT; only the port is left alone, so that a running service
-    is no fault. A model that is named by hub id is fetched if it is not here.
+    Exit status 1: the service would not start. Settings are those of .env and the environment. The
+    weights are loaded and tried with one small forecast, within KRONOS_STARTUP_TIMEOUT. The port
+    is not opened, so a service may be running. A model named by hub id is fetched if it is not
+    present.
     """
     log_to_stderr()
     with one_line_errors():
         settings = load_settings(note)
 
         from kronos_api.lifecycle import too_late
-        from kronos_api.server.server import exit_at_once
+        from kronos_api.server.exit import exit_at_once
 
         try:
             starting = run_in_daemon_thread(lambda: _start(settings), "check")
@@ -40,13 +41,13 @@ def check() -> None:
             note(str(too_late(settings, "checked and loaded")))
             exit_at_once(1)
     typer.echo(
-        f"kronos-api: the settings are good, and so are {info.model.id} and {info.tokenizer.id}"
+        f"kronos-api: settings are valid; {info.model.id} and {info.tokenizer.id} load and forecast"
         f" on {info.device}"
     )
 
 
 def _start(settings: Settings) -> ModelInfo:
-    """Start everything but the server; raises `StartupError` where a start would."""
+    """Start all parts but the server; raises `StartupError` where a start would."""
     from kronos_api.app import create_app
     from kronos_api.lifecycle import Lifecycle
 
@@ -62,7 +63,7 @@ def _start(settings: Settings) -> ModelInfo:
         return service.checkpoints.load().info
     except StartupError:
         raise
-    except Exception as failure:  # of many kinds: memory, a driver, a damaged file
+    except Exception as failure:  # for example memory, a driver, a damaged file
         lines = str(failure).splitlines() or [type(failure).__name__]
         raise StartupError(f"the model could not be loaded: {lines[0]}") from None
 

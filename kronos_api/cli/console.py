@@ -1,4 +1,4 @@
-"""How commands talk to their user: results on stdout, everything else on stderr."""
+"""Output of commands: results on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from kronos_api.errors import KronosError, StartupError
 
 OFF_TERMINAL: Final = 120
-"""Columns of a table that goes to a file or a pipe."""
+"""Columns of a table that is written to a file or a pipe."""
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Tell what is the user's to put right in one line instead of a traceback; exit status 1."""
+    """Print errors that a user can correct as one line, without a traceback; exit status 1."""
     try:
         yield
     except (StartupError, KronosError) as error:
@@ -30,13 +30,13 @@ def one_line_errors() -> Iterator[None]:
 
 
 def note(line: str) -> None:
-    """Tell the user something beside the result."""
+    """Print a line that is not part of the result."""
     typer.echo(f"kronos-api: {line}", err=True)
 
 
 @contextmanager
 def progress(what: str) -> Iterator[None]:
-    """Show on a terminal that `what` is under way, and for how long."""
+    """Show on a terminal that `what` is running, and for how long."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     console = Console(stderr=True)
     off = not console.is_terminal
@@ -46,12 +46,12 @@ def progress(what: str) -> Iterator[None]:
 
 
 def results() -> Console:
-    """Where results go."""
+    """The console for results."""
     return Console(width=None if sys.stdout.isatty() else OFF_TERMINAL, highlight=False)
 
 
 def log_to_stderr() -> None:
-    """Keep stdout for results; only what has gone wrong is logged."""
+    """Log errors alone, to stderr; stdout is for results."""
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),

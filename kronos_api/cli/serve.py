@@ -1,4 +1,4 @@
-"""`kronos-api serve`: the HTTP service, from this process on."""
+"""`kronos-api serve`: starts the HTTP service."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from kronos_api.server.listener import cannot_listen
 from kronos_api.telemetry.logging import configure
 
 CONNECTIONS: Final = 10_240
-"""Open files that are asked of the system; many systems grant few unless asked."""
+"""Open files to ask the system for; the default limit is often 1,024."""
 
 RELOAD_GRACE: Final = 1
-"""Seconds for what is in progress when the source changes."""
+"""Seconds for requests in progress when the source changes."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -30,17 +30,17 @@ def serve(
         bool, typer.Option("--plain", help="One process without Gunicorn, for containers.")
     ] = False,
     reload: Annotated[
-        bool, typer.Option("--reload", help="One process, anew when the source changes.")
+        bool, typer.Option("--reload", help="One process, restarted when the source changes.")
     ] = False,
 ) -> None:
     """Start the HTTP service.
 
-    Settings are the KRONOS_ and GUNICORN_ variables of the environment, else of the file .env in
+    Settings are the KRONOS_ and GUNICORN_ variables of the environment, or else of the file .env in
     the working directory.
     """
-    # Until the server has handlers of its own, and once it has shut down in order.
+    # Before the server installs its handlers, and after it has shut down.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _leave)
+        signal.signal(number, _exit)
 
     configure()
     with one_line_errors():
@@ -60,18 +60,22 @@ def serve(
 def _serve_together(settings: Settings, listener: socket.socket) -> None:
     """Serve with Gunicorn's workers; ends with SystemExit."""
     if os.environ.get("GUNICORN_CMD_ARGS"):
-        log.warning("GUNICORN_CMD_ARGS is not read here; use GUNICORN_WORKERS and its like")
+        log.warning(
+            "setting_ignored",
+            setting="GUNICORN_CMD_ARGS",
+            hint="set GUNICORN_WORKERS and the other GUNICORN_ variables",
+        )
 
     from kronos_api.app import create_app
     from kronos_api.launch import announce, gunicorn_options, share_metrics, workers
-    from kronos_api.lifecycle import rehearse
-    from kronos_api.server.arbiter import Application
+    from kronos_api.lifecycle import preload
+    from kronos_api.server.application import Application
 
     with one_line_errors():
         share_metrics(settings)
-        # Made here even if only workers serve it: what is wrong with it is told once.
+        # Made here although only workers serve it, so that an error is reported once.
         create_app(settings)
-        rehearse()
+        preload()
     announce(settings, workers(settings))
     Application(
         lambda: create_app(settings, workers=workers(settings)),
@@ -82,13 +86,14 @@ def _serve_together(settings: Settings, listener: socket.socket) -> None:
 
 
 def _serve_alone(settings: Settings, listener: socket.socket) -> None:
-    """Serve in this process until told to stop, or for as many requests as it may."""
+    """Serve in this process until stopped, or for LIMIT_MAX_REQUESTS requests."""
     import uvicorn
 
     from kronos_api.app import create_app
     from kronos_api.launch import announce, uvicorn_options
+    from kronos_api.server.exit import NOT_STARTED
     from kronos_api.server.heartbeats import Watchdog
-    from kronos_api.server.server import NOT_STARTED, Server
+    from kronos_api.server.server import Server
 
     with one_line_errors():
         app = create_app(settings)
@@ -106,7 +111,7 @@ def _serve_alone(settings: Settings, listener: socket.socket) -> None:
 
 
 def _serve_reloading(settings: Settings, listener: socket.socket) -> None:
-    """Serve in a process that is started anew whenever the source changes."""
+    """Serve in a process that is restarted whenever the source changes."""
     from pathlib import Path
 
     import uvicorn
@@ -129,21 +134,21 @@ def _serve_reloading(settings: Settings, listener: socket.socket) -> None:
 
 
 def allow_connections() -> None:
-    """Let this process have as many connections open as the system grants it."""
+    """Raise this process's limit of open files as far as the system grants it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = CONNECTIONS if hard == resource.RLIM_INFINITY else min(CONNECTIONS, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _leave(_number: int, _frame: object) -> NoReturn:
+def _exit(_number: int, _frame: object) -> NoReturn:
     raise SystemExit(0)
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket that has the port but does not listen yet; raises `StartupError` if it is taken."""
+    """A bound socket that does not listen yet; raises `StartupError` if the port is in use."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Named, because asyncio turns off the delay of small packets only where it sees TCP by name.
+    # By name, because asyncio sets TCP_NODELAY only where the protocol is IPPROTO_TCP.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

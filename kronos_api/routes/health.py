@@ -1,4 +1,4 @@
-"""Whether the process lives, whether it takes forecasts, and how it fares."""
+"""Liveness, readiness, and the health of the service's parts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from kronos_api.schemas.responses import (
 from kronos_api.security.identity import Identity
 
 FULL_PERCENT: Final = 90.0
-"""Memory or disk in use above this is told as degraded."""
+"""Memory or disk use above this is reported as degraded."""
 
 
 def router(
@@ -55,7 +55,7 @@ def router(
         "/v1/readyz", responses={503: {"model": Readiness}}, response_model_exclude_unset=True
     )
     async def readyz(response: Response) -> Readiness:
-        """200 while forecasts are taken, else 503."""
+        """200 while forecasts are accepted, else 503."""
         state, info = predictor.state, predictor.info
         if state != "ready":
             response.status_code = 503
@@ -72,9 +72,9 @@ def router(
     @routes.get("/v1/healthz/detailed", name="healthz_detailed", responses=LIMITED)
     @limited
     async def detailed(request: Request) -> Health:
-        """How the service's parts fare; 200 whatever they say."""
+        """The health of the service's parts; always 200."""
         del request
-        # Reading the disk's figures can wait for the disk.
+        # In a thread: reading disk usage can block.
         memory, disk = await asyncio.to_thread(lambda: (_memory(), _disk()))
         checks = Checks(
             model=_model(predictor),

@@ -1,1 +1,1 @@
-"""The server's side of a connection: what it waits for, and how long."""
+"""The server: master, workers, and connections with their deadlines."""

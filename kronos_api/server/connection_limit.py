@@ -1,4 +1,4 @@
-"""Bounds the connections that one peer keeps open, so that none uses up the descriptors."""
+"""Bounds the open connections of one peer, so that none exhausts the file descriptors."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from kronos_api.security.whitelist import parse_address
 from kronos_api.telemetry.metrics import metrics
 
 LOG_EVERY: Final = 10.0
-"""Seconds between two log lines about closed connections."""
+"""Seconds between two log lines about refused connections."""
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 def peer_key(peer: str) -> str:
-    """One peer: an IPv4 address, or an IPv6 network of 64 bits, whose owner has all of them."""
+    """The IPv4 address of `peer`, or its IPv6 /64 network, which one host can use as a whole."""
     address = parse_address(peer)
     if address is None or address.version == 4 or address.is_loopback:
         return peer if address is None else str(address)
@@ -32,8 +32,7 @@ def peer_key(peer: str) -> str:
 class ConnectionLimit:
     """Counts the open connections of each peer of this process.
 
-    A peer may have `unlisted` connections, and `listed` ones if the whitelist or the list of
-    trusted proxies names it.
+    Its limit is `listed` if the whitelist or the list of trusted proxies names it, else `unlisted`.
     """
 
     def __init__(
@@ -43,15 +42,15 @@ class ConnectionLimit:
         self.listed = listed
         self._now = now
         self._open: Counter[str] = Counter()
-        self._asking: set[asyncio.Task[None]] = set()
+        self._checks: set[asyncio.Task[None]] = set()
         self._closed = 0
         self._log_at = -float("inf")
 
     def opened(self, peer: str, peers: Peers | None, close: Callable[[], None]) -> None:
-        """Count a connection, and `close` it if `peer` has too many with it.
+        """Count a connection, and `close` it if it exceeds the limit of `peer`.
 
-        `peers` says whether a peer is listed; without, all are. It may have to ask DNS: the
-        connection serves meanwhile, and is closed when the answer is no.
+        `peers` tells whether a peer is listed; without it, all are. That may take a DNS query: the
+        connection serves meanwhile, and is closed if the peer turns out to be unlisted.
         """
         key = peer_key(peer)
         self._open[key] += 1
@@ -59,24 +58,24 @@ class ConnectionLimit:
             self._exceeded(peer, listed=True)
             close()
         elif self._open[key] > self.unlisted and peers is not None:
-            asking = asyncio.get_running_loop().create_task(self._judge(peer, peers, close))
-            self._asking.add(asking)
-            asking.add_done_callback(self._asking.discard)
+            check = asyncio.get_running_loop().create_task(self._check(peer, peers, close))
+            self._checks.add(check)
+            check.add_done_callback(self._checks.discard)
 
     def ended(self, peer: str) -> None:
-        """A connection that was counted is gone."""
+        """A counted connection has ended."""
         key = peer_key(peer)
         self._open[key] -= 1
         if self._open[key] <= 0:
             del self._open[key]
 
-    async def _judge(self, peer: str, peers: Peers, close: Callable[[], None]) -> None:
+    async def _check(self, peer: str, peers: Peers, close: Callable[[], None]) -> None:
         if not await peers.is_listed(peer):
             self._exceeded(peer, listed=False)
             close()
 
     def _exceeded(self, peer: str, *, listed: bool) -> None:
-        """Count a connection that is closed for the limit, and log it now and then."""
+        """Count a connection closed for the limit; log every `LOG_EVERY` seconds."""
         metrics.connections_refused.labels("listed" if listed else "unlisted").inc()
         self._closed += 1
         now = self._now()

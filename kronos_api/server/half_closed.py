@@ -1,12 +1,12 @@
-"""Finds out whether a client that has closed its sending side still waits for its answer.
+"""Detects whether a client that has closed its sending side still waits for its response.
 
 A client that sends a request, closes its sending side (`shutdown(SHUT_WR)`) and reads looks like
-one that has closed its socket or crashed: both send a FIN. The first is to be answered, the second
-must not occupy the model. Only what is sent
-to a client tells them apart: the system of a client that is gone answers with a reset. So a client
-that still has no answer `PROBE_AFTER` seconds after its FIN is sent the first bytes of its answer,
-which are the same for every answer. An interim response (`100 Continue`) would do as well, but
-HTTP/1.0 clients must not get one, and simple clients take it for the answer.
+one that has closed its socket or crashed: both send a FIN. The first must get its response, the
+second must not occupy the model. uvicorn disconnects both. Sending distinguishes them: the kernel
+of a client that has gone replies with a reset. So a client without a response `PROBE_AFTER` seconds
+after its FIN is sent the first bytes of one, which are the same for every response. An interim
+response (`100 Continue`) would work as well, but HTTP/1.0 clients must not get one, and simple
+clients take it for the final response.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from kronos_api.server.lingering import Lingering
 PROBE_AFTER: Final = 2.0
 """Seconds from a client's FIN until it is probed."""
 CHECK_EVERY: Final = 0.1
-"""Seconds between two looks whether it has reset the connection."""
+"""Seconds between two checks for a reset."""
 
 
 class HalfClosed:
-    """Aborts `transport` when its client, which sends nothing more, has reset the connection.
+    """Aborts `transport` when its half-closed client has reset the connection.
 
-    The event loop does not watch a socket that has been read to its end, so this one looks.
-    `answers`: whether the answer has begun.
+    The event loop does not watch a socket that has been read to its end, so this polls it.
+    `responds`: whether the response has begun.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         transport: Lingering,
-        answers: Callable[[], bool],
+        responds: Callable[[], bool],
     ) -> None:
         self._loop = loop
         self._transport = transport
-        self._answers = answers
+        self._responds = responds
         self._timer = Timer(loop)
         self._probe_at = loop.time() + PROBE_AFTER
         self._probed = False
@@ -59,6 +59,6 @@ class HalfClosed:
             return
         if not self._probed and self._loop.time() >= self._probe_at:
             self._probed = True
-            if not self._answers():
-                self._transport.begin_answer()
+            if not self._responds():
+                self._transport.begin_response()
         self._timer.start(CHECK_EVERY, self._check)

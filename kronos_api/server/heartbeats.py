@@ -1,7 +1,8 @@
-"""How long a worker or an event loop has been silent, judged fairly.
+"""Heartbeats: how long a worker or an event loop has been silent.
 
-When a machine stalls or a container is paused, all clocks go on while nothing runs, and everything
-looks silent afterwards. Time therefore counts only as far as the process that judges was running.
+Clocks go on while a machine stalls or a container is paused, and every process looks silent
+afterwards. So time counts only while the process that checks was running itself, which Gunicorn's
+own check ignores: it would kill every worker after a pause.
 """
 
 from __future__ import annotations
@@ -16,53 +17,55 @@ import structlog
 
 from kronos_api.telemetry import logging
 
-LOOK: Final = 0.25
-"""Seconds between two looks at those that should give heartbeats."""
-LONGEST_STEP: Final = 1.0
-"""Seconds that one interval between two looks counts at most."""
+CHECK_SECONDS: Final = 0.25
+"""Seconds between two checks of heartbeats."""
+MAX_STEP: Final = 1.0
+"""Seconds that one interval between two checks counts at most."""
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 class AwakeClock:
-    """Seconds during which this process ran; `look` has to be called several times a second."""
+    """Seconds during which this process ran; `advance` must be called several times a second."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._looked = clock()
+        self._advanced = clock()
         self.now = 0.0
 
-    def look(self) -> float:
-        """The time now."""
+    def advance(self) -> float:
+        """The present time in seconds."""
         now = self._clock()
-        self.now += min(now - self._looked, LONGEST_STEP)
-        self._looked = now
+        self.now += min(now - self._advanced, MAX_STEP)
+        self._advanced = now
         return self.now
 
 
 class Heartbeats:
-    """When each worker gave its last heartbeat, by a clock of the caller."""
+    """The last heartbeat of each process, by a clock of the caller."""
 
     def __init__(self) -> None:
-        self._seen: dict[int, tuple[float, float]] = {}  # by process: the beat, and when seen first
+        self._seen: dict[
+            int, tuple[float, float]
+        ] = {}  # by process: the heartbeat, and when it was first seen
 
     def silence(self, pid: int, beat: float, now: float) -> float:
-        """Seconds since `beat`, the last one of process `pid`, was seen for the first time."""
+        """Seconds since `beat`, the latest of process `pid`, was seen first."""
         known = self._seen.get(pid)
         if known is None or known[0] != beat:
             known = self._seen[pid] = beat, now
         return now - known[1]
 
-    def forget(self, pid: int) -> None:
-        """Process `pid` has ended."""
+    def drop(self, pid: int) -> None:
+        """Drop process `pid`, which has ended."""
         self._seen.pop(pid, None)
 
 
 class Watchdog:
-    """Ends this process when its event loop gives no `beat` for `timeout` seconds.
+    """Ends this process when its event loop gives no heartbeat for `timeout` seconds.
 
-    For a process without a master. `end` is called with the exit status. The time in which the
-    model loads does not count: loading may hold the interpreter's lock.
+    For a process without a master. `end` is called with the exit status. Time in which the model
+    loads does not count, because loading may hold the interpreter's lock.
     """
 
     def __init__(
@@ -83,23 +86,23 @@ class Watchdog:
         self._stopped = threading.Event()
 
     def start(self, loading: Callable[[], bool]) -> None:
-        """Watch from now on; `loading` says in the watchdog's thread whether the model loads."""
+        """Start a thread that checks; it calls `loading` to learn whether the model loads."""
         self._loading = loading
         threading.Thread(target=self._main, name="watchdog", daemon=True).start()
 
     def beat(self) -> None:
-        """Say that the loop runs."""
+        """Give a heartbeat."""
         self._beats += 1
 
     def stop(self) -> None:
-        """Watch no more."""
+        """Stop checking."""
         self._stopped.set()
 
-    def look(self) -> bool:
-        """Whether the loop lives; if not, the process has been ended."""
+    def check(self) -> bool:
+        """End the process if the loop is silent for too long; whether it is not."""
         if self._loading():
             self.beat()
-        silence = self._heartbeats.silence(os.getpid(), self._beats, self._clock.look())
+        silence = self._heartbeats.silence(os.getpid(), self._beats, self._clock.advance())
         if silence <= self._timeout:
             return True
         log.critical("event_loop_stalled", seconds=round(silence, 1), setting="GUNICORN_TIMEOUT")
@@ -108,5 +111,5 @@ class Watchdog:
         return False
 
     def _main(self) -> None:
-        while not self._stopped.wait(LOOK) and self.look():
+        while not self._stopped.wait(CHECK_SECONDS) and self.check():
             pass

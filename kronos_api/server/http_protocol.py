@@ -63,7 +63,7 @@ class Protocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
-            self._link.drop()
+            self._link.discard()
             return
         super().data_received(data)
         self._after_parsing()

@@ -1,4 +1,7 @@
-"""A transport that drops what its client still sends before it closes."""
+"""A transport that discards what its client still sends before it closes.
+
+asyncio closes at once, and the client of a refused upload gets a reset instead of its response.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +11,23 @@ from collections.abc import Callable
 from typing import Any, Final
 
 LINGER: Final = 2.0
-"""Seconds for which a client that was refused may go on sending."""
-ANSWER_START: Final = b"HTTP/1.1 "
-DROP_EVERY: Final = 0.01
-"""Seconds between two reads of what is dropped. A read takes 256 KiB at most, so a client that
-never stops costs about 1 % of the event loop's time, and 50 MB are dropped in `LINGER` seconds."""
+"""Seconds in which the bytes of a refused client are read and discarded."""
+RESPONSE_START: Final = b"HTTP/1.1 "
+DISCARD_EVERY: Final = 0.01
+"""Seconds between two reads that are discarded. A read takes 256 KiB at most, so a client that
+never stops costs about 1 % of the event loop's time, and 50 MB are discarded in `LINGER`
+seconds."""
 
 
 class Lingering:
-    """A transport that drops what is still on its way before it closes.
+    """A transport that discards the bytes in flight before it closes.
 
-    If a socket is closed while bytes come in, the kernel resets the connection, and the client
-    loses the last answer. `sending`: whether the client has more to send, as far as is known.
-    `resumed` is called when the server asks to read on.
+    If a socket is closed while bytes arrive, the kernel resets the connection, and the client loses
+    the last response. `sending`: whether the client has more to send, as far as the server knows.
+    `resumed` is called when the server resumes reading.
 
     Reading stops while the server does not want more (`pause_reading`), or while it still parses
-    what it has (`hold`).
+    (`hold`).
     """
 
     def __init__(
@@ -37,42 +41,42 @@ class Lingering:
         self._resumed = resumed
         self._paused = False
         self._held = False
-        self._begun = False
+        self._started = False
         self.lingers = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
     def pause_reading(self) -> None:
-        """Read no more until `resume_reading`."""
+        """Stop reading until `resume_reading`."""
         self._paused = True
-        self._read_or_not()
+        self._update_reading()
 
     def resume_reading(self) -> None:
-        """Read on."""
+        """Resume reading."""
         self._paused = False
         self._resumed()
-        self._read_or_not()
+        self._update_reading()
 
     def hold(self, held: bool) -> None:
-        """Read no more, or read on unless reading is paused."""
+        """Stop reading, or resume it unless it is paused."""
         self._held = held
-        self._read_or_not()
+        self._update_reading()
 
-    def begin_answer(self) -> None:
-        """Send the first bytes of the next answer, which are the same for all."""
-        self._transport.write(ANSWER_START)
-        self._begun = True
+    def begin_response(self) -> None:
+        """Send the first bytes of the next response, which are the same for all."""
+        self._transport.write(RESPONSE_START)
+        self._started = True
 
     def write(self, data: bytes) -> None:
-        """Send `data`, less what `begin_answer` has sent of it."""
-        if self._begun:
-            data = data.removeprefix(ANSWER_START)
-            self._begun = False
+        """Send `data`, without the bytes that `begin_response` has sent."""
+        if self._started:
+            data = data.removeprefix(RESPONSE_START)
+            self._started = False
         self._transport.write(data)
 
     def is_closing(self) -> bool:
-        """Whether nothing more may be written."""
+        """Whether the connection is closed for writing."""
         return self.lingers or self._transport.is_closing()
 
     def close(self) -> None:
@@ -85,25 +89,25 @@ class Lingering:
         self.lingers = True
         try:
             self._transport.write_eof()
-        except OSError:  # the client has gone, which a transport that does not read misses
+        except OSError:  # the client has gone; a transport that does not read misses that
             self._transport.abort()
             return
-        self._read_or_not()
+        self._update_reading()
         self._later(LINGER, self._transport.close)
 
-    def drop(self) -> None:
-        """What has come in after `close` is dropped; go on a little later."""
+    def discard(self) -> None:
+        """Called when bytes arrive after `close`: discard them, and read on a little later."""
         if not self._transport.is_closing():
             self._transport.pause_reading()
-            self._later(DROP_EVERY, self._transport.resume_reading)
+            self._later(DISCARD_EVERY, self._transport.resume_reading)
 
     def _later(self, seconds: float, call: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
         loop.call_later(seconds, call, context=contextvars.Context())
 
-    def _read_or_not(self) -> None:
+    def _update_reading(self) -> None:
         if not self.lingers and (self._paused or self._held):
             self._transport.pause_reading()
         else:
-            # What comes now is not of the request in whose context this is called.
+            # The bytes read next do not belong to the request in whose context this is called.
             contextvars.Context().run(self._transport.resume_reading)

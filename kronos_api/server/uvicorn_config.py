@@ -1,4 +1,4 @@
-"""How the server is run, whoever starts it."""
+"""Options of the server, the same for every way to start it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def options(
     max_body: float = math.inf,
     connections: tuple[float, float] = (math.inf, math.inf),
 ) -> dict[str, Any]:
-    """Options of `uvicorn.Config`. A chunked body may have `max_body` bytes.
+    """Options of `uvicorn.Config`.
 
-    `connections`: how many an unlisted and a listed peer may have open in one process.
-
-    The server's own idea of proxies is off: it would let a request say where it comes from.
+    `max_body`: bytes of a chunked body at most. `connections`: open connections of an unlisted and
+    of a listed peer at most, in one process. uvicorn's handling of proxy headers is off, because it
+    would let a request set its own address.
     """
     return {
         "http": partial(

@@ -1,4 +1,4 @@
-"""One process of several that serve under Gunicorn."""
+"""A worker: one of several processes that serve under Gunicorn."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from gunicorn.glogging import Logger as GunicornLogger
 from uvicorn_worker import UvicornWorker
 
 from kronos_api.errors import StartupError
-from kronos_api.server.server import NOT_STARTED, Server
-from kronos_api.server.worker_status import Condition, Page
+from kronos_api.server.exit import NOT_STARTED
+from kronos_api.server.server import Server
+from kronos_api.server.worker_status import Status, WorkerStatus
 from kronos_api.telemetry import logging
 
 BEAT: Final = 1.0
@@ -26,22 +27,23 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Worker(UvicornWorker):  # type: ignore[misc]  # it has no annotations
-    """Runs our server. Subclasses give it `OPTIONS`, which are those of `uvicorn.Config`.
+    """Runs our `Server`. Subclasses set `OPTIONS`: those of `uvicorn.Config`.
 
-    Made by the master before the process is. `supervised`: the master is our own, which replaces a
-    worker that asks for it; under another one it ends by itself. `waits`: others serve.
+    The master makes the object before it forks the process. `supervised`: the master is our own,
+    which replaces a worker on request; under Gunicorn's, a worker stops after `max_requests`.
+    `listen_when_ready`: others serve, so this one listens when its model is loaded.
     """
 
     OPTIONS: ClassVar[dict[str, Any]] = {}
 
     def __init__(
-        self, *args: Any, supervised: bool = False, waits: bool = False, **kwargs: Any
+        self, *args: Any, supervised: bool = False, listen_when_ready: bool = False, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
-        logging.adopt_servers()  # which has just been undone
-        self.page = Page()
+        logging.adopt_servers()  # undone by the constructor above
+        self.shared = WorkerStatus()
         self.supervised = supervised
-        self.waits = waits
+        self.listen_when_ready = listen_when_ready
         limit = None if supervised or not self.cfg.max_requests else self.max_requests
         self.config = uvicorn.Config(
             app="", limit_max_requests=limit, backlog=self.cfg.backlog, **self.OPTIONS
@@ -49,60 +51,60 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # it has no annotations
 
     @property
     def died(self) -> bool:
-        """For the master, of a process that has ended: whether it died while it served."""
-        return self.page.condition not in (Condition.STARTING, Condition.ENDED)
+        """For the master: whether the process, which has ended, died while it served."""
+        return self.shared.status not in (Status.STARTING, Status.STOPPED)
 
     def init_process(self) -> None:
-        """Serve. What goes wrong is told as all else is, and decides the exit status."""
+        """Serve. A failure is logged and sets the exit status."""
         try:
             super().init_process()
         except StartupError as error:
-            log.error(str(error))
+            log.error("startup_failed", reason=str(error))
             self._give_up()
         except Exception:
-            log.exception("worker failed")
+            log.exception("unhandled_exception")
             self._give_up()
 
     def _give_up(self) -> NoReturn:
-        sys.exit(NOT_STARTED if self.page.condition is Condition.STARTING else 1)
+        sys.exit(NOT_STARTED if self.shared.status is Status.STARTING else 1)
 
     async def _serve(self) -> None:
         self.config.app = self.wsgi
         server = Server(
             self.config,
-            page=self.page,
-            waits=self.waits,
-            lifetime=self.max_requests if self.supervised else math.inf,
+            shared=self.shared,
+            listen_when_ready=self.listen_when_ready,
+            max_requests=self.max_requests if self.supervised else math.inf,
             supervised=self.supervised,
         )
-        beating = asyncio.create_task(self._beat(server))
+        heartbeats = asyncio.create_task(self._give_heartbeats(server))
         try:
             await server.serve(sockets=self.sockets)
         finally:
-            beating.cancel()
-        if server.failed and self.page.condition is not Condition.STARTING:
-            # It served, and its engine hangs. For status 3, Gunicorn's own master would end all.
+            heartbeats.cancel()
+        if server.failed and self.shared.status is not Status.STARTING:
+            # It served, and its engine hangs. On status 3, Gunicorn's own master stops all workers.
             logging.flush()
             os._exit(1)
         server.end()
 
-    async def _beat(self, server: Server) -> None:
-        """Give heartbeats from the start to the end, and see whether there is a master."""
+    async def _give_heartbeats(self, server: Server) -> None:
+        """Give heartbeats until cancelled; stop if the master has died."""
         while True:
             self.notify()
-            if self.page.order and not server.started:  # told before it could hear
+            if self.shared.command and not server.started:  # commanded before it handled signals
                 server.end_at_once()
             if os.getppid() != self.ppid and not server.should_exit:
-                log.error("the master is gone")
+                log.error("master_lost")
                 server.stop(signal.SIGTERM)
             await asyncio.sleep(min(BEAT, self.timeout or BEAT))
 
 
 class Logger(GunicornLogger):
-    """Gunicorn's lines, in the one stream that all lines are in."""
+    """Writes Gunicorn's log lines into the one JSON stream."""
 
     def setup(self, cfg: Any) -> None:
         """Called with the settings at the start."""
         self.cfg = cfg
-        self._access_log_enabled = False  # the access log is ours
+        self._access_log_enabled = False  # the access log middleware replaces it
         logging.adopt_servers()

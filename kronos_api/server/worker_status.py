@@ -1,4 +1,8 @@
-"""What the master and one of its workers tell each other, in memory that both map."""
+"""What a worker reports to its master, and what the master commands, in memory that both map.
+
+Gunicorn's master learns of a worker by its heartbeat and exit status alone; starting a replacement
+before a worker is retired needs more.
+"""
 
 from __future__ import annotations
 
@@ -6,50 +10,50 @@ import mmap
 from enum import IntEnum
 
 
-class Condition(IntEnum):
-    """How a worker fares; the worker says it."""
+class Status(IntEnum):
+    """The state of a worker, as it reports it."""
 
     STARTING = 0
     READY = 1
     """It has loaded the model and serves."""
-    WORN = 2
-    """It serves and asks for a replacement: after enough requests, or told so by a signal."""
+    RECYCLE_REQUESTED = 2
+    """It serves and asks to be replaced: after GUNICORN_MAX_REQUESTS, or after a SIGTERM."""
     STALLED = 3
-    """Its engine makes no progress: it serves no more and asks for a replacement."""
-    ENDED = 4
-    """It has stopped in order; a worker that ends without saying so has died."""
+    """Its engine makes no progress: it is not ready, and asks to be replaced."""
+    STOPPED = 4
+    """It has shut down; a worker that ends with another status has died."""
 
 
-class Order(IntEnum):
-    """What a worker is to do; the master says it."""
+class Command(IntEnum):
+    """What the master tells a worker to do."""
 
     NONE = 0
-    MAKE_WAY = 1
-    """Drain, for another has taken its place; the service as a whole goes on."""
+    RETIRE = 1
+    """Drain: a replacement serves, and the service goes on."""
     STOP = 2
-    """Drain, for the service stops."""
+    """Drain: the service stops."""
 
 
-class Page:
-    """One byte for each direction. A byte is written whole, so there is nothing to lock."""
+class WorkerStatus:
+    """One byte for each direction. A byte is written whole, so no lock is needed."""
 
     def __init__(self) -> None:
         self._bytes = mmap.mmap(-1, 2)
 
     @property
-    def condition(self) -> Condition:
-        """How the worker fares."""
-        return Condition(self._bytes[0])
+    def status(self) -> Status:
+        """Written by the worker, read by the master."""
+        return Status(self._bytes[0])
 
-    @condition.setter
-    def condition(self, condition: Condition) -> None:
-        self._bytes[0] = condition
+    @status.setter
+    def status(self, status: Status) -> None:
+        self._bytes[0] = status
 
     @property
-    def order(self) -> Order:
-        """What the worker is to do."""
-        return Order(self._bytes[1])
+    def command(self) -> Command:
+        """Written by the master, read by the worker."""
+        return Command(self._bytes[1])
 
-    @order.setter
-    def order(self, order: Order) -> None:
-        self._bytes[1] = order
+    @command.setter
+    def command(self, command: Command) -> None:
+        self._bytes[1] = command

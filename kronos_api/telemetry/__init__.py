@@ -1,1 +1,1 @@
-"""What the service tells of itself: log lines and metrics."""
+"""Log lines and metrics."""

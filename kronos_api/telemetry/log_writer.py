@@ -1,11 +1,12 @@
-"""Writes log lines in a thread of its own, so that a reader that stalls stops nothing else.
+"""Writes log lines in a thread of its own, so that a stalled reader blocks no other thread.
 
-stdout is mostly a pipe, and a write into a full pipe blocks. Lines wait in a bounded queue; a line
-that finds the queue full is dropped and counted, and so is one that cannot be written (closed pipe,
-full disk). When writing works again, one line reports how many are missing.
+stdout is mostly a pipe, and a write to a full pipe blocks. Lines wait in a bounded queue. A line is
+dropped and counted if the queue is full or it cannot be written (closed pipe, full disk). When
+writing succeeds again, one line reports the number of lost ones. `logging.handlers.QueueHandler`
+neither bounds its queue without an exception nor survives a fork.
 
 Each process has its own thread, which starts with the first line. A forked process starts with an
-empty queue: what waits in its parent's queue is written by the parent.
+empty queue: its parent writes the lines in the parent's queue.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from queue import SimpleQueue
 from typing import Final, Protocol
 
 MAX_LINES: Final = 10_000
-"""Lines that may wait for the reader in each process; a line has about 400 bytes."""
+"""Lines in the queue of each process at most; a line has about 400 bytes."""
 FLUSH_SECONDS: Final = 2.0
-"""Time that the end of a process may take to write its last lines."""
+"""Seconds that a process waits at its end until its last lines are written."""
 POLL_SECONDS: Final = 1.0
 
 
@@ -140,7 +141,7 @@ class LogWriter:
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EINTR):
                 raise
-        # Somebody else's descriptor of the same pipe was made non-blocking.
+        # Another process made the pipe non-blocking.
         select.select([], [descriptor], [], POLL_SECONDS)
         return 0
 

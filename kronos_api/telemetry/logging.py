@@ -1,9 +1,9 @@
-"""One JSON stream on stdout: structlog's lines, the standard library's and the server's alike.
+"""One JSON stream on stdout, for structlog, the standard library and the servers.
 
 Lines are formatted where they are logged, and written by a thread (`log_writer`), because a log
 reader that stalls must not stop the service.
 
-Values from outside cannot break a line: whatever they hold, they are written as JSON strings.
+Values from requests cannot break a line: they are written as JSON strings.
 Values bound with `structlog.contextvars` (request_id, trace_id, ...) are in every line of a
 request.
 """
@@ -65,7 +65,7 @@ def configure(level: str = "INFO") -> None:
 
 
 def flush(seconds: float = FLUSH_SECONDS) -> None:
-    """Write what waits, for `seconds` at most: for a process that ends without the interpreter."""
+    """Write the queued lines, for `seconds` at most: before a process ends by `os._exit`."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, LineHandler):
             handler.flush(seconds)
@@ -80,7 +80,7 @@ def take_dropped() -> int:
 class LineHandler(logging.Handler):
     """Hands each formatted line to a `LogWriter`.
 
-    A stream without a file descriptor is memory and cannot stall: it is written to at once.
+    A stream without a file descriptor is in memory and cannot stall: it is written to directly.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -95,7 +95,7 @@ class LineHandler(logging.Handler):
         """Called by `logging` with its lock held."""
         try:
             line = self.format(record)
-        except Exception as error:  # arguments that do not fit the message, mostly
+        except Exception as error:  # mostly arguments that do not match the message
             line = _line(
                 "log_line_not_formatted",
                 "error",
@@ -111,7 +111,7 @@ class LineHandler(logging.Handler):
             self.stream.flush()
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> None:
-        """Wait, not longer than `seconds`, until what was logged is written; so at exit."""
+        """Wait until the lines are written, for `seconds` at most; called at exit."""
         if self._writer is not None:
             self._writer.flush(seconds)
 
@@ -121,7 +121,7 @@ class LineHandler(logging.Handler):
 
 
 def adopt_servers() -> None:
-    """Let the servers' loggers write into the one stream, whatever they have been given since."""
+    """Make the servers' loggers write into the one stream; undoes handlers they were given."""
     for name in SERVER_LOGGERS + ACCESS_LOGGERS:
         logger = logging.getLogger(name)
         logger.handlers = []
@@ -130,7 +130,7 @@ def adopt_servers() -> None:
         logger.disabled = not logger.propagate
 
 
-_handler: LineHandler | None = None  # of the last `configure`, which has a thread
+_handler: LineHandler | None = None  # of the last `configure`; it has a thread
 
 
 def _handler_for(stream: TextIO) -> LineHandler:
@@ -141,14 +141,14 @@ def _handler_for(stream: TextIO) -> LineHandler:
 
 
 def _drop_exception_info(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """The traceback is in the line as text by now."""
+    """Drop it: the traceback is in the line as text already."""
     event.pop("exc_info", None)
     event.pop("stack_info", None)
     return event
 
 
 def _one_line(event: EventDict, **_: object) -> str:
-    """`event` as JSON, strictly: ASCII only, and what JSON has no form for as text."""
+    """`event` as strict JSON: ASCII only; values that JSON lacks become text."""
     try:
         return json.dumps(event, default=str, allow_nan=False)
     except ValueError:  # NaN or infinity

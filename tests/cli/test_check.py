@@ -26,7 +26,7 @@ def test_what_is_good_is_told(command: Command) -> None:
     result = command("check")
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[-1].endswith(
-        ": the settings are good, and so are kronos-demo and kronos-demo on cpu"
+        ": settings are valid; kronos-demo and kronos-demo load and forecast on cpu"
     )
     assert result.stderr == ""
 
@@ -124,7 +124,7 @@ def test_a_check_that_hangs_ends_at_its_deadline(
         raise SystemExit(status)
 
     monkeypatch.setattr("kronos_api.lifecycle.build_engine", hang)
-    monkeypatch.setattr("kronos_api.server.server.exit_at_once", leave)
+    monkeypatch.setattr("kronos_api.server.exit.exit_at_once", leave)
     monkeypatch.setenv("KRONOS_STARTUP_TIMEOUT", "0.5")
     result = command("check")
     release.set()

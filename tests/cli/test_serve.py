@@ -14,7 +14,7 @@ import pytest
 
 from kronos_api.cli.serve import bind
 from kronos_api.errors import StartupError
-from kronos_api.server.server import NOT_STARTED
+from kronos_api.server.exit import NOT_STARTED
 from tests.cli.conftest import Command
 from tests.processes import services, start_service
 
@@ -136,7 +136,7 @@ def test_several_workers_serve_and_stop(tmp_path: Path) -> None:
         (dying, _) = sorted(service.workers())
         os.kill(dying, signal.SIGKILL)
         deadline = time.monotonic() + 120
-        while len(service.lines("model ready")) < 3:  # one that dies is replaced
+        while len(service.lines("model_ready")) < 3:  # one that dies is replaced
             assert time.monotonic() < deadline
             time.sleep(0.1)
         assert dying not in service.workers()

@@ -87,7 +87,7 @@ def told(container: str, event: str) -> int:
 
 def complete(container: str, kills: int = 0) -> bool:
     """Whether two workers listen, and have loaded the model, after `kills` of others."""
-    return told(container, "worker died") == kills and told(container, "listening") == 2 + kills
+    return told(container, "worker_died") == kills and told(container, "listening") == 2 + kills
 
 
 def counters(sibling: Caller) -> dict[str, float]:
@@ -116,7 +116,7 @@ def test_recycled_workers_lose_no_request(images: Images) -> None:
         found = hammer(sibling, requests=REQUESTS)
         assert found["lost"] == []
         assert found["answers"] == {"200": REQUESTS}
-        assert told(container, "worker makes way for another") >= 4
+        assert told(container, "worker_retired") >= 4
         assert not before & set(workers(container))
         # Every request is counted, by whichever worker.
         until(lambda: asked(sibling) == REQUESTS, 60, f"{REQUESTS} requests are counted")
@@ -126,9 +126,9 @@ def test_workers_ended_by_pkill_are_replaced(images: Images) -> None:
     with two_workers(images) as (container, sibling):
         before = set(workers(container))
         docker("exec", container, "pkill", "-f", "gunicorn: worker")
-        until(lambda: told(container, "worker ended") == 2, 120, "both workers are replaced")
+        until(lambda: told(container, "worker_stopped") == 2, 120, "both workers are replaced")
         assert len(set(workers(container)) - before) == 2
-        assert told(container, "worker died") == 0
+        assert told(container, "worker_died") == 0
         assert sibling.ask("/v1/readyz").status == 200
         assert counters(sibling)["kronos_worker_deaths_total"] == 0
 

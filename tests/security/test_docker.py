@@ -88,7 +88,7 @@ def service() -> Iterator[None]:
         command = ("python", "-m", "kronos_api", "serve")
         with container("api", 2, *command, options=tuple(options)) as api:
             deadline = time.monotonic() + 180
-            while "model ready" not in docker("logs", api):
+            while "model_ready" not in docker("logs", api):
                 assert time.monotonic() < deadline, docker("logs", api)
                 time.sleep(0.5)
             yield

@@ -67,7 +67,7 @@ def closed(peer: str) -> float:
     )
 
 
-async def test_unlisted_peer_keeps_as_many_as_it_may() -> None:
+async def test_unlisted_peer_keeps_connections_up_to_its_limit() -> None:
     before = closed("unlisted")
     async with service(3, 100) as address:
         with connected(address, UNLISTED, 3) as first, connected(address, UNLISTED, 5) as surplus:
@@ -78,7 +78,7 @@ async def test_unlisted_peer_keeps_as_many_as_it_may() -> None:
     assert closed("unlisted") == before + 5
 
 
-async def test_connection_that_ends_makes_place() -> None:
+async def test_ended_connection_no_longer_counts() -> None:
     async with service(1, 100) as address:
         for _ in range(3):
             with connected(address, UNLISTED, 1) as links:
@@ -175,7 +175,7 @@ def test_ipv6_network_is_one_peer(one: str, other: str, same: bool) -> None:
     assert (peer_key(one) == peer_key(other)) is same
 
 
-def test_closed_connections_are_logged_now_and_then() -> None:
+def test_refused_connections_are_logged_every_ten_seconds() -> None:
     clock = [100.0]
     limit = ConnectionLimit(1, 2, now=lambda: clock[0])
     closed: list[None] = []

@@ -33,7 +33,7 @@ PATIENT: dict[str, Any] = {
     "GUNICORN_KEEPALIVE": "60",
     "RATE_LIMIT_ENABLED": "false",
 }
-STEPS = ["draining", "listener closed", "connections done", "model unloaded", "stopped"]
+STEPS = ["draining", "listener_closed", "connections_drained", "model_unloaded", "stopped"]
 
 
 @pytest.fixture(params=WAYS)
@@ -89,7 +89,7 @@ def stop_while_busy(service: Service, answers: list[HTTPResponse]) -> threading.
     return caller
 
 
-def test_what_is_in_flight_is_answered_and_each_step_is_told(service: Service) -> None:
+def test_requests_in_flight_are_answered_and_each_step_is_logged(service: Service) -> None:
     answers: list[HTTPResponse] = []
     with connected(service) as probe, connected(service) as another:
         caller = stop_while_busy(service, answers)
@@ -98,7 +98,7 @@ def test_what_is_in_flight_is_answered_and_each_step_is_told(service: Service) -
         assert ready.status == 503
         assert json.loads(ready.content)["status"] == "draining"  # type: ignore[attr-defined]
         assert ready.getheader("connection") == "close"
-        service.wait_for("listener closed")
+        service.wait_for("listener_closed")
         assert refuses(service)
         # A connection that only waited may bring one more request, even for a forecast.
         last = ask(another, SINGLE, encode(body(4, horizon=1)))
@@ -114,21 +114,21 @@ def test_what_is_in_flight_is_answered_and_each_step_is_told(service: Service) -
     times = [service.lines(step)[0]["timestamp"] for step in STEPS]
     assert times == sorted(times)
     assert service.lines("draining")[0]["reason"] == "SIGTERM"
-    assert not any(service.lines("connections are cut"))
+    assert not any(service.lines("connections_aborted"))
     assert "Traceback" not in service.log.read_text("utf-8")
 
 
-def test_a_connection_that_waits_is_closed_at_its_own_time(tmp_path: Path) -> None:
+def test_idle_connection_is_closed_at_its_keep_alive_timeout(tmp_path: Path) -> None:
     """Not at once, for a request may be on its way, and not later than it would be anyway."""
     patient = PATIENT | {"GUNICORN_KEEPALIVE": "3"}
     with services(tmp_path, command=SERVE, **patient) as (service,), connected(service) as probe:
         service.process.terminate()
-        service.wait_for("listener closed")
+        service.wait_for("listener_closed")
         assert probe.sock is not None
         probe.sock.settimeout(60)
         assert probe.sock.recv(1) == b""  # closed, without a word
         assert service.process.wait(60) == 0
-        (done,) = service.lines("connections done")
+        (done,) = service.lines("connections_drained")
         assert done["seconds"] > 1
 
 
@@ -145,14 +145,14 @@ def test_other_signals(service: Service, number: signal.Signals, cut: bool) -> N
         except OSError:
             assert cut
     assert service.process.wait(60) == 0
-    assert bool(service.lines("connections are cut")) == cut
+    assert bool(service.lines("connections_aborted")) == cut
     if not cut:
         assert answers[0].status == 200
-        assert service.lines("model unloaded")
+        assert service.lines("model_unloaded")
     assert "Traceback" not in service.log.read_text("utf-8")
 
 
-def test_one_process_ends_after_so_many_requests(tmp_path: Path) -> None:
+def test_single_process_ends_after_its_limit_of_requests(tmp_path: Path) -> None:
     limits = {"LIMIT_MAX_REQUESTS": "20", "LIMIT_MAX_REQUESTS_JITTER": "10"}
     with services(tmp_path, command=WAYS["plain"], **PATIENT | limits) as (service,):
         answered = 0
@@ -164,17 +164,17 @@ def test_one_process_ends_after_so_many_requests(tmp_path: Path) -> None:
                 connection.close()
         assert service.process.wait(60) == 0
     assert answered >= 20
-    assert service.lines("draining")[0]["reason"] == "enough requests"
+    assert service.lines("draining")[0]["reason"] == "max_requests"
 
 
-def test_who_outlives_the_time_to_stop_is_cut(tmp_path: Path) -> None:
+def test_connections_open_after_the_shutdown_timeout_are_aborted(tmp_path: Path) -> None:
     short = {"INFERENCE_TIMEOUT": "0.5", "REQUEST_TIMEOUT": "0.8", "SHUTDOWN_TIMEOUT": "1"}
     with services(tmp_path, command=SERVE, **PATIENT | short) as (service,), connected(service):
         service.process.terminate()
         assert service.process.wait(60) == 0
-    (cut,) = service.lines("connections are cut")
+    (cut,) = service.lines("connections_aborted")
     assert cut["connections"] == 1
-    assert service.lines("model unloaded")
+    assert service.lines("model_unloaded")
 
 
 def test_a_deadline_still_holds_while_the_service_stops(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from kronos_api.checkpoints.hub import BUNDLED
-from kronos_api.server.server import NOT_STARTED
+from kronos_api.server.exit import NOT_STARTED
 from tests.processes import Service, free_port, services, start_service
 from tests.server.callers import calling
 
@@ -60,7 +60,7 @@ def in_order(service: Service) -> None:
     ],
 )
 @pytest.mark.parametrize("plain", [False, True])
-def test_what_cannot_start_ends_at_once(
+def test_failed_start_ends_at_once_with_status_3(
     tmp_path: Path, settings: dict[str, Any], plain: bool
 ) -> None:
     command = [sys.executable, "-m", "kronos_api", "serve", *["--plain"] * plain]
@@ -111,7 +111,9 @@ main()
         pytest.param(LOAD_HANGS, True, id="load, one process"),
     ],
 )
-def test_a_start_that_hangs_ends_in_its_time(tmp_path: Path, script: str, plain: bool) -> None:
+def test_hanging_start_ends_at_the_startup_timeout(
+    tmp_path: Path, script: str, plain: bool
+) -> None:
     command = [sys.executable, "-c", script, "serve", *["--plain"] * plain]
     hangs = {"MODEL_PATH": str(BUNDLED), "STARTUP_TIMEOUT": "3"}
     service = start_service(tmp_path, 1, command, **hangs)
@@ -125,7 +127,7 @@ def test_a_start_that_hangs_ends_in_its_time(tmp_path: Path, script: str, plain:
 
 
 @pytest.mark.parametrize("plain", [False, True])
-def test_a_start_that_hangs_ends_when_it_is_told_to(tmp_path: Path, plain: bool) -> None:
+def test_hanging_start_ends_on_sigterm(tmp_path: Path, plain: bool) -> None:
     command = [sys.executable, "-c", CHECK_HANGS, "serve", *["--plain"] * plain]
     service = start_service(tmp_path, 1, command, MODEL_PATH=str(BUNDLED))
     try:
@@ -134,7 +136,7 @@ def test_a_start_that_hangs_ends_when_it_is_told_to(tmp_path: Path, plain: bool)
         assert service.process.wait(60) == 0
     finally:
         service.kill()
-    assert service.lines("stopped before it served")
+    assert service.lines("stopped_before_ready")
     in_order(service)
 
 
@@ -156,7 +158,7 @@ def test_of_two_starts_on_one_port_one_serves_and_the_other_ends(tmp_path: Path)
         text = loser.log.read_text("utf-8")
         assert text.count(f"cannot listen on 127.0.0.1 port {port}: address already in use") == 1
         assert "Traceback" not in text
-        winner.wait_for("model ready")
+        winner.wait_for("model_ready")
         winner.process.terminate()
         assert winner.process.wait(120) == 0
     finally:
@@ -178,11 +180,11 @@ def test_workers_are_replaced_and_no_request_is_lost(tmp_path: Path) -> None:
     assert callers.failures == []
     assert set(callers.answers) == {200}
     assert service.process.returncode == 0
-    replaced = [line for line in service.lines("draining") if line["reason"] == "replaced"]
+    replaced = [line for line in service.lines("draining") if line["reason"] == "retired"]
     assert len(replaced) >= 6
     assert callers.last_answers > 0
     # One at a time, and only when the other had loaded the model.
-    assert len(service.lines("model ready")) >= 2 + len(replaced)
+    assert len(service.lines("model_ready")) >= 2 + len(replaced)
     in_order(service)
 
 
@@ -195,7 +197,7 @@ def test_on_sighup_all_workers_are_replaced_and_no_request_is_lost(tmp_path: Pat
 
             def replaced() -> bool:
                 most.add(len(service.workers()))
-                return len(service.lines("worker ended")) == 2
+                return len(service.lines("worker_stopped")) == 2
 
             until(replaced, service)
         assert max(most) <= 3
@@ -207,15 +209,15 @@ def test_on_sighup_all_workers_are_replaced_and_no_request_is_lost(tmp_path: Pat
     in_order(service)
 
 
-def test_a_worker_that_is_killed_takes_only_its_own_requests_with_it(tmp_path: Path) -> None:
+def test_killed_worker_loses_only_its_own_requests(tmp_path: Path) -> None:
     with (
         services(tmp_path, workers=2, **MANY) as (service,),
         calling(service.port, CALLERS) as callers,
     ):
         for kills in (1, 2, 3):
             os.kill(min(service.workers()), signal.SIGKILL)
-            service.wait_for("worker died", kills)
-            service.wait_for("model ready", 2 + kills)
+            service.wait_for("worker_died", kills)
+            service.wait_for("model_ready", 2 + kills)
             service.wait_for("listening", 2 + kills)
         asked = callers.total
         until(lambda: callers.total > asked + 100, service)
@@ -233,7 +235,7 @@ def test_workers_do_not_outlive_their_master(tmp_path: Path) -> None:
         service.kill()
         gone, alive = psutil.wait_procs(workers, timeout=60)
         assert (len(gone), alive) == (2, [])
-    assert len(service.lines("the master is gone")) == 2
+    assert len(service.lines("master_lost")) == 2
     assert len(service.lines("stopped")) == 2
 
 
@@ -244,19 +246,17 @@ def test_a_replacement_that_cannot_start_leaves_the_others_alone(tmp_path: Path)
     with services(tmp_path, workers=2, **settings) as (service,):
         checkpoint.rename(tmp_path / "away")
         os.kill(min(service.workers()), signal.SIGKILL)
-        pauses = [
-            line["next_try_seconds"] for line in service.wait_for("worker could not start", 2)
-        ]
+        pauses = [line["next_try_seconds"] for line in service.wait_for("worker_start_failed", 2)]
         assert pauses[1] > pauses[0]
         with calling(service.port, 2) as callers:
             until(lambda: callers.total > 50, service)
         assert callers.failures == []
         (tmp_path / "away").rename(checkpoint)
-        service.wait_for("model ready", 3)
+        service.wait_for("model_ready", 3)
     assert service.process.returncode == 0
 
 
-def test_gunicorns_own_command_starts_it_too(tmp_path: Path) -> None:
+def test_gunicorns_own_command_serves(tmp_path: Path) -> None:
     """Its own master does not wait for a replacement, but nothing is cut."""
     recycle = {"GUNICORN_MAX_REQUESTS": "300", "GUNICORN_MAX_REQUESTS_JITTER": "100"}
     with services(tmp_path, workers=2, command=GUNICORN, **MANY | recycle) as (service,):
@@ -264,11 +264,11 @@ def test_gunicorns_own_command_starts_it_too(tmp_path: Path) -> None:
             until(lambda: len(service.lines("stopped")) >= 1, service)
         assert callers.failures == []
     assert service.process.returncode == 0
-    assert service.lines("draining")[0]["reason"] == "enough requests"
+    assert service.lines("draining")[0]["reason"] == "max_requests"
     in_order(service)
 
 
-def test_gunicorns_own_command_does_not_start_what_cannot(tmp_path: Path) -> None:
+def test_gunicorns_own_command_ends_if_the_service_cannot_start(tmp_path: Path) -> None:
     service = start_service(tmp_path, 1, GUNICORN, RATE_LIMITS="stram=1/day")
     try:
         assert service.process.wait(120) == NOT_STARTED
@@ -296,7 +296,7 @@ def test_a_change_of_the_source_is_served(tmp_path: Path) -> None:
             source.read_text("utf-8") + '\nprint(\'{"event": "changed"}\')\n', "utf-8"
         )
         service.wait_for("changed")
-        service.wait_for("model ready", 2)
+        service.wait_for("model_ready", 2)
         assert service.get("/v1/readyz")["status"] == "ok"
     assert service.process.returncode == 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import structlog
 
-from kronos_api.server.heartbeats import LONGEST_STEP, AwakeClock, Heartbeats, Watchdog
+from kronos_api.server.heartbeats import MAX_STEP, AwakeClock, Heartbeats, Watchdog
 
 
 class Clock:
@@ -23,15 +23,15 @@ def test_time_passes_while_this_process_runs() -> None:
     awake = AwakeClock(clock)
     for _ in range(40):
         clock.now += 0.25
-        awake.look()
+        awake.advance()
     assert awake.now == pytest.approx(10)
 
 
-def test_a_pause_of_the_whole_machine_counts_as_one_step() -> None:
+def test_pause_of_the_machine_counts_as_one_step() -> None:
     clock = Clock()
     awake = AwakeClock(clock)
     clock.now += 3600
-    assert awake.look() == LONGEST_STEP
+    assert awake.advance() == MAX_STEP
 
 
 def test_silence_lasts_until_another_beat() -> None:
@@ -40,7 +40,7 @@ def test_silence_lasts_until_another_beat() -> None:
     assert beats.silence(1, 7.0, now=14) == 4
     assert beats.silence(2, 7.0, now=14) == 0
     assert beats.silence(1, 8.0, now=15) == 0
-    beats.forget(2)
+    beats.drop(2)
     assert beats.silence(2, 7.0, now=20) == 0
 
 
@@ -49,26 +49,26 @@ def test_the_watchdog_ends_a_process_whose_loop_is_silent() -> None:
     ended: list[int] = []
     watchdog = Watchdog(8, 3, clock=clock, end=ended.append)
     clock.now += 3600  # as after a pause
-    assert watchdog.look()
+    assert watchdog.check()
     with structlog.testing.capture_logs() as lines:
         for _ in range(32):
             clock.now += 0.25
-            assert watchdog.look()
+            assert watchdog.check()
         clock.now += 0.25
-        assert not watchdog.look()
+        assert not watchdog.check()
     assert ended == [3]
     (line,) = lines
     assert (line["event"], line["setting"]) == ("event_loop_stalled", "GUNICORN_TIMEOUT")
 
 
-def test_the_watchdog_lets_a_loop_live_that_beats() -> None:
+def test_watchdog_does_not_end_a_loop_with_heartbeats() -> None:
     clock = Clock()
     ended: list[int] = []
     watchdog = Watchdog(1, 3, clock=clock, end=ended.append)
     for _ in range(100):
         clock.now += 0.5
         watchdog._beats += 1
-        assert watchdog.look()
+        assert watchdog.check()
     assert ended == []
 
 
@@ -80,9 +80,9 @@ def test_the_watchdog_waits_for_a_model_that_loads() -> None:
     watchdog._loading = lambda: loads
     for _ in range(100):
         clock.now += 0.5
-        assert watchdog.look()
+        assert watchdog.check()
     loads = False
     for _ in range(4):
         clock.now += 0.5
-        watchdog.look()
+        watchdog.check()
     assert ended[:1] == [3]

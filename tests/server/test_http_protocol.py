@@ -23,7 +23,7 @@ from kronos_api.config import Settings
 from kronos_api.server import half_closed
 from kronos_api.server.deadlines import Deadlines
 from kronos_api.server.http_protocol import Protocol
-from kronos_api.server.lingering import ANSWER_START, LINGER
+from kronos_api.server.lingering import LINGER, RESPONSE_START
 from kronos_api.server.parser import EVENTS_PER_TURN, FREE_CHUNKS, MAX_HEADERS, BoundedBuffer
 from kronos_api.server.uvicorn_config import options
 from kronos_api.telemetry.metrics import metrics
@@ -137,7 +137,7 @@ def slow(deadline: str) -> float:
     return metrics.registry.get_sample_value("kronos_slow_callers_total", labels) or 0
 
 
-async def test_silence_from_the_start_is_closed() -> None:
+async def test_silent_connection_is_closed() -> None:
     before = slow("headers")
     async with (
         service(deadlines=replace(PATIENT, headers=HASTY)) as address,
@@ -148,7 +148,7 @@ async def test_silence_from_the_start_is_closed() -> None:
 
 
 @pytest.mark.parametrize("drip", [b"", b"X-A: b\r\n"])
-async def test_a_slow_head_is_answered_and_closed(drip: bytes) -> None:
+async def test_slow_headers_get_408(drip: bytes) -> None:
     before = slow("headers")
     async with (
         service(deadlines=replace(PATIENT, headers=HASTY)) as address,
@@ -164,7 +164,7 @@ async def test_a_slow_head_is_answered_and_closed(drip: bytes) -> None:
 
 @pytest.mark.parametrize("drip", [b"", b" "])
 @pytest.mark.parametrize("chunked", [True, False])
-async def test_a_slow_body_is_answered_and_closed(drip: bytes, chunked: bool) -> None:
+async def test_slow_body_gets_408(drip: bytes, chunked: bool) -> None:
     before = slow("body")
     length = "Transfer-Encoding: chunked" if chunked else "Content-Length: 1000"
     async with (
@@ -180,7 +180,7 @@ async def test_a_slow_body_is_answered_and_closed(drip: bytes, chunked: bool) ->
     assert slow("body") == before + 1
 
 
-async def test_an_unread_body_cannot_hold_the_connection_after_its_answer() -> None:
+async def test_unread_body_has_a_deadline_after_its_response() -> None:
     """The answer is out before the body is in; what dribbles in after it has a deadline, too."""
     before = slow("body")
     async with (
@@ -198,7 +198,7 @@ async def test_an_unread_body_cannot_hold_the_connection_after_its_answer() -> N
 
 
 @pytest.mark.parametrize("headers", [{}, {"Transfer-Encoding": "chunked"}])
-async def test_who_is_still_sending_gets_the_refusal(headers: dict[str, str]) -> None:
+async def test_client_that_is_still_sending_gets_its_413(headers: dict[str, str]) -> None:
     """And no reset, though nothing of the body is wanted."""
     size = Settings().max_request_bytes + 2**20
 
@@ -216,7 +216,7 @@ async def test_who_is_still_sending_gets_the_refusal(headers: dict[str, str]) ->
         assert await asyncio.to_thread(ask, address) == [413] * 5
 
 
-async def test_who_never_stops_sending_is_cut() -> None:
+async def test_client_that_sends_forever_is_disconnected() -> None:
     async with service() as address, calling(address) as caller:
         await caller.send((HEAD % 10**9).encode())
         assert (await caller.reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 413")
@@ -225,7 +225,7 @@ async def test_who_never_stops_sending_is_cut() -> None:
         await asyncio.wait_for(caller.dripping, LINGER + LATE)
 
 
-async def test_who_has_gone_when_it_is_refused_leaves_nothing_open() -> None:
+async def test_refused_client_that_has_gone_leaves_no_descriptor_open() -> None:
     """Though its end is not read, behind more of a body than is taken before an answer."""
     ask = HEAD.replace("POST", "HEAD") % 10**9
     async with service() as address:
@@ -237,7 +237,7 @@ async def test_who_has_gone_when_it_is_refused_leaves_nothing_open() -> None:
         await until(lambda: psutil.Process().num_fds() <= before, LATE)
 
 
-async def test_an_idle_connection_is_closed_without_a_word() -> None:
+async def test_idle_connection_is_closed_without_a_response() -> None:
     async with (
         service(deadlines=replace(PATIENT, idle=HASTY)) as address,
         calling(address) as caller,
@@ -248,7 +248,7 @@ async def test_an_idle_connection_is_closed_without_a_word() -> None:
         assert HASTY - 0.05 < await caller.closed() < HASTY + LATE
 
 
-async def test_the_deadline_of_a_head_does_not_run_between_requests() -> None:
+async def test_headers_deadline_does_not_run_between_requests() -> None:
     hasty = replace(PATIENT, headers=HASTY)
     async with service(deadlines=hasty) as address, calling(address) as caller:
         for _ in range(3):
@@ -257,7 +257,7 @@ async def test_the_deadline_of_a_head_does_not_run_between_requests() -> None:
             await asyncio.sleep(HASTY + 0.05)
 
 
-async def test_a_body_that_comes_after_its_answer_begins_no_head() -> None:
+async def test_late_body_does_not_start_the_headers_deadline() -> None:
     before = slow("headers")
     hasty = replace(PATIENT, headers=HASTY)
     async with service(deadlines=hasty) as address, calling(address) as caller:
@@ -270,7 +270,7 @@ async def test_a_body_that_comes_after_its_answer_begins_no_head() -> None:
     assert slow("headers") == before
 
 
-async def test_the_second_head_of_a_connection_has_a_deadline() -> None:
+async def test_headers_of_a_second_request_have_a_deadline() -> None:
     async with (
         service(deadlines=replace(PATIENT, headers=HASTY)) as address,
         calling(address) as caller,
@@ -285,7 +285,7 @@ async def test_the_second_head_of_a_connection_has_a_deadline() -> None:
     assert status == 408
 
 
-async def test_a_request_that_came_in_whole_waits_for_its_forecast() -> None:
+async def test_complete_request_has_no_deadline_while_it_waits_for_its_forecast() -> None:
     content = encode(body())
     hasty = Deadlines(1, 1, 1, 1)
     async with service(SleepyEngine(seconds=2.5), hasty) as address, calling(address) as caller:
@@ -297,7 +297,7 @@ async def test_a_request_that_came_in_whole_waits_for_its_forecast() -> None:
     assert len(answer["prediction"]) == 2
 
 
-async def test_a_body_that_we_are_slow_to_read_is_no_slow_body() -> None:
+async def test_body_that_the_server_reads_slowly_is_no_slow_body() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             await asyncio.sleep(2.5 * HASTY)
@@ -337,7 +337,7 @@ async def test_pipelined_requests_are_all_answered() -> None:
         ("GET", "ftp://elsewhere/health", 404),
     ],
 )
-async def test_balancers_and_proxies_ask_in_other_ways(
+async def test_head_and_absolute_targets_are_answered(
     method: str, target: str, status: int
 ) -> None:
     """HEAD has the head of what GET is answered; what comes after it is the next answer."""
@@ -367,7 +367,7 @@ async def large(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/close"])
-async def test_an_answer_that_nobody_takes_is_dropped(path: str) -> None:
+async def test_response_that_the_client_does_not_read_is_dropped(path: str) -> None:
     before = slow("send")
     async with (
         listening(large, replace(PATIENT, send=HASTY)) as address,
@@ -381,7 +381,7 @@ async def test_an_answer_that_nobody_takes_is_dropped(path: str) -> None:
     assert slow("send") == before + 1
 
 
-async def test_a_large_answer_that_is_taken_arrives() -> None:
+async def test_large_response_arrives_whole() -> None:
     before = slow("send")
     async with listening(large) as address, calling(address) as caller:
         await caller.send("GET /close HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -406,7 +406,7 @@ async def test_a_large_answer_that_is_taken_arrives() -> None:
         (b"GET / HTTP/1.1\r\nHost: x\r\nX: %s" % (b"a" * 65536), 431, "HEADERS_TOO_LARGE"),
     ],
 )
-async def test_what_is_no_http_is_refused_in_our_shape(sent: bytes, status: int, code: str) -> None:
+async def test_malformed_http_gets_the_error_envelope(sent: bytes, status: int, code: str) -> None:
     async with service() as address, calling(address) as caller:
         await caller.send(sent)
         answered, content = await caller.answer()
@@ -481,7 +481,7 @@ async def test_empty_line_after_a_body_is_ignored() -> None:
 
 
 @pytest.mark.parametrize("chunked", [True, False])
-async def test_half_closed_client_gets_its_answer(chunked: bool) -> None:
+async def test_half_closed_client_gets_its_response(chunked: bool) -> None:
     content = encode(body())
     async with service(SleepyEngine(seconds=0.3)) as address, calling(address) as caller:
         one = (HEAD % len(content)).encode() + content
@@ -500,7 +500,7 @@ async def test_half_closed_client_gets_its_answer(chunked: bool) -> None:
 
 @pytest.mark.parametrize("version", ["HTTP/1.0", "HTTP/1.1"])
 @pytest.mark.parametrize("refused", [True, False])
-async def test_half_closed_client_with_long_forecast_is_probed_and_answered(
+async def test_half_closed_client_with_long_forecast_is_probed_and_gets_its_response(
     monkeypatch: pytest.MonkeyPatch, version: str, refused: bool
 ) -> None:
     monkeypatch.setattr(half_closed, "PROBE_AFTER", 0.1)
@@ -513,7 +513,7 @@ async def test_half_closed_client_with_long_forecast_is_probed_and_answered(
         await caller.send(head.encode() + content)
         caller.writer.write_eof()
         first = await asyncio.wait_for(caller.reader.read(1000), LATE)
-        assert first == ANSWER_START
+        assert first == RESPONSE_START
         whole = first + await caller.rest()
     assert whole.startswith(b"HTTP/1.1 500 " if refused else b"HTTP/1.1 200 ")
     assert whole.count(b"HTTP/1.1") == 1
@@ -564,7 +564,7 @@ async def test_a_cut_chunk_ends_the_request_it_is_in() -> None:
     assert (status, content["error"]["code"]) == (400, "MALFORMED_REQUEST")
 
 
-async def test_garbage_in_a_body_after_its_answer_gets_no_second_answer() -> None:
+async def test_garbage_in_a_body_after_its_response_gets_no_second_response() -> None:
     async with service() as address, calling(address) as caller:
         await caller.send("GET /no HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n")
         await caller.send("zz\r\n")
@@ -573,7 +573,7 @@ async def test_garbage_in_a_body_after_its_answer_gets_no_second_answer() -> Non
 
 
 @pytest.mark.parametrize("behind", [True, False])
-async def test_lines_about_what_comes_next_do_not_tell_of_the_request_before(
+async def test_log_lines_about_the_next_request_lack_the_id_of_the_previous(
     capsys: pytest.CaptureFixture[str], behind: bool
 ) -> None:
     async with service() as address, calling(address) as caller:
@@ -610,7 +610,7 @@ async def test_requests_of_a_connection_share_one_state() -> None:
     assert all(connection.peer == "127.0.0.1" for connection in seen)
 
 
-async def test_a_request_cannot_say_where_it_comes_from() -> None:
+async def test_request_cannot_set_its_own_address() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             assert scope["client"][0] == "127.0.0.1"

@@ -45,7 +45,7 @@ def shared() -> Iterator[socket.socket]:
         yield bound
 
 
-async def test_small_answers_do_not_wait_for_company() -> None:
+async def test_accepted_connections_have_tcp_nodelay() -> None:
     """Gunicorn does not make its sockets as TCP by name, which asyncio goes by."""
     made.clear()
     made_by: Any = TCPSocket
@@ -61,7 +61,7 @@ async def test_small_answers_do_not_wait_for_company() -> None:
         await accepting.stop()
 
 
-async def test_who_waits_when_it_stops_is_accepted(shared: socket.socket) -> None:
+async def test_waiting_connections_are_accepted_before_the_stop(shared: socket.socket) -> None:
     address = shared.getsockname()
     accepting = Listener(shared, Noting)
     accepting.start(16)
@@ -75,7 +75,7 @@ async def test_who_waits_when_it_stops_is_accepted(shared: socket.socket) -> Non
             socket.create_connection(address)
 
 
-async def test_one_at_a_time_so_that_others_get_some(shared: socket.socket) -> None:
+async def test_listeners_of_one_socket_share_connections(shared: socket.socket) -> None:
     address = shared.getsockname()
     counts: Counter[int] = Counter()
 
@@ -98,7 +98,7 @@ async def test_one_at_a_time_so_that_others_get_some(shared: socket.socket) -> N
     assert min(counts[0], counts[1]) >= 5
 
 
-async def test_without_room_for_a_connection_it_tries_again(
+async def test_failed_accept_is_retried(
     shared: socket.socket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(listener, "PAUSE", 0.05)
@@ -118,7 +118,7 @@ async def test_without_room_for_a_connection_it_tries_again(
             with pytest.raises(BlockingIOError):
                 caller.connect(shared.getsockname())
             printed = ""
-            while "cannot accept connections" not in printed:
+            while "accept_failed" not in printed:
                 await asyncio.sleep(0.01)
                 printed += capsys.readouterr().out
             assert made == []

@@ -167,7 +167,7 @@ def test_each_is_refused_or_closed(service: Service, name: str) -> None:
     assert service.get("/health") == {"status": "ok"}
 
 
-def test_all_of_them_at_once_leave_the_workers_alive(service: Service) -> None:
+def test_concurrent_malformed_requests_leave_the_workers_alive(service: Service) -> None:
     workers = service.workers()
     assert len(workers) == 2
     chosen = random.Random(7)

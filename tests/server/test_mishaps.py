@@ -18,7 +18,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kronos_api.checkpoints.hub import BUNDLED
-from kronos_api.server.server import NOT_STARTED
+from kronos_api.server.exit import NOT_STARTED
 from tests.processes import OPENER, Service, services, start_service
 from tests.server.callers import calling
 
@@ -91,7 +91,7 @@ def test_removed_metrics_directory_is_restored(tmp_path: Path) -> None:
             os.kill(victim, signal.SIGKILL)
             service.wait_for("listening", 2 + deaths)
         until(lambda: metric(service, "kronos_worker_deaths_total") == 2)
-        assert len(service.lines("worker died")) == 2
+        assert len(service.lines("worker_died")) == 2
         until(lambda: metric(service, "kronos_workers") == 2)
     assert service.process.returncode == 0
     assert list(folder.iterdir()) == []
@@ -106,18 +106,18 @@ def test_sigterm_to_all_workers_replaces_them_and_no_request_is_lost(tmp_path: P
         with calling(service.port, 4) as callers:
             for pid in before:
                 os.kill(pid, signal.SIGTERM)
-            service.wait_for("worker ended", 2)
+            service.wait_for("worker_stopped", 2)
             asked = callers.total
             until(lambda: callers.total > asked + 50)
         assert callers.failures == []
         until(lambda: len(titled(service, "gunicorn: worker")) == 2)
         assert not before & service.workers()
         assert metric(service, "kronos_worker_deaths_total") == 0
-        assert service.lines("worker died") == []
+        assert service.lines("worker_died") == []
     assert service.process.returncode == 0
 
 
-def test_a_worker_that_hangs_is_replaced_within_seconds(tmp_path: Path) -> None:
+def test_hanging_worker_is_replaced(tmp_path: Path) -> None:
     with services(tmp_path, workers=2, **MANY) as (service,):
         hanging = min(service.workers())
         os.kill(hanging, signal.SIGSTOP)
@@ -129,7 +129,7 @@ def test_a_worker_that_hangs_is_replaced_within_seconds(tmp_path: Path) -> None:
     assert service.process.returncode == 0
 
 
-def test_a_service_that_is_paused_as_a_whole_goes_on(tmp_path: Path) -> None:
+def test_paused_service_goes_on_with_the_same_workers(tmp_path: Path) -> None:
     with services(tmp_path, workers=2, GUNICORN_TIMEOUT="5", **MANY) as (service,):
         processes = [service.process.pid, *service.workers()]
         before = service.workers()
@@ -150,7 +150,7 @@ def test_a_master_without_a_serving_worker_ends_with_a_status(tmp_path: Path) ->
     shutil.copytree(BUNDLED, checkpoint)
     service = start_service(tmp_path, 2, MODEL_PATH=str(checkpoint), STARTUP_TIMEOUT="20")
     try:
-        service.wait_for("model ready", 2)  # the second one starts when the first one serves
+        service.wait_for("model_ready", 2)  # the second one starts when the first one serves
         checkpoint.rename(tmp_path / "away")
         for pid in service.workers():
             os.kill(pid, signal.SIGKILL)
@@ -165,7 +165,7 @@ def test_a_plain_process_whose_loop_hangs_ends_with_a_status(tmp_path: Path) -> 
     command = [sys.executable, "-c", HANGING]
     service = start_service(tmp_path, command=command, GUNICORN_TIMEOUT="3")
     try:
-        service.wait_for("model ready")
+        service.wait_for("model_ready")
         until(lambda: bool(service.lines("listening")))
         with socket.create_connection(("127.0.0.1", service.port), PATIENCE) as caller:
             caller.sendall(b"GET /hang HTTP/1.1\r\nHost: x\r\n\r\n")

@@ -46,7 +46,7 @@ def refusal(sent: bytes) -> tuple[int, str]:
     return caught.value.error.status, caught.value.error.message
 
 
-def test_chunked_body_is_not_parsed_until_it_is_wanted() -> None:
+def test_chunked_body_is_not_parsed_until_the_application_reads_it() -> None:
     parser = Parser(LIMIT)
     parser.receive_data(CHUNKED + chunk(b"ab") + b"no chunk")
     assert isinstance(parser.next_event(), h11.Request)
@@ -74,7 +74,7 @@ def test_tiny_chunks_are_refused_after_the_free_ones() -> None:
         parsed(chunk(b" "), parser)
 
 
-def test_as_many_tiny_chunks_as_are_free_make_a_body() -> None:
+def test_tiny_chunks_up_to_the_limit_make_a_body() -> None:
     events = parsed(CHUNKED + chunk(b" ") * FREE_CHUNKS + b"0\r\n\r\n")
     assert isinstance(events[-1], h11.EndOfMessage)
 
@@ -114,26 +114,26 @@ def test_long_chunk_extension_is_refused(end: bytes) -> None:
 
 @pytest.mark.parametrize("line", [b"a:\n", b"a:\r\n", b"a: b\r\n", b" b\r\n"])
 @pytest.mark.parametrize("end", [b"", b"\r\n"])
-def test_head_of_many_lines_is_refused_unparsed(line: bytes, end: bytes) -> None:
+def test_too_many_header_lines_are_refused_unparsed(line: bytes, end: bytes) -> None:
     status, message = refusal(HEAD + b"a: b\r\n" + line * 16_000 + end)
     assert status == 431
     assert str(MAX_HEADERS if len(line) * 16_000 > MAX_HEADERS and not end else "") in message
 
 
-def test_head_of_as_many_lines_as_allowed_is_parsed() -> None:
+def test_headers_up_to_the_limit_of_lines_are_parsed() -> None:
     (request, _) = parsed(HEAD + b"a:\r\n" * (MAX_HEADER_LINES - 1) + b"\r\n")
     assert len(request.headers) == MAX_HEADER_LINES
     status, message = refusal(HEAD + b"a:\r\n" * MAX_HEADER_LINES + b"\r\n")
     assert (status, str(MAX_HEADER_LINES) in message) == (431, True)
 
 
-def test_head_is_bounded_in_bytes() -> None:
+def test_headers_are_bounded_in_bytes() -> None:
     room = MAX_HEADERS - len(HEAD + b"a: \r\n\r\n")
     assert len(parsed(HEAD + b"a: " + b"x" * room + b"\r\n\r\n")) == 2
     assert refusal(HEAD + b"a: " + b"x" * (room + 1) + b"\r\n\r\n")[0] == 431
 
 
-def test_trailers_are_bounded_like_heads() -> None:
+def test_trailers_are_bounded_like_headers() -> None:
     whole = CHUNKED + chunk(b"ab") + b"0\r\n"
     assert isinstance(parsed(whole + b"a: b\r\n\r\n")[-1], h11.EndOfMessage)
     assert refusal(whole + b"a:\n" * 5000 + b"\n")[0] == 431
@@ -166,7 +166,7 @@ def test_transfer_encoding_in_http_1_0_is_refused(encoding: str) -> None:
         parsed(head + b"0\r\n\r\n")
 
 
-def test_http_1_0_with_chunks_is_told_what_to_send() -> None:
+def test_http_1_0_with_chunks_is_refused_with_a_remedy() -> None:
     head = b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"
     status, message = refusal(head)
     assert (status, "Content-Length" in message) == (400, True)

@@ -21,10 +21,11 @@ from kronos_api.errors import StartupError
 from kronos_api.lifecycle import Lifecycle
 from kronos_api.predictor import AsyncPredictor
 from kronos_api.server.deadlines import Deadlines
+from kronos_api.server.exit import NOT_STARTED
 from kronos_api.server.heartbeats import Watchdog
-from kronos_api.server.server import NOT_STARTED, Server
+from kronos_api.server.server import Server
 from kronos_api.server.uvicorn_config import options
-from kronos_api.server.worker_status import Condition, Order, Page
+from kronos_api.server.worker_status import Command, Status, WorkerStatus
 from tests.fakes import SleepyEngine, stuck
 from tests.web import SINGLE, body, encode, predictor_of, until
 
@@ -120,7 +121,7 @@ async def ask(link: tuple[asyncio.StreamReader, asyncio.StreamWriter], sent: byt
     return head
 
 
-async def test_what_was_sent_behind_a_request_is_answered_before_the_end() -> None:
+async def test_pipelined_requests_are_answered_before_the_stop() -> None:
     predictor = predictor_of(SleepyEngine(seconds=0.5))
     async with running(predictor) as service:
         link = await service.connect()
@@ -137,32 +138,32 @@ async def test_what_was_sent_behind_a_request_is_answered_before_the_end() -> No
     service.server.end()  # which has nothing to do
 
 
-async def test_beside_others_it_listens_only_when_it_is_ready() -> None:
+async def test_additional_worker_listens_when_it_is_ready() -> None:
     release = threading.Event()
 
     def load() -> Any:
         release.wait(20)
         return SleepyEngine()
 
-    page = Page()
-    async with running(AsyncPredictor(load), page=page, waits=True) as service:
+    shared = WorkerStatus()
+    async with running(AsyncPredictor(load), shared=shared, listen_when_ready=True) as service:
         with pytest.raises(ConnectionRefusedError):
             await service.connect()
-        assert page.condition is Condition.STARTING
+        assert shared.status is Status.STARTING
         release.set()
-        await until(lambda: page.condition is Condition.READY)
+        await until(lambda: shared.status is Status.READY)
         assert (await ask(await service.connect(), READY)).startswith(b"http/1.1 200")
 
 
-async def test_who_has_served_enough_asks_to_be_replaced_and_goes_on() -> None:
-    page = Page()
-    async with running(predictor_of(), page=page, lifetime=3) as service:
+async def test_worker_requests_recycling_after_max_requests_and_serves_on() -> None:
+    shared = WorkerStatus()
+    async with running(predictor_of(), shared=shared, max_requests=3) as service:
         link, another = await service.connect(), await service.connect()
         for _ in range(3):
             await ask(link, HEALTH)
-        await until(lambda: page.condition is Condition.WORN)
+        await until(lambda: shared.status is Status.RECYCLE_REQUESTED)
         assert b"connection: close" not in await ask(link, HEALTH)
-        page.order = Order.MAKE_WAY
+        shared.command = Command.RETIRE
         with pytest.raises(ConnectionRefusedError):
             while True:
                 (await service.connect())[1].close()
@@ -175,14 +176,14 @@ async def test_who_has_served_enough_asks_to_be_replaced_and_goes_on() -> None:
         await asyncio.wait_for(service.task, 20)
 
 
-async def test_an_order_to_stop_holds_before_it_is_up() -> None:
-    page = Page()
-    page.order = Order.STOP
-    async with running(predictor_of(), page=page) as service:
+async def test_stop_command_during_the_start_is_obeyed() -> None:
+    shared = WorkerStatus()
+    shared.command = Command.STOP
+    async with running(predictor_of(), shared=shared) as service:
         await asyncio.wait_for(service.task, 20)
 
 
-async def test_a_model_that_does_not_load_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failed_load_ends_with_status_3(monkeypatch: pytest.MonkeyPatch) -> None:
     def load() -> Any:
         raise StartupError("no such device")
 
@@ -191,7 +192,7 @@ async def test_a_model_that_does_not_load_ends_it(monkeypatch: pytest.MonkeyPatc
     assert status_of(service.server, monkeypatch) == NOT_STARTED
 
 
-async def test_a_model_that_does_not_load_in_time_ends_it(
+async def test_load_beyond_the_startup_timeout_ends_with_status_3(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     release = threading.Event()
@@ -208,7 +209,7 @@ async def test_a_model_that_does_not_load_in_time_ends_it(
     release.set()
 
 
-async def test_of_two_that_start_on_one_port_the_second_to_listen_ends_with_one_line(
+async def test_second_server_to_listen_on_a_port_ends_with_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Both could bind the port, because neither listened."""
@@ -224,7 +225,7 @@ async def test_of_two_that_start_on_one_port_the_second_to_listen_ends_with_one_
     assert "Traceback" not in line
 
 
-async def test_why_a_model_does_not_load_is_told_however_soon_the_end_comes(
+async def test_reason_of_a_failed_load_is_logged_even_at_an_early_stop(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def load() -> Any:
@@ -236,7 +237,7 @@ async def test_why_a_model_does_not_load_is_told_however_soon_the_end_comes(
     assert "no such device" in capsys.readouterr().out
 
 
-async def test_a_model_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_process_with_a_hanging_model_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The process then ends without the interpreter's help, which would crash."""
     release = threading.Event()
 
@@ -258,57 +259,57 @@ async def test_a_model_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch
     release.set()
 
 
-async def test_a_worker_leaves_ctrl_c_to_its_master() -> None:
+async def test_worker_ignores_ctrl_c() -> None:
     async with running(predictor_of(), supervised=True) as service:
         service.server.handle_exit(signal.SIGINT, None)
         assert not service.server.should_exit
 
 
-async def test_a_worker_that_is_sent_sigterm_serves_until_it_is_replaced() -> None:
-    page = Page()
-    async with running(predictor_of(), page=page, supervised=True) as service:
-        await until(lambda: page.condition is Condition.READY)
+async def test_worker_with_a_sigterm_from_outside_serves_until_it_is_retired() -> None:
+    shared = WorkerStatus()
+    async with running(predictor_of(), shared=shared, supervised=True) as service:
+        await until(lambda: shared.status is Status.READY)
         service.server.handle_exit(signal.SIGTERM, None)
-        await until(lambda: page.condition is Condition.WORN)
+        await until(lambda: shared.status is Status.RECYCLE_REQUESTED)
         link = await service.connect()
         assert (await ask(link, READY)).startswith(b"http/1.1 200")
         link[1].close()
         service.server.handle_exit(signal.SIGTERM, None)  # a second one is not put off
         await asyncio.wait_for(service.task, 20)
     service.server.end()
-    assert page.condition is Condition.ENDED
+    assert shared.status is Status.STOPPED
 
 
-async def test_a_worker_that_its_master_sends_sigterm_stops() -> None:
-    page = Page()
-    async with running(predictor_of(), page=page, supervised=True) as service:
-        await until(lambda: page.condition is Condition.READY)
-        page.order = Order.STOP
+async def test_worker_with_a_sigterm_of_its_master_stops() -> None:
+    shared = WorkerStatus()
+    async with running(predictor_of(), shared=shared, supervised=True) as service:
+        await until(lambda: shared.status is Status.READY)
+        shared.command = Command.STOP
         service.server.handle_exit(signal.SIGTERM, None)
         await asyncio.wait_for(service.task, 20)
     service.server.end()
-    assert page.condition is Condition.ENDED
+    assert shared.status is Status.STOPPED
 
 
 @pytest.mark.parametrize("supervised", [True, False])
-async def test_an_engine_that_makes_no_progress_ends_the_worker(
+async def test_stalled_engine_ends_or_replaces_the_worker(
     monkeypatch: pytest.MonkeyPatch, supervised: bool
 ) -> None:
     monkeypatch.setattr("kronos_api.server.server.STALL_TICKS", 2)
     monkeypatch.setattr("kronos_api.predictor.SHORTEST_STALL", 0.0)
-    page = Page()
+    shared = WorkerStatus()
     engine = SleepyEngine()
     predictor = predictor_of(engine, inference_timeout=0.2)
     async with (
         stuck(engine) as release,
-        running(predictor, shutdown_timeout=0.5, page=page, supervised=supervised) as service,
+        running(predictor, shutdown_timeout=0.5, shared=shared, supervised=supervised) as service,
     ):
-        await until(lambda: page.condition is Condition.READY)
+        await until(lambda: shared.status is Status.READY)
         link = await service.connect()
         link[1].write(FORECAST)
         await until(lambda: predictor.state == "stalled")
         if supervised:
-            await until(lambda: page.condition is Condition.STALLED)
+            await until(lambda: shared.status is Status.STALLED)
             assert (await ask(await service.connect(), READY)).startswith(b"http/1.1 503")
             release.set()
         else:

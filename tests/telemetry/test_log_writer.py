@@ -59,7 +59,7 @@ def test_lines_are_whole_and_in_order(pipe: Pipe) -> None:
     assert writer.take_dropped() == 0
 
 
-def test_a_stalled_reader_costs_lines_but_stops_nothing(pipe: Pipe) -> None:
+def test_stalled_reader_drops_lines_and_blocks_no_caller(pipe: Pipe) -> None:
     writer = LogWriter(pipe, lost, max_lines=5)
     line = "x" * 100_000  # more than a pipe holds: the writer waits in the middle of the first
     for _ in range(20):
@@ -79,7 +79,7 @@ def test_a_stalled_reader_costs_lines_but_stops_nothing(pipe: Pipe) -> None:
     assert [one for one in read if one != line] == [lost(dropped), "end"]
 
 
-def test_a_closed_pipe_is_counted_and_nothing_is_printed(
+def test_lines_to_a_closed_pipe_are_counted_and_nothing_is_printed(
     pipe: Pipe, capfd: pytest.CaptureFixture[str]
 ) -> None:
     writer = LogWriter(pipe, lost)
@@ -115,7 +115,7 @@ def test_a_full_disk_tears_no_later_line(pipe: Pipe) -> None:
     assert pipe.read("lmn") == ["abc", "de", "lost 2", "lmn"]
 
 
-def test_a_pipe_that_others_made_non_blocking_is_waited_for(pipe: Pipe) -> None:
+def test_non_blocking_pipe_is_waited_for(pipe: Pipe) -> None:
     os.set_blocking(pipe.writer, False)
     writer = LogWriter(pipe, lost)
     writer.put("x" * 200_000)

@@ -43,7 +43,7 @@ def test_numbers_that_json_lacks_are_written_as_text(capsys: pytest.CaptureFixtu
     assert lines(capsys)[0]["value"] == "nan"
 
 
-def test_what_is_bound_is_in_the_lines_of_all(capsys: pytest.CaptureFixture[str]) -> None:
+def test_bound_values_are_in_the_lines_of_every_logger(capsys: pytest.CaptureFixture[str]) -> None:
     configure()
     with structlog.contextvars.bound_contextvars(request_id="r"):
         structlog.get_logger().info("ours")
@@ -77,7 +77,7 @@ def test_warnings_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert "beware" in line["event"]
 
 
-def test_the_level_holds_and_nothing_is_said_twice(capsys: pytest.CaptureFixture[str]) -> None:
+def test_level_applies_and_no_line_is_logged_twice(capsys: pytest.CaptureFixture[str]) -> None:
     configure("INFO")
     configure("WARNING")
     structlog.get_logger().info("low")
@@ -106,7 +106,7 @@ def test_gunicorns_logger_writes_into_the_stream(capsys: pytest.CaptureFixture[s
     assert [line["event"] for line in lines(capsys)] == ["Booting worker with pid: 7"]
 
 
-def test_gunicorns_logger_writes_into_the_stream_whatever_it_was_given(
+def test_gunicorns_logger_writes_into_the_stream_with_any_setting(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     configure()

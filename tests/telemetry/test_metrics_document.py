@@ -41,5 +41,5 @@ def defined(directory: Path) -> dict[Row, list[str]]:
     return found
 
 
-def test_the_page_lists_every_metric_with_its_labels(tmp_path: Path) -> None:
+def test_page_lists_every_metric_with_its_labels(tmp_path: Path) -> None:
     assert documented() == defined(tmp_path)

@@ -102,7 +102,7 @@ def test_counters_add_up_and_outlive_kills(tmp_path: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
-def test_any_worker_tells_what_all_have_to_do(tmp_path: Path) -> None:
+def test_every_worker_reports_the_load_of_all(tmp_path: Path) -> None:
     settings = {"MAX_DECODE_STEPS": "10000000", "INFERENCE_TIMEOUT": "500"}
     settings |= {"REQUEST_TIMEOUT": "550", "SHUTDOWN_TIMEOUT": "600"}
     # A candle a second: the forecast lasts until its caller goes.
