@@ -1,7 +1,7 @@
 """Whether clients that send as many tiny pieces as they can hold up the others.
 
 Starts the service with one worker that lists 127.0.0.1 only. From 127.0.0.2, some connections send
-one-byte chunks, or heads of 16,000 lines, as fast as they can, and connect again when they are
+one-byte chunks, or headers of 16,000 lines, as fast as they can, and connect again when they are
 refused. A listed client asks for `/v1/healthz` and small forecasts in turn: alone, and
 beside them. Prints the longest health check, and the medians as ratios to those alone.
 """
@@ -32,9 +32,9 @@ KINDS: dict[str, tuple[bytes, bytes]] = {
     "chunks": (CHUNKED % b"/v1/predict/single", PIECES),
     "chunks to an open path": (CHUNKED % b"/v1/healthz", PIECES),
     "trailers": (CHUNKED % b"/v1/healthz" + b"0\r\n", b"a:\n" * 16_000),
-    "head lines": (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"a:\n" * 16_000 + b"\n", b""),
+    "header lines": (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"a:\n" * 16_000 + b"\n", b""),
 }
-"""What a connection sends first, and what it sends again and again."""
+"""By kind: the first bytes of a connection, and the bytes it repeats."""
 MEDIANS = ("healthz_p50", "forecast_p50")
 HEADINGS = ("kind", "healthz max", "healthz p50", "ratio", "forecast p50", "ratio", "connections")
 WIDTHS = (22, 12, 12, 8, 12, 8, 12)

@@ -28,7 +28,7 @@ KINDS: dict[str, tuple[bytes, bytes, int]] = {
     "idle": (b"HEAD /v1/healthz HTTP/1.1\r\nHost: x\r\n\r\n", b"", 1),
     "silent": (b"", b"", 0),
 }
-"""What is sent at once, what is sent every second after, and how many answers are read between."""
+"""By kind: bytes sent at once, bytes sent every second after, and responses read in between."""
 
 
 async def closed(host: str, port: int, kind: str) -> float:

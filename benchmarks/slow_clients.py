@@ -1,7 +1,7 @@
 """How soon slow callers are closed, and how much they slow other callers down.
 
 Starts the service in a process of its own and asks for `/v1/healthz` and for small forecasts,
-first alone, then while very many connections send their heads slowly, their bodies slowly, or
+first alone, then while very many connections send their headers slowly, their bodies slowly, or
 nothing: after a first request, or from the start. Prints the seconds until they were closed and
 the latency of the others before, while they come, and while they stay and go.
 """
@@ -51,7 +51,7 @@ async def slow_callers(url: str, kind: str, count: int) -> list[float]:
 
 
 async def others(url: str, until: Callable[[], bool]) -> tuple[list[float], list[float]]:
-    """Milliseconds of health checks and of forecasts, asked in turn, once or until told to stop."""
+    """Milliseconds of health checks and of forecasts, in turn, once or until `until()`."""
     healths: list[float] = []
     forecasts: list[float] = []
     sent = body(walk(32), 1)

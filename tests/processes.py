@@ -98,7 +98,7 @@ class Service:
         self.process.wait(60)
 
     def workers(self) -> set[int]:
-        """Process ids of those that serve."""
+        """Process ids of the workers."""
         return {child.pid for child in psutil.Process(self.process.pid).children()}
 
     def get(self, path: str) -> Any:
@@ -107,7 +107,7 @@ class Service:
             return json.load(answer)
 
     def wait_for(self, event: str, times: int = 1, seconds: float = 120) -> list[dict[str, Any]]:
-        """The log lines of that event, once there are so many."""
+        """The log lines of that event, once there are `times` or more."""
         deadline = time.monotonic() + seconds
         while True:
             lives = self.process.poll() is None
@@ -135,7 +135,7 @@ class Service:
 
 
 def without_settings() -> dict[str, str]:
-    """The environment of this process, less what would be a setting."""
+    """The environment of this process without settings."""
     settings = ("KRONOS_", "GUNICORN_")
     return {name: value for name, value in os.environ.items() if not name.startswith(settings)}
 
@@ -148,7 +148,7 @@ def start_service(
 ) -> Service:
     """Start a service by `command`; it is not up yet.
 
-    Names of `settings` are those of the environment, of which `KRONOS_` may be left away.
+    Names of `settings` are those of the environment, without `KRONOS_`.
     """
     port = free_port()
     own = {"HOST": "127.0.0.1", "PORT": str(port), "TORCH_THREADS": "1"}
@@ -178,7 +178,7 @@ def services(
     try:
         for service in running:
             service.wait_for("model_ready", workers)
-            service.wait_until_it_listens()  # a small model may be there before the port is open
+            service.wait_until_it_listens()  # a small model can be loaded before the port is open
         yield running
     finally:
         for service in running:

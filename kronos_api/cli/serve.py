@@ -52,12 +52,12 @@ def serve(
     if reload:
         _serve_reloading(settings, listener)
     elif plain:
-        _serve_alone(settings, listener)
+        _serve_plain(settings, listener)
     else:
-        _serve_together(settings, listener)
+        _serve_workers(settings, listener)
 
 
-def _serve_together(settings: Settings, listener: socket.socket) -> None:
+def _serve_workers(settings: Settings, listener: socket.socket) -> None:
     """Serve with Gunicorn's workers; ends with SystemExit."""
     if os.environ.get("GUNICORN_CMD_ARGS"):
         log.warning(
@@ -85,7 +85,7 @@ def _serve_together(settings: Settings, listener: socket.socket) -> None:
     ).run()
 
 
-def _serve_alone(settings: Settings, listener: socket.socket) -> None:
+def _serve_plain(settings: Settings, listener: socket.socket) -> None:
     """Serve in this process until stopped, or for LIMIT_MAX_REQUESTS requests."""
     import uvicorn
 

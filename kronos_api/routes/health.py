@@ -56,17 +56,9 @@ def router(
     )
     async def readyz(response: Response) -> Readiness:
         """200 while forecasts are accepted, else 503."""
-        state, info = predictor.state, predictor.info
-        if state != "ready":
+        readiness = _readiness(predictor, limiter)
+        if readiness.status != "ok":
             response.status_code = 503
-        readiness = Readiness(
-            status="ok" if state == "ready" else state,
-            model_loaded=info is not None,
-            device=info.device if info else None,
-            device_warning=info.device_warning if info else None,
-        )
-        if limiter is not None and limiter.degraded:
-            readiness.rate_limit_store = "degraded"
         return readiness
 
     @routes.get("/v1/healthz/detailed", name="healthz_detailed", responses=LIMITED)
@@ -95,6 +87,19 @@ def router(
         )
 
     return routes
+
+
+def _readiness(predictor: AsyncPredictor, limiter: Limiter | None) -> Readiness:
+    state, info = predictor.state, predictor.info
+    readiness = Readiness(
+        status="ok" if state == "ready" else state,
+        model_loaded=info is not None,
+        device=info.device if info else None,
+        device_warning=info.device_warning if info else None,
+    )
+    if limiter is not None and limiter.degraded:  # unset otherwise, and left out of the response
+        readiness.rate_limit_store = "degraded"
+    return readiness
 
 
 def _model(predictor: AsyncPredictor) -> ModelCheck:

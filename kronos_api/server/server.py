@@ -1,4 +1,4 @@
-"""Serves until it is told to stop, and then loses no request.
+"""Serves until it is stopped, and then loses no request.
 
 A server that stops first reports itself not ready (503 from readiness). It accepts the connections
 that wait and closes its listener. Requests in progress get their responses. A kept-alive connection

@@ -1,4 +1,4 @@
-"""Callers that keep their connections and repeat nothing: whatever goes wrong is counted."""
+"""Callers that keep their connections alive and retry nothing: every failure is counted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Callers:
         self.answers: Counter[int] = Counter()
         self.failures: list[str] = []
         self.last_answers = 0
-        """Answers that said that no other follows on their connection."""
+        """Responses with `Connection: close`."""
         self._port = port
         self._done = threading.Event()
         self._lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""The master: no room for a process, workers that hang, a service that no worker serves."""
+"""The master: failed forks, hanging workers, a service without a serving worker."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_stalled_worker_is_retired_at_once(master: Master) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "died", "told"),
+    ("status", "died", "event"),
     [
         (Status.READY, True, "worker_died"),
         (Status.RECYCLE_REQUESTED, True, "worker_died"),
@@ -146,10 +146,10 @@ def test_stalled_worker_is_retired_at_once(master: Master) -> None:
     ],
 )
 def test_worker_that_has_not_reported_its_stop_has_died(
-    master: Master, status: Status, died: bool, told: str
+    master: Master, status: Status, died: bool, event: str
 ) -> None:
     worker = master.add(1, status)
     worker.died = died
     with structlog.testing.capture_logs() as lines:
         master.arbiter._ended(1, worker)
-    assert [line["event"] for line in lines] == [told]
+    assert [line["event"] for line in lines] == [event]

@@ -1,4 +1,4 @@
-"""How many connections one peer may keep open, and what becomes of more."""
+"""The limit of open connections of one peer."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ async def test_peer_that_only_dns_can_name_is_looked_up(
 
 
 class Names(Identity):
-    """Settles an address as it is told, or fails as a nameserver that is out."""
+    """Identifies every address as one caller, or fails like an unavailable nameserver."""
 
     def __init__(self, found: Caller | Exception | None) -> None:
         super().__init__(Whitelist())

@@ -1,4 +1,4 @@
-"""How a service stops: everything that was or is being asked is answered."""
+"""Draining: every request that was or is being sent is answered."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.process
 SERVE = (sys.executable, "-m", "tests.paced_service", "0.01", "serve")
 WAYS = {"gunicorn": SERVE, "plain": (*SERVE, "--plain")}
 LONG = encode(body(4, horizon=512))
-"""Five seconds of work: it is in progress when the service is told to stop."""
+"""A forecast of five seconds: it is in progress when the service is stopped."""
 PATIENT: dict[str, Any] = {
     "INFERENCE_TIMEOUT": "300",
     "REQUEST_TIMEOUT": "310",
@@ -69,7 +69,7 @@ def refuses(service: Service) -> bool:
 
 
 def wait_until_busy(service: Service, answers: Sequence[HTTPResponse] = ()) -> None:
-    """Until a forecast is under way, or was so between two looks: then it has its answer."""
+    """Wait until a forecast is in progress, or has already been answered."""
     deadline = time.monotonic() + 60
     while not answers and not service.get("/v1/healthz/detailed")["checks"]["queue"]["active"]:
         assert time.monotonic() < deadline, service.log.read_text("utf-8")
@@ -77,7 +77,7 @@ def wait_until_busy(service: Service, answers: Sequence[HTTPResponse] = ()) -> N
 
 
 def stop_while_busy(service: Service, answers: list[HTTPResponse]) -> threading.Thread:
-    """Ask for what takes long and tell the service to stop meanwhile; the thread that waits."""
+    """Request a long forecast and stop the service meanwhile; returns the thread that waits."""
     caller = threading.Thread(
         target=lambda: answers.append(
             ask(HTTPConnection("127.0.0.1", service.port, timeout=310), SINGLE, LONG)
@@ -109,8 +109,8 @@ def test_requests_in_flight_are_answered_and_each_step_is_logged(service: Servic
     assert service.process.wait(60) == 0
     (answer,) = answers
     assert (answer.status, answer.getheader("connection")) == (200, "close")
-    told = [line["event"] for step in STEPS for line in service.lines(step)]
-    assert told == STEPS
+    logged = [line["event"] for step in STEPS for line in service.lines(step)]
+    assert logged == STEPS
     times = [service.lines(step)[0]["timestamp"] for step in STEPS]
     assert times == sorted(times)
     assert service.lines("draining")[0]["reason"] == "SIGTERM"
@@ -119,7 +119,7 @@ def test_requests_in_flight_are_answered_and_each_step_is_logged(service: Servic
 
 
 def test_idle_connection_is_closed_at_its_keep_alive_timeout(tmp_path: Path) -> None:
-    """Not at once, for a request may be on its way, and not later than it would be anyway."""
+    """Not at once, because a request may be in flight, and not later than without the stop."""
     patient = PATIENT | {"GUNICORN_KEEPALIVE": "3"}
     with services(tmp_path, command=SERVE, **patient) as (service,), connected(service) as probe:
         service.process.terminate()

@@ -1,4 +1,4 @@
-"""Several workers under their master: one goes, and nobody notices."""
+"""Several workers under their master: one is replaced, and no request is lost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.process
 
 MANY: dict[str, Any] = {
     "RATE_LIMIT_PER_MINUTE": "10000000",
-    # A caller that a busy machine holds up is no slow caller.
+    # So that a caller on a busy machine misses no deadline.
     "GUNICORN_KEEPALIVE": "60",
     "HEADER_TIMEOUT": "60",
     "BODY_TIMEOUT": "60",
@@ -45,8 +45,8 @@ def until(holds: Callable[[], bool], service: Service, seconds: float = 120) -> 
         time.sleep(0.05)
 
 
-def in_order(service: Service) -> None:
-    """Nothing went wrong that was told."""
+def check_log(service: Service) -> None:
+    """No traceback was logged, and every line is JSON."""
     text = service.log.read_text("utf-8")
     assert "Traceback" not in text
     assert all(line.startswith("{") for line in text.splitlines())
@@ -69,14 +69,14 @@ def test_failed_start_ends_at_once_with_status_3(
         assert service.process.wait(120) == NOT_STARTED
     finally:
         service.kill()
-    told = [
+    logged = [
         line
         for line in service.log.read_text("utf-8").splitlines()
         if '"error"' in line and ("/nowhere" in line or "cuda:77" in line)
     ]
-    assert len(told) == 1
-    assert len(service.lines("Waiting for application startup.")) == 1  # and no second try
-    in_order(service)
+    assert len(logged) == 1
+    assert len(service.lines("Waiting for application startup.")) == 1  # and no second attempt
+    check_log(service)
 
 
 CHECK_HANGS = """
@@ -85,7 +85,7 @@ from kronos_api.checkpoints import hub
 inner = hub.locate
 def locate(source, *more, **options):
     if source is not None:
-        time.sleep(1000)  # a file system that is gone
+        time.sleep(1000)  # an unresponsive file system
     return inner(source, *more, **options)
 hub.locate = locate
 from kronos_api.cli import main
@@ -121,9 +121,11 @@ def test_hanging_start_ends_at_the_startup_timeout(
         assert service.process.wait(120) == NOT_STARTED
     finally:
         service.kill()
-    told = [line for line in service.log.read_text("utf-8").splitlines() if "STARTUP_TIME" in line]
-    assert len(told) == 1
-    in_order(service)
+    logged = [
+        line for line in service.log.read_text("utf-8").splitlines() if "STARTUP_TIME" in line
+    ]
+    assert len(logged) == 1
+    check_log(service)
 
 
 @pytest.mark.parametrize("plain", [False, True])
@@ -137,7 +139,7 @@ def test_hanging_start_ends_on_sigterm(tmp_path: Path, plain: bool) -> None:
     finally:
         service.kill()
     assert service.lines("stopped_before_ready")
-    in_order(service)
+    check_log(service)
 
 
 def test_of_two_starts_on_one_port_one_serves_and_the_other_ends(tmp_path: Path) -> None:
@@ -185,7 +187,7 @@ def test_workers_are_replaced_and_no_request_is_lost(tmp_path: Path) -> None:
     assert callers.last_answers > 0
     # One at a time, and only when the other had loaded the model.
     assert len(service.lines("model_ready")) >= 2 + len(replaced)
-    in_order(service)
+    check_log(service)
 
 
 def test_on_sighup_all_workers_are_replaced_and_no_request_is_lost(tmp_path: Path) -> None:
@@ -206,7 +208,7 @@ def test_on_sighup_all_workers_are_replaced_and_no_request_is_lost(tmp_path: Pat
         until(lambda: len(service.workers()) == 2, service)
         assert not before & service.workers()
     assert service.process.returncode == 0
-    in_order(service)
+    check_log(service)
 
 
 def test_killed_worker_loses_only_its_own_requests(tmp_path: Path) -> None:
@@ -226,7 +228,7 @@ def test_killed_worker_loses_only_its_own_requests(tmp_path: Path) -> None:
     assert not any("Refused" in failure for failure in callers.failures)
     assert set(callers.answers) == {200}
     assert service.process.returncode == 0
-    in_order(service)
+    check_log(service)
 
 
 def test_workers_do_not_outlive_their_master(tmp_path: Path) -> None:
@@ -265,7 +267,7 @@ def test_gunicorns_own_command_serves(tmp_path: Path) -> None:
         assert callers.failures == []
     assert service.process.returncode == 0
     assert service.lines("draining")[0]["reason"] == "max_requests"
-    in_order(service)
+    check_log(service)
 
 
 def test_gunicorns_own_command_ends_if_the_service_cannot_start(tmp_path: Path) -> None:
@@ -275,7 +277,7 @@ def test_gunicorns_own_command_ends_if_the_service_cannot_start(tmp_path: Path) 
     finally:
         service.kill()
     assert "'stram' is none" in service.log.read_text("utf-8")
-    in_order(service)
+    check_log(service)
 
 
 def test_a_change_of_the_source_is_served(tmp_path: Path) -> None:
@@ -304,10 +306,10 @@ def test_a_change_of_the_source_is_served(tmp_path: Path) -> None:
 def test_gunicorns_arguments_are_not_silently_ignored(tmp_path: Path) -> None:
     with services(tmp_path, GUNICORN_CMD_ARGS="--workers 7") as (service,):
         assert len(service.workers()) == 1
-    (told,) = [
+    (logged,) = [
         line for line in service.log.read_text("utf-8").splitlines() if "GUNICORN_CMD_ARGS" in line
     ]
-    assert '"level": "warning"' in told
+    assert '"level": "warning"' in logged
 
 
 def test_help_names_the_ways_to_serve() -> None:

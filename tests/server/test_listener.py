@@ -1,4 +1,4 @@
-"""Accepting connections, from Gunicorn's own sockets, too, and to the last one."""
+"""Accepting connections: from Gunicorn's own sockets too, and the waiting ones before a stop."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def shared() -> Iterator[socket.socket]:
 
 
 async def test_accepted_connections_have_tcp_nodelay() -> None:
-    """Gunicorn does not make its sockets as TCP by name, which asyncio goes by."""
+    """Gunicorn's sockets have protocol 0, and asyncio sets TCP_NODELAY only for IPPROTO_TCP."""
     made.clear()
     made_by: Any = TCPSocket
     shared = made_by(("127.0.0.1", 0), Config(), log=None)
     assert shared.sock.proto == 0
-    # What an accepted connection takes over from it must not be what this test sees.
+    # An accepted connection inherits the option, which would hide a missing call.
     shared.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
     accepting = Listener(shared, Noting)
     accepting.start(16)

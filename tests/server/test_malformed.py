@@ -29,8 +29,8 @@ TYPE = "Content-Type: application/json"
 
 def post(*headers: str, path: str = SINGLE, content: bytes = b"") -> bytes:
     """A request with just these headers beside Host."""
-    head = "\r\n".join([f"POST {path} HTTP/1.1", "Host: x", TYPE, *headers])
-    return head.encode("latin-1") + b"\r\n\r\n" + content
+    lines = "\r\n".join([f"POST {path} HTTP/1.1", "Host: x", TYPE, *headers])
+    return lines.encode("latin-1") + b"\r\n\r\n" + content
 
 
 def sized(content: bytes, *headers: str, path: str = SINGLE) -> bytes:
@@ -75,7 +75,7 @@ CASES: dict[str, bytes] = {
     "large trailers": chunked(chunk(GOOD), b"0\r\nX: " + b"x" * 70_000 + b"\r\n\r\n"),
     "many small chunks": chunked(chunk(b" ") * 20_000, b"0\r\n\r\n"),
     "cut body": post("Content-Length: 9999", content=b"{"),
-    # heads
+    # headers
     "header of 64 KB": sized(GOOD, "X-Large: " + "x" * 65_536),
     "headers of 64 KB": sized(GOOD, *(f"X-{n}: {'x' * 60}" for n in range(1000))),
     "path of 64 KB": sized(GOOD, path="/" + "x" * 65_536),

@@ -1,4 +1,4 @@
-"""Mishaps of a running service: a lost metrics folder, signals from outside, hung processes."""
+"""Faults of a running service: removed metrics directory, signals from outside, hung processes."""
 
 from __future__ import annotations
 
@@ -68,25 +68,25 @@ def titled(service: Service, title: str) -> set[int]:
     return {one.pid for one in processes if title in " ".join(one.cmdline())}
 
 
-def lose(folder: Path) -> None:
-    """Remove `folder` at one moment; processes would make files again while it is emptied."""
-    folder.rename(folder.with_name("lost"))
-    shutil.rmtree(folder.with_name("lost"))
+def remove(directory: Path) -> None:
+    """Remove `directory` at once; processes would restore files while it is being emptied."""
+    directory.rename(directory.with_name("lost"))
+    shutil.rmtree(directory.with_name("lost"))
 
 
 def test_removed_metrics_directory_is_restored(tmp_path: Path) -> None:
-    folder = tmp_path / "metrics"
-    with services(tmp_path, workers=2, METRICS_DIR=str(folder), **MANY) as (service,):
+    directory = tmp_path / "metrics"
+    with services(tmp_path, workers=2, METRICS_DIR=str(directory), **MANY) as (service,):
         for _ in range(50):
             service.get("/v1/models")
         until(lambda: metric(service, "kronos_requests_total") >= 50)
         before = metric(service, "kronos_requests_total")
-        lose(folder)
+        remove(directory)
         assert metric(service, "kronos_requests_total") >= 0  # and no 500
         until(lambda: metric(service, "kronos_workers") == 2)
         assert metric(service, "kronos_requests_total") >= before
         assert len(service.wait_for("metrics_directory_restored", 3)) == 3  # master and workers
-        lose(folder)
+        remove(directory)
         for deaths, victim in enumerate(sorted(service.workers()), 1):
             os.kill(victim, signal.SIGKILL)
             service.wait_for("listening", 2 + deaths)
@@ -94,7 +94,7 @@ def test_removed_metrics_directory_is_restored(tmp_path: Path) -> None:
         assert len(service.lines("worker_died")) == 2
         until(lambda: metric(service, "kronos_workers") == 2)
     assert service.process.returncode == 0
-    assert list(folder.iterdir()) == []
+    assert list(directory.iterdir()) == []
 
 
 def test_sigterm_to_all_workers_replaces_them_and_no_request_is_lost(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_paused_service_goes_on_with_the_same_workers(tmp_path: Path) -> None:
         before = service.workers()
         for pid in processes:
             os.kill(pid, signal.SIGSTOP)
-        time.sleep(8)  # longer than the timeout: this is what is tested
+        time.sleep(8)  # longer than the timeout: the pause is the subject of the test
         for pid in processes:  # the master first
             os.kill(pid, signal.SIGCONT)
         with calling(service.port, 2) as callers:

@@ -1,4 +1,4 @@
-"""What is parsed of a request, how much of it at once, and what is refused unparsed."""
+"""The parser's bounds: on a turn of the event loop, on headers, and on chunked bodies."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from kronos_api.server.parser import (
     Refused,
 )
 
-HEAD = b"POST / HTTP/1.1\r\nHost: x\r\n"
-CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+HEADERS = b"POST / HTTP/1.1\r\nHost: x\r\n"
+CHUNKED = HEADERS + b"Transfer-Encoding: chunked\r\n\r\n"
 LIMIT = 10_000_000
 
 
@@ -115,22 +115,22 @@ def test_long_chunk_extension_is_refused(end: bytes) -> None:
 @pytest.mark.parametrize("line", [b"a:\n", b"a:\r\n", b"a: b\r\n", b" b\r\n"])
 @pytest.mark.parametrize("end", [b"", b"\r\n"])
 def test_too_many_header_lines_are_refused_unparsed(line: bytes, end: bytes) -> None:
-    status, message = refusal(HEAD + b"a: b\r\n" + line * 16_000 + end)
+    status, message = refusal(HEADERS + b"a: b\r\n" + line * 16_000 + end)
     assert status == 431
     assert str(MAX_HEADERS if len(line) * 16_000 > MAX_HEADERS and not end else "") in message
 
 
 def test_headers_up_to_the_limit_of_lines_are_parsed() -> None:
-    (request, _) = parsed(HEAD + b"a:\r\n" * (MAX_HEADER_LINES - 1) + b"\r\n")
+    (request, _) = parsed(HEADERS + b"a:\r\n" * (MAX_HEADER_LINES - 1) + b"\r\n")
     assert len(request.headers) == MAX_HEADER_LINES
-    status, message = refusal(HEAD + b"a:\r\n" * MAX_HEADER_LINES + b"\r\n")
+    status, message = refusal(HEADERS + b"a:\r\n" * MAX_HEADER_LINES + b"\r\n")
     assert (status, str(MAX_HEADER_LINES) in message) == (431, True)
 
 
 def test_headers_are_bounded_in_bytes() -> None:
-    room = MAX_HEADERS - len(HEAD + b"a: \r\n\r\n")
-    assert len(parsed(HEAD + b"a: " + b"x" * room + b"\r\n\r\n")) == 2
-    assert refusal(HEAD + b"a: " + b"x" * (room + 1) + b"\r\n\r\n")[0] == 431
+    room = MAX_HEADERS - len(HEADERS + b"a: \r\n\r\n")
+    assert len(parsed(HEADERS + b"a: " + b"x" * room + b"\r\n\r\n")) == 2
+    assert refusal(HEADERS + b"a: " + b"x" * (room + 1) + b"\r\n\r\n")[0] == 431
 
 
 def test_trailers_are_bounded_like_headers() -> None:
@@ -142,18 +142,18 @@ def test_trailers_are_bounded_like_headers() -> None:
 
 @pytest.mark.parametrize("cut", [0, 1, 2, 5])
 def test_one_empty_line_before_a_request_is_ignored(cut: int) -> None:
-    sent = b"\r\n" + HEAD + b"\r\n"
+    sent = b"\r\n" + HEADERS + b"\r\n"
     parser = Parser(LIMIT)
     events = (parsed(sent[:cut], parser) if cut else []) + parsed(sent[cut:], parser)
     assert [type(event) for event in events] == [h11.Request, h11.EndOfMessage]
     with pytest.raises(h11.RemoteProtocolError):
-        parsed(b"\r\n" * 2 + HEAD + b"\r\n")
+        parsed(b"\r\n" * 2 + HEADERS + b"\r\n")
 
 
 def test_one_empty_line_is_ignored_before_every_request() -> None:
     parser = Parser(LIMIT)
     for _ in range(3):
-        assert len(parsed(b"\r\n" + HEAD + b"\r\n", parser)) == 2
+        assert len(parsed(b"\r\n" + HEADERS + b"\r\n", parser)) == 2
         parser.send(h11.Response(status_code=204, headers=[]))
         parser.send(h11.EndOfMessage())
         parser.start_next_cycle()
@@ -161,16 +161,16 @@ def test_one_empty_line_is_ignored_before_every_request() -> None:
 
 @pytest.mark.parametrize("encoding", ["chunked", "identity", "gzip"])
 def test_transfer_encoding_in_http_1_0_is_refused(encoding: str) -> None:
-    head = f"POST / HTTP/1.0\r\nTransfer-Encoding: {encoding}\r\n\r\n".encode()
+    request = f"POST / HTTP/1.0\r\nTransfer-Encoding: {encoding}\r\n\r\n".encode()
     with pytest.raises(h11.RemoteProtocolError):
-        parsed(head + b"0\r\n\r\n")
+        parsed(request + b"0\r\n\r\n")
 
 
 def test_http_1_0_with_chunks_is_refused_with_a_remedy() -> None:
-    head = b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"
-    status, message = refusal(head)
+    request = b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"
+    status, message = refusal(request)
     assert (status, "Content-Length" in message) == (400, True)
 
 
 def test_two_lengths_are_refused() -> None:
-    assert refusal(HEAD + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n")[0] == 400
+    assert refusal(HEADERS + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n")[0] == 400

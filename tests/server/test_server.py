@@ -1,4 +1,4 @@
-"""The server's start and stop within this process, and what it and a master tell each other."""
+"""Start and stop of the server within this process, and the status it shares with a master."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ async def running(
 
 
 def status_of(server: Server, monkeypatch: pytest.MonkeyPatch) -> int | None:
-    """The status with which `server` would end the process; None: it leaves that to others."""
+    """The exit status with which `server` ends the process; None if it does not end it."""
     statuses: list[int] = []
     with monkeypatch.context() as patched:
         patched.setattr(os, "_exit", statuses.append)
@@ -113,12 +113,12 @@ def status_of(server: Server, monkeypatch: pytest.MonkeyPatch) -> int | None:
 
 
 async def ask(link: tuple[asyncio.StreamReader, asyncio.StreamWriter], sent: bytes) -> bytes:
-    """The head of the answer to `sent`, in small letters."""
+    """The headers of the response to `sent`, in lower case."""
     reader, writer = link
     writer.write(sent)
-    head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)).lower()
-    await reader.readexactly(int(head.partition(b"content-length: ")[2].split()[0]))
-    return head
+    headers = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)).lower()
+    await reader.readexactly(int(headers.partition(b"content-length: ")[2].split()[0]))
+    return headers
 
 
 async def test_pipelined_requests_are_answered_before_the_stop() -> None:
@@ -130,12 +130,12 @@ async def test_pipelined_requests_are_answered_before_the_stop() -> None:
         await until(lambda: predictor.active > 0)
         service.server.handle_exit(signal.SIGTERM, None)
         assert predictor.state == "draining"  # at once
-        heads = [await ask(link, b"") for _ in range(3)]
-        assert all(head.startswith(b"http/1.1 200") for head in heads)
-        assert [b"connection: close" in head for head in heads] == [False, False, True]
+        responses = [await ask(link, b"") for _ in range(3)]
+        assert all(one.startswith(b"http/1.1 200") for one in responses)
+        assert [b"connection: close" in one for one in responses] == [False, False, True]
         assert await link[0].read() == b""
         await asyncio.wait_for(service.task, 20)
-    service.server.end()  # which has nothing to do
+    service.server.end()  # does nothing
 
 
 async def test_additional_worker_listens_when_it_is_ready() -> None:
@@ -168,7 +168,7 @@ async def test_worker_requests_recycling_after_max_requests_and_serves_on() -> N
             while True:
                 (await service.connect())[1].close()
                 await asyncio.sleep(0.02)
-        # It is this worker that goes, and not the service.
+        # This worker is retired; the service goes on.
         last = await ask(another, READY)
         assert last.startswith(b"http/1.1 200")
         assert b"connection: close" in last
@@ -274,7 +274,7 @@ async def test_worker_with_a_sigterm_from_outside_serves_until_it_is_retired() -
         link = await service.connect()
         assert (await ask(link, READY)).startswith(b"http/1.1 200")
         link[1].close()
-        service.server.handle_exit(signal.SIGTERM, None)  # a second one is not put off
+        service.server.handle_exit(signal.SIGTERM, None)  # a second one stops it
         await asyncio.wait_for(service.task, 20)
     service.server.end()
     assert shared.status is Status.STOPPED

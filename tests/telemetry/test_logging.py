@@ -1,4 +1,4 @@
-"""Every line is one JSON object, whatever it holds and whoever wrote it."""
+"""Every line is one JSON object, with any value and from any logger."""
 
 from __future__ import annotations
 
@@ -100,9 +100,9 @@ def test_the_servers_own_handlers_and_access_log_are_gone(
 
 def test_gunicorns_logger_writes_into_the_stream(capsys: pytest.CaptureFixture[str]) -> None:
     configure()
-    told = Logger(Config())
-    told.info("Booting worker with pid: %s", 7)
-    assert not told.access_log_enabled
+    logger = Logger(Config())
+    logger.info("Booting worker with pid: %s", 7)
+    assert not logger.access_log_enabled
     assert [line["event"] for line in lines(capsys)] == ["Booting worker with pid: 7"]
 
 
@@ -112,9 +112,9 @@ def test_gunicorns_logger_writes_into_the_stream_with_any_setting(
     configure()
     config = Config()
     config.set("accesslog", "-")
-    told = Logger(config)
-    told.setup(config)
-    told.error("once")
+    logger = Logger(config)
+    logger.setup(config)
+    logger.error("once")
     assert [line["event"] for line in lines(capsys)] == ["once"]
 
 

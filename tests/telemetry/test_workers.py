@@ -1,4 +1,4 @@
-"""`/metrics` of a service with two workers: whichever answers, it tells of both, whoever dies."""
+"""`/metrics` of a service with two workers: either reports both, and deaths lose no count."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def scrape(service: Service) -> dict[Sample, float]:
 
 
 def counted(service: Service) -> dict[Sample, float]:
-    """What must never be lower than before; which of it, their types tell."""
+    """The samples that must never decrease: counters and histograms."""
     with OPENER.open(service.url + "/metrics", timeout=30) as answer:
         families = list(text_string_to_metric_families(answer.read().decode()))
     return {
@@ -47,7 +47,7 @@ def counted(service: Service) -> dict[Sample, float]:
     }
 
 
-def told(service: Service, name: str) -> float:
+def sample(service: Service, name: str) -> float:
     return scrape(service).get((name, ()), 0.0)
 
 
@@ -58,12 +58,12 @@ def until(holds: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-def until_told(service: Service, name: str, value: float) -> None:
-    until(lambda: told(service, name) == value)
+def until_sample(service: Service, name: str, value: float) -> None:
+    until(lambda: sample(service, name) == value)
 
 
 def ask(service: Service, times: int) -> int:
-    """How many of so many requests, each on a connection of its own, were answered."""
+    """The number of answered requests of `times`, each on a connection of its own."""
     answered = 0
     for _ in range(times):
         with suppress(OSError, HTTPException):  # the one that was asked was killed
@@ -73,8 +73,8 @@ def ask(service: Service, times: int) -> int:
 
 
 def test_counters_add_up_and_outlive_kills(tmp_path: Path) -> None:
-    folder = tmp_path / "metrics"
-    with services(tmp_path, workers=2, METRICS_DIR=str(folder)) as (service,):
+    directory = tmp_path / "metrics"
+    with services(tmp_path, workers=2, METRICS_DIR=str(directory)) as (service,):
         assert ask(service, 200) == 200
         # A request is counted when it has been answered: a moment later.
         until(lambda: scrape(service).get(MODELS) == 200)
@@ -93,35 +93,35 @@ def test_counters_add_up_and_outlive_kills(tmp_path: Path) -> None:
             after = counted(service)
             lower = {one: (value, after.get(one)) for one, value in before.items()}
             assert all(after.get(one, -1) >= value for one, value in before.items()), lower
-            until_told(service, "kronos_worker_deaths_total", deaths)
-            until_told(service, "kronos_workers", 2)
-        # Whatever was answered is counted; what was lost with a worker may be.
+            until_sample(service, "kronos_worker_deaths_total", deaths)
+            until_sample(service, "kronos_workers", 2)
+        # Every answered request is counted; requests lost with a worker may or may not be.
         until(lambda: answered <= scrape(service)[MODELS] <= 260)
-        # Those of the master, of the two, and of who came while another had not quite gone.
-        assert 2 <= len(list(folder.rglob("counter_*.db"))) <= 4
-    assert list(folder.iterdir()) == []
+        # Of the master, of two workers, and of one that started before another had ended.
+        assert 2 <= len(list(directory.rglob("counter_*.db"))) <= 4
+    assert list(directory.iterdir()) == []
 
 
 def test_every_worker_reports_the_load_of_all(tmp_path: Path) -> None:
     settings = {"MAX_DECODE_STEPS": "10000000", "INFERENCE_TIMEOUT": "500"}
     settings |= {"REQUEST_TIMEOUT": "550", "SHUTDOWN_TIMEOUT": "600"}
-    # A candle a second: the forecast lasts until its caller goes.
+    # A candle a second: the forecast lasts until its caller disconnects.
     command = (sys.executable, "-m", "tests.paced_service", "1", "serve")
     with services(tmp_path, 1, 2, command=command, **settings) as (service,):
         item = body(60, horizon=512, overrides={"sample_count": 64})
         content = json.dumps({"items": [item | {"series_id": f"{n}"} for n in range(16)]}).encode()
-        head = f"POST {BATCH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-        head += f"Content-Length: {len(content)}\r\n\r\n"
+        headers = f"POST {BATCH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        headers += f"Content-Length: {len(content)}\r\n\r\n"
         with socket.create_connection(("127.0.0.1", service.port), 10) as caller:
-            caller.sendall(head.encode() + content)
-            until(lambda: told(service, "kronos_active_series") > 0)
+            caller.sendall(headers.encode() + content)
+            until(lambda: sample(service, "kronos_active_series") > 0)
             # Connections go to either worker; only one of them has something to do.
             for _ in range(30):
                 now = scrape(service)
                 assert now["kronos_active_series", ()] > 0
                 assert now["kronos_kv_cache_bytes", ()] > 0
                 assert now["kronos_concurrent_requests", ()] >= 2  # the forecasts, and this
-        until(lambda: told(service, "kronos_active_series") == 0)
+        until(lambda: sample(service, "kronos_active_series") == 0)
 
 
 def test_unwritable_metrics_directory_stops_the_start(tmp_path: Path) -> None:
