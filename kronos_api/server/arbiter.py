@@ -81,7 +81,7 @@ class Arbiter(GunicornArbiter):
         self._outdated |= set(self._workers)
 
     def handle_int(self) -> None:
-        """The first Ctrl-C stops as SIGTERM does; a second one, at once."""
+        """Stop: the first Ctrl-C as SIGTERM does, a second one at once."""
         raise StopIteration
 
     def handle_usr2(self) -> None:

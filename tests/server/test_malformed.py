@@ -185,5 +185,5 @@ def test_concurrent_malformed_requests_leave_the_workers_alive(service: Service)
     assert statuses <= {100, 200, *range(400, 500), 503}, statuses
     assert service.workers() == workers
     assert ANSWER.match(throw(service, sized(GOOD, "Connection: close"), 30)[:20])
-    assert not service.lines("defect")
+    assert not service.lines("unhandled_exception")
     assert "Traceback" not in service.log.read_text("utf-8")
