@@ -9,10 +9,10 @@ import h11
 from starlette.types import Scope
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES
 
-from kronos_api.errors import HeadersTooLarge, KronosError, MalformedRequest
+from kronos_api.errors import KronosError, MalformedRequest
 from kronos_api.middleware.envelope import render
 from kronos_api.middleware.request_id import HEADER
-from kronos_api.server.parser import MAX_HEADERS, Refused
+from kronos_api.server.parser import Refused, headers_too_long
 
 
 def error_of(cause: BaseException | None, message: str) -> KronosError:
@@ -20,7 +20,7 @@ def error_of(cause: BaseException | None, message: str) -> KronosError:
     if isinstance(cause, Refused):
         return cause.error
     if isinstance(cause, h11.RemoteProtocolError) and cause.error_status_hint == 431:
-        return HeadersTooLarge(f"Request line and headers exceed {MAX_HEADERS} bytes.")
+        return headers_too_long()
     return MalformedRequest(message)
 
 

@@ -4,7 +4,7 @@ A client that sends nothing, sends headers or a body slowly, does not take its r
 connection idle is disconnected at a deadline. No deadline applies to a complete request that waits
 for its forecast. Bytes are parsed in bounded pieces, so that no client blocks the event loop.
 Refusals of the server itself have the error envelope. uvicorn's own protocol guarantees none of
-these, nor that the request after a draining worker's next response gets one.
+these, and closes idle connections at once when it drains.
 """
 
 from __future__ import annotations

@@ -42,6 +42,14 @@ class Refused(h11.RemoteProtocolError):
         self.error = error
 
 
+def headers_too_long() -> HeadersTooLarge:
+    """The error of a request whose line and headers exceed `MAX_HEADERS` bytes."""
+    return HeadersTooLarge(
+        f"Request line and headers exceed {MAX_HEADERS} bytes. Send a shorter URL, or fewer or"
+        " shorter headers."
+    )
+
+
 class BoundedBuffer(ReceiveBuffer):
     """h11's buffer of received bytes; raises `Refused` before a piece beyond a bound is parsed.
 
@@ -72,18 +80,23 @@ class BoundedBuffer(ReceiveBuffer):
             return super().maybe_extract_lines()
         end = _BLANK_LINE.search(self._data, 0, MAX_HEADERS)
         if end is None and len(self._data) >= MAX_HEADERS:
-            raise Refused(HeadersTooLarge(f"Request line and headers exceed {MAX_HEADERS} bytes."))
+            raise Refused(headers_too_long())
         # Two line breaks belong to the request line and to the blank line, not to a header.
         lines = self._data.count(b"\n", 0, end.end() if end else MAX_HEADERS) - 2
         if lines > MAX_HEADER_LINES:
-            raise Refused(HeadersTooLarge(f"The request has more than {MAX_HEADER_LINES} headers."))
+            raise Refused(
+                HeadersTooLarge(
+                    f"The request has {lines} header lines or more; at most {MAX_HEADER_LINES} are"
+                    " accepted."
+                )
+            )
         return super().maybe_extract_lines()
 
     def maybe_extract_next_line(self) -> bytearray | None:
         """The line before a chunk, once it is complete."""
         line = super().maybe_extract_next_line()
         if len(self._data if line is None else line) > MAX_CHUNK_LINE:
-            message = f"The line before a chunk exceeds {MAX_CHUNK_LINE} bytes."
+            message = f"The line before a chunk exceeds {MAX_CHUNK_LINE} bytes. Send no extensions."
             raise Refused(MalformedRequest(message))
         if line is not None and (size := _CHUNK_SIZE.match(line)):
             self._count(int(size[0], 16))
@@ -93,7 +106,12 @@ class BoundedBuffer(ReceiveBuffer):
         self._chunks += 1
         self._declared += size
         if self._declared > self._max_body:
-            raise Refused(RequestTooLarge(f"The body is larger than {self._max_body} bytes."))
+            raise Refused(
+                RequestTooLarge(
+                    f"The body has more than {self._max_body:.0f} bytes. Send fewer candles, or"
+                    " raise KRONOS_MAX_REQUEST_SIZE_MB."
+                )
+            )
         if size and self._chunks > FREE_CHUNKS and self._declared < MIN_CHUNK * self._chunks:
             raise Refused(
                 MalformedRequest(

@@ -2,8 +2,8 @@
 
 stdout is mostly a pipe, and a write to a full pipe blocks. Lines wait in a bounded queue. A line is
 dropped and counted if the queue is full or it cannot be written (closed pipe, full disk). When
-writing succeeds again, one line reports the number of lost ones. `logging.handlers.QueueHandler`
-neither bounds its queue without an exception nor survives a fork.
+writing succeeds again, one line reports the number of lost ones. The standard library's
+`QueueListener` has neither a count of lost lines nor a thread in forked processes.
 
 Each process has its own thread, which starts with the first line. A forked process starts with an
 empty queue: its parent writes the lines in the parent's queue.

@@ -1,7 +1,7 @@
 """Gauges of this worker: the load of its model, and what its process uses.
 
 Any worker may be scraped for the metrics of all, so each records its own every second, not only
-when it is scraped.
+when it is scraped. prometheus_client's own `ProcessCollector` reports the scraped process alone.
 """
 
 from __future__ import annotations

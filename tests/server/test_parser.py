@@ -98,7 +98,9 @@ def test_chunks_are_counted_for_each_body() -> None:
     "size", [b"f" * 16, b"%x" % (LIMIT + 1), b"0" * 10 + b"%x" % (LIMIT + 1), b"F" * 20 + b";ext"]
 )
 def test_chunk_larger_than_any_body_is_refused_before_it_comes(size: bytes) -> None:
-    assert refusal(CHUNKED + size + b"\r\n") == (413, f"The body is larger than {LIMIT} bytes.")
+    status, message = refusal(CHUNKED + size + b"\r\n")
+    assert status == 413
+    assert f"{LIMIT} bytes" in message
 
 
 def test_chunks_that_are_too_large_together_are_refused_before_the_last_comes() -> None:
