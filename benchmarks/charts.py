@@ -21,7 +21,9 @@ OURS, THEIRS, LIMIT = "#1f6feb", "#9aa4b2", "#2da44e"
 def draw_engine(figures: dict[str, Any], axes: Axes) -> None:
     """Seconds a forecast: published, ours, and the floor, on a logarithmic scale."""
     rows = figures["rows"]
-    names = ["{history} → {horizon}\n{paths} path(s)".format(**row["case"]) for row in rows]
+    names = [
+        "{history} → {horizon}\n{sample_count} sample path(s)".format(**row["case"]) for row in rows
+    ]
     for shift, key, colour, label in (
         (-0.27, "theirs", THEIRS, "published implementation"),
         (0.0, "ours", OURS, "Kronos API"),
@@ -51,29 +53,29 @@ def draw_saturation(figures: dict[str, Any], axes: Axes) -> None:
 
 def draw_growth(figures: dict[str, Any], axes: Axes) -> None:
     """Seconds of a forecast of 24 candles from 400 against the number of sample paths."""
-    rows = [r for r in figures["rows"] if (r["shape"], r["history"], r["horizon"]) == PATHS_CASE]
-    rows.sort(key=lambda row: row["paths"])
-    paths, seconds = [row["paths"] for row in rows], [row["seconds"] for row in rows]
-    axes.plot(paths, seconds, marker="o", color=OURS)
+    rows = [r for r in figures["rows"] if (r["shape"], r["history"], r["horizon"]) == SAMPLES_CASE]
+    rows.sort(key=lambda row: row["sample_count"])
+    counts, seconds = [row["sample_count"] for row in rows], [row["seconds"] for row in rows]
+    axes.plot(counts, seconds, marker="o", color=OURS)
     axes.set_xscale("log", base=2)
     axes.set_xlabel("sample paths")
     axes.set_ylabel("seconds a forecast")
     axes.set_ylim(bottom=0)
 
 
-PATHS_CASE = ("small", 400, 24)
+SAMPLES_CASE = ("small", 400, 24)
 CHARTS = {"engine": draw_engine, "saturation": draw_saturation, "growth": draw_growth}
 
 
 def main() -> None:
-    """Draw every chart whose figures are there."""
+    """Draw every chart whose figures exist."""
     matplotlib.use("Agg")
     results, images = Path(sys.argv[1]), Path(sys.argv[2])
     images.mkdir(parents=True, exist_ok=True)
     for name, draw in CHARTS.items():
         path = results / f"{name}.json"
         if not path.is_file():
-            print(f"{path} is not there")
+            print(f"{path} does not exist")
             continue
         figure = Figure(figsize=(6.4, 3.6), layout="constrained")
         axes = figure.add_subplot()

@@ -1,7 +1,7 @@
 """The engine against the published implementation and against the floor, on random weights.
 
 Prints the machine's rates, then a row a case: seconds of both, their ratio, and how far ours is
-above the floor. Peak memory is that of a process of its own for each side.
+above the floor. Each side runs in a process of its own, whose peak memory is shown.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.floor import best_of, count_work, measure_machine
+from benchmarks.floor import best_of, count_cost, measure_machine
 from benchmarks.report import parser, write_json
 from kronos_api.checkpoints.info import Source
 from kronos_api.checkpoints.loader import load_model, load_tokenizer
@@ -32,12 +32,12 @@ class Case:
 
     history: int
     horizon: int
-    paths: int
+    sample_count: int
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What was measured of one case; times in seconds, memory in MB."""
+    """Measurements of one case; times in seconds, memory in MB."""
 
     case: Case
     ours: float
@@ -49,9 +49,9 @@ class Row:
 
 CASES = (Case(400, 24, 1), Case(400, 112, 1), Case(400, 24, 30))
 ENOUGH = 20.0
-"""Seconds after which a side is not run again."""
+"""Seconds of runs after which a side is not repeated."""
 HEAD = (
-    "history  horizon  paths  published      ours  times faster     floor  times floor"
+    "history  horizon  samples  published      ours  times faster     floor  times floor"
     "  peak MB: published  ours"
 )
 
@@ -76,11 +76,11 @@ def main() -> None:
         tokenizer, _ = load_tokenizer(oracle.sources[1])
         rows = []
         for case in CASES[: options.cases]:
-            work = count_work(model, tokenizer, case.history, case.horizon, case.paths)
+            cost = count_cost(model, tokenizer, case.history, case.horizon, case.sample_count)
             ours, our_peak = _measure("ours", case, options)
             theirs, their_peak = _measure("published", case, options)
             machine = measure_machine(machine)
-            rows.append(Row(case, ours, theirs, work.seconds(machine), our_peak, their_peak))
+            rows.append(Row(case, ours, theirs, cost.seconds(machine), our_peak, their_peak))
             _print(rows[-1])
         figures = {"machine": asdict(machine), "rows": [asdict(row) for row in rows]}
         write_json(options.json, "engine", figures)
@@ -89,7 +89,7 @@ def main() -> None:
 def _print(row: Row) -> None:
     case = row.case
     print(
-        f"{case.history:7d}  {case.horizon:7d}  {case.paths:5d}  {row.theirs:7.2f} s"
+        f"{case.history:7d}  {case.horizon:7d}  {case.sample_count:7d}  {row.theirs:7.2f} s"
         f"  {row.ours:6.3f} s  {row.theirs / row.ours:10.1f} x  {row.floor:6.3f} s"
         f"  {row.ours / row.floor:9.2f} x  {row.their_peak_mb:18.0f}  {row.our_peak_mb:4.0f}",
         flush=True,
@@ -102,7 +102,7 @@ def _measure(side: str, case: Case, options: argparse.Namespace) -> tuple[float,
     command += ["--shape", options.shape, "--threads", str(options.threads)]
     command += ["--repeat", str(options.repeat)]
     command += ["--folder", options.folder]
-    command += ["--case", str(case.history), str(case.horizon), str(case.paths)]
+    command += ["--case", str(case.history), str(case.horizon), str(case.sample_count)]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     seconds, peak = json.loads(out.splitlines()[-1])
     return seconds, peak
@@ -130,7 +130,7 @@ def _ours(folder: Path, context: int, series: Series, case: Case) -> Callable[[]
     tokenizer = Source("tokenizer", "random", folder / "tokenizer")
     threads = torch.get_num_threads()
     engine = build_engine(model, tokenizer, max_context=context, torch_threads=threads)
-    request = series.request(case.horizon, sample_count=case.paths, top_k=0, top_p=0.9)
+    request = series.request(case.horizon, sample_count=case.sample_count, top_k=0, top_p=0.9)
     return lambda: engine.run(request)
 
 
@@ -141,17 +141,17 @@ def _published(folder: Path, context: int, series: Series, case: Case) -> Callab
     tokenizer = model.KronosTokenizer.from_pretrained(folder / "tokenizer").eval()
     predictor = model.KronosPredictor(network, tokenizer, device="cpu", max_context=context)
     history = len(series.frame)
-    after = series.stamps[history : history + case.horizon].reset_index(drop=True)
+    after = series.timestamps[history : history + case.horizon].reset_index(drop=True)
     warnings.simplefilter("ignore")
     return lambda: predictor.predict(
         series.frame,
-        series.stamps[:history],
+        series.timestamps[:history],
         after,
         case.horizon,
         T=1.0,
         top_k=0,
         top_p=0.9,
-        sample_count=case.paths,
+        sample_count=case.sample_count,
         verbose=False,
     )
 

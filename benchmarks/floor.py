@@ -1,6 +1,6 @@
-"""The time no implementation can beat: arithmetic at this machine's rate, plus weights read.
+"""A lower bound of a forecast's time: arithmetic at this machine's rate, plus weights read.
 
-floor = 2 · (multiply-adds) / (matrix product rate) + (bytes of weights that the decode steps
+floor = 2 · (multiply-adds) / (GEMM rate) + (bytes of weights that the decode steps
 read) / (memory bandwidth), with both rates measured in the run that uses them.
 """
 
@@ -25,8 +25,8 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """What a forecast cannot do without."""
+class ForecastCost:
+    """Arithmetic and memory traffic that every implementation of a forecast needs."""
 
     multiply_adds: int
     weight_bytes: int
@@ -47,40 +47,40 @@ def best_of(repeats: int, run: Callable[[], object]) -> float:
 
 
 def measure_machine(before: Machine | None = None) -> Machine:
-    """Measure both rates with the threads torch has now; the better of these and `before`'s.
+    """Measure both rates with the current number of threads; the better of these and `before`'s.
 
-    A machine that others use as well shows what it can do only now and then.
+    On a shared machine, only some measurements reach the full rate.
     """
     left, right = torch.randn(1024, 2048), torch.randn(2048, 2048)
-    product = best_of(10, lambda: left @ right)
+    gemm = best_of(10, lambda: left @ right)
     block = torch.ones(1 << 27)  # 512 MB, larger than the caches
     read = best_of(5, block.sum)
-    flops, bandwidth = 2 * 1024 * 2048 * 2048 / product, block.nbytes / read
+    flops, bandwidth = 2 * 1024 * 2048 * 2048 / gemm, block.nbytes / read
     if before is None:
         return Machine(flops, bandwidth)
     return Machine(max(flops, before.flops), max(bandwidth, before.bandwidth))
 
 
-def count_work(
-    model: Kronos, tokenizer: KronosTokenizer, history: int, horizon: int, paths: int
-) -> Work:
-    """Count one forecast of `paths` sample paths, in a context that holds all of it."""
+def count_cost(
+    model: Kronos, tokenizer: KronosTokenizer, history: int, horizon: int, sample_count: int
+) -> ForecastCost:
+    """Count one forecast whose history and horizon fit the context."""
     layers = _matrix_elements(model.transformer)
     dependency = _matrix_elements(model.dep_layer)
     heads = _matrix_elements(model.head)
     width, depth = model.config.d_model, model.config.n_layers
-    decoded = paths * (horizon - 1)
-    adds = (history + decoded) * (layers + dependency) + paths * horizon * heads
-    # Scores and mixing, each position with all before it; the dependency layer looks once a step.
+    decoded = sample_count * (horizon - 1)
+    adds = (history + decoded) * (layers + dependency) + sample_count * horizon * heads
+    # Attention of each position over those before it; the dependency layer has one query a step.
     adds += 2 * width * depth * (history**2 // 2 + decoded * (history + horizon // 2))
-    adds += 2 * width * paths * horizon * (history + horizon // 2)
-    codec = tokenizer.config
+    adds += 2 * width * sample_count * horizon * (history + horizon // 2)
+    config = tokenizer.config
     adds += history * (_matrix_elements(tokenizer.encoder) + _matrix_elements(tokenizer.decoder))
-    adds += paths * horizon * _matrix_elements(tokenizer.decoder)
-    attended = 2 * history**2 // 2 + paths * horizon * (history + horizon // 2)
-    adds += 2 * codec.d_model * (codec.n_dec_layers - 1) * attended
+    adds += sample_count * horizon * _matrix_elements(tokenizer.decoder)
+    attended = 2 * history**2 // 2 + sample_count * horizon * (history + horizon // 2)
+    adds += 2 * config.d_model * (config.n_dec_layers - 1) * attended
     step_bytes = 4 * (layers + dependency + heads)
-    return Work(adds, horizon * step_bytes)
+    return ForecastCost(adds, horizon * step_bytes)
 
 
 def _matrix_elements(module: nn.Module) -> int:

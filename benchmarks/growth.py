@@ -1,4 +1,4 @@
-"""How time and memory grow with history, horizon, sample paths and model size."""
+"""Growth of time and memory with history, horizon, sample paths and model size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from kronos_api.engine.build import build_engine
 from kronos_api.engine.engine import Engine
 from tests.oracle import make_oracle, walk
 
-HISTORIES, HORIZONS, PATHS = (1, 64, 128, 256, 400, 488), (1, 24, 112), (1, 2, 4, 8, 16, 32, 64)
+HISTORIES, HORIZONS, SAMPLE_COUNTS = (
+    (1, 64, 128, 256, 400, 488),
+    (1, 24, 112),
+    (1, 2, 4, 8, 16, 32, 64),
+)
 WIDTHS = (8, 8, 8, 8, 10, 14)
 
 
@@ -30,10 +34,10 @@ def load(shape: str) -> tuple[Engine, float]:
         return engine, (psutil.Process().memory_info().rss - before) / 2**20
 
 
-def measure(engine: Engine, history: int, horizon: int, paths: int) -> tuple[float, float]:
-    """Seconds of a forecast, and MB of keys and values it holds at most."""
-    request = walk(history).request(horizon, top_k=0, top_p=0.9, sample_count=paths)
-    return best_of(3, lambda: engine.run(request)), engine.memory_bytes(request) / 2**20
+def measure(engine: Engine, history: int, horizon: int, sample_count: int) -> tuple[float, float]:
+    """Seconds of a forecast, and MB of keys and values that it holds at most."""
+    request = walk(history).request(horizon, top_k=0, top_p=0.9, sample_count=sample_count)
+    return best_of(3, lambda: engine.run(request)), engine.kv_cache_bytes(request) / 2**20
 
 
 def main() -> None:
@@ -43,23 +47,23 @@ def main() -> None:
     cases = [
         *[("small", history, 24, 1) for history in HISTORIES],
         *[("small", 400, horizon, 1) for horizon in HORIZONS],
-        *[("small", 400, 24, paths) for paths in PATHS],
+        *[("small", 400, 24, count) for count in SAMPLE_COUNTS],
         *[(shape, 400, 24, 1) for shape in ("mini", "base")],
     ]
-    print_row(["model", "history", "horizon", "paths", "seconds", "KV cache MB"], WIDTHS)
+    print_row(["model", "history", "horizon", "samples", "seconds", "KV cache MB"], WIDTHS)
     engines = {}
     rows = []
-    for shape, history, horizon, paths in cases:
+    for shape, history, horizon, sample_count in cases:
         if shape not in engines:
             engines[shape] = load(shape)
-        seconds, megabytes = measure(engines[shape][0], history, horizon, paths)
-        print_row([shape, history, horizon, paths, seconds, megabytes], WIDTHS)
+        seconds, megabytes = measure(engines[shape][0], history, horizon, sample_count)
+        print_row([shape, history, horizon, sample_count, seconds, megabytes], WIDTHS)
         rows.append(
             {
                 "shape": shape,
                 "history": history,
                 "horizon": horizon,
-                "paths": paths,
+                "sample_count": sample_count,
                 "seconds": seconds,
                 "kv_mb": megabytes,
             }

@@ -75,11 +75,13 @@ def _ready(url: str) -> bool:
 def body(series: Series, horizon: int, seed: int = 0) -> dict[str, Any]:
     """The request for `series` with its candles in columns."""
     names = [name for name in FIELDS if name in series.frame]
-    stamps = [stamp.isoformat() for stamp in series.stamps[: len(series.frame) + horizon]]
+    timestamps = [
+        timestamp.isoformat() for timestamp in series.timestamps[: len(series.frame) + horizon]
+    ]
     return {
         "candles": {name: series.frame[name].to_list() for name in names},
-        "timestamps": stamps[: len(series.frame)],
-        "prediction_timestamps": stamps[len(series.frame) :],
+        "timestamps": timestamps[: len(series.frame)],
+        "prediction_timestamps": timestamps[len(series.frame) :],
         "overrides": {"seed": seed},
     }
 

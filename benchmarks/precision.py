@@ -1,6 +1,6 @@
-"""What bfloat16 costs in exactness and gains in speed, against float32 on the same weights.
+"""Error and speed of bfloat16 against float32 on the same weights.
 
-Logit error: both engines see the tokens that float32 decodes, and the difference of their s1
+Logit error: both engines get the tokens that float32 decodes, and the difference of their s1
 logits is given in standard deviations of the float32 logits. Forecast error: the mean over many
 sample paths of the same seed, as the difference of closes in deviations of the history, beside the
 deviation of the paths themselves.
@@ -25,7 +25,7 @@ from kronos_api.engine.engine import Engine
 from kronos_api.engine.request import ForecastRequest
 from tests.oracle import Series, make_oracle, walk
 
-HISTORY, HORIZON, PATHS = 400, 24, 64
+HISTORY, HORIZON, SAMPLE_COUNT = 400, 24, 64
 WIDTHS = (36, 14, 14)
 
 
@@ -41,7 +41,7 @@ def teacher_forced(engine: Engine, series: Series, s1: Tensor, s2: Tensor) -> Te
 
 
 def closes(engine: Engine, request: ForecastRequest) -> NDArray[np.float32]:
-    """Normalised closes of every sample path: [paths, horizon]."""
+    """Normalised closes of every sample path: [sample_count, horizon]."""
     values = engine.run(request).values
     assert values is not None
     return values[..., 3]
@@ -62,17 +62,17 @@ def compare(sources: tuple[Source, Source], threads: int) -> dict[str, float]:
     rough = teacher_forced(narrow, series, tokens.s1[0], tokens.s2[0])
     error = (rough - exact).abs() / exact.std()
     one = series.request(HORIZON, top_k=0, top_p=0.9)
-    many = series.request(HORIZON, top_k=0, top_p=0.9, sample_count=PATHS)
+    many = series.request(HORIZON, top_k=0, top_p=0.9, sample_count=SAMPLE_COUNT)
     paths = closes(wide, many)
     difference = closes(narrow, many).mean(axis=0) - paths.mean(axis=0)
     return {
         "logit error, mean": float(error.mean()),
         "logit error, largest": float(error.max()),
-        "same likeliest token": float((exact.argmax(-1) == rough.argmax(-1)).float().mean()),
-        f"error of the mean of {PATHS} paths": float(np.abs(difference).mean()),
+        "same most likely token": float((exact.argmax(-1) == rough.argmax(-1)).float().mean()),
+        f"error of the mean of {SAMPLE_COUNT} paths": float(np.abs(difference).mean()),
         "deviation of the paths": float(paths.std(axis=0).mean()),
         "times faster, 1 path": seconds(wide, one) / seconds(narrow, one),
-        f"times faster, {PATHS} paths": seconds(wide, many) / seconds(narrow, many),
+        f"times faster, {SAMPLE_COUNT} paths": seconds(wide, many) / seconds(narrow, many),
     }
 
 

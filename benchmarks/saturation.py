@@ -1,7 +1,7 @@
 """Throughput and latency against concurrency: requests decoded together, and one at a time.
 
-First 32 requests at once, with histories from 64 to 400, for a short and a long horizon; then
-clients that ask again as soon as they are answered, 1 to 64 of them.
+First 32 requests at once, with histories from 64 to 400, for a short and a long horizon; then 1 to
+64 clients, each of which sends its next request when it has received a response.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ CLIENTS = (1, 2, 4, 8, 16, 32, 64)
 WIDTHS = (8, 8, 14, 12, 10, 10, 10)
 
 
-def make_requests(count: int, horizon: int, paths: int = 1) -> list[ForecastRequest]:
+def make_requests(count: int, horizon: int, sample_count: int = 1) -> list[ForecastRequest]:
     """Requests with histories spread evenly from 64 to 400, in shuffled order."""
     histories = np.linspace(64, 400, count).astype(int)
     np.random.default_rng(0).shuffle(histories)
-    params = {"top_k": 0, "top_p": 0.9, "sample_count": paths}
+    params = {"top_k": 0, "top_p": 0.9, "sample_count": sample_count}
     return [
         walk(int(history), seed=seed).request(horizon, seed=seed, **params)
         for seed, history in enumerate(histories)
@@ -39,7 +39,7 @@ def make_requests(count: int, horizon: int, paths: int = 1) -> list[ForecastRequ
 
 
 async def start(engine: Engine, max_active: int) -> AsyncPredictor:
-    """A predictor over `engine` that decodes so many requests together."""
+    """A predictor over `engine` that decodes at most `max_active` requests together."""
     predictor = AsyncPredictor(
         lambda: engine,
         max_queue=1000,
@@ -66,7 +66,7 @@ async def all_at_once(engine: Engine, max_active: int, horizon: int) -> float:
 async def closed_loop(
     engine: Engine, max_active: int, clients: int, horizon: int, total: int
 ) -> tuple[float, list[float]]:
-    """Requests a second and every latency of `clients` that ask until `total` are answered."""
+    """Requests a second and every latency of `clients` that send `total` requests."""
     predictor = await start(engine, max_active)
     requests = make_requests(total, horizon)
     latencies: list[float] = []
@@ -115,7 +115,7 @@ def _at_once(engine: Engine) -> list[dict[str, float]]:
 
 
 def _closed_loop(engine: Engine, options: argparse.Namespace) -> list[dict[str, float]]:
-    print(f"\nClients that ask again when answered, horizon {options.horizon}; latency in seconds")
+    print(f"\nClients in a closed loop, horizon {options.horizon}; latency in seconds")
     print_row(["clients", "decoded", "requests/s", "", "p50", "p95", "p99"], WIDTHS)
     rows = []
     for clients in options.clients:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kronos_api.checkpoints.info import ModelInfo, Part
 from kronos_api.engine.engine import Engine
-from kronos_api.engine.pace import Pace, Work
+from kronos_api.engine.pace import Pace, PhaseCounts
 from kronos_api.engine.request import ForecastRequest
 from kronos_api.engine.sequence import Sequence
 from kronos_api.timeseries.features import normalise
@@ -33,12 +33,12 @@ class FakeSequence(Sequence):
     """A forecast without tensors, for engines that compute nothing."""
 
     def __init__(
-        self, request: ForecastRequest, left: Work, *, steps: int, context_used: int = 0
+        self, request: ForecastRequest, remaining: PhaseCounts, *, steps: int, context_used: int = 0
     ) -> None:
         self.request = request
         self.steps = steps  # until it ends
         self.normalised, self.scale = normalise(request.candles, request.clip)
-        self.left = left
+        self.remaining = remaining
         self.context_used = context_used
         self.values: NDArray[np.float32] | None = None
         self.failure: Exception | None = None
@@ -67,15 +67,16 @@ class SleepyEngine(Engine):
     pace: Pace = field(default_factory=Pace)
     runs: list[FakeSequence] = field(default_factory=list)
 
-    def memory_bytes(self, request: ForecastRequest) -> int:
+    def kv_cache_bytes(self, request: ForecastRequest) -> int:
         return self.bytes_a_request or request.sample_count
 
-    def work(self, request: ForecastRequest) -> Work:
-        return Work(request.sample_count, request.horizon)
+    def phase_counts(self, request: ForecastRequest) -> PhaseCounts:
+        return PhaseCounts(request.sample_count, request.horizon)
 
     def start(self, request: ForecastRequest) -> FakeSequence:
         context_used = min(request.history, self.info.max_context)
-        run = FakeSequence(request, self.work(request), steps=self.steps, context_used=context_used)
+        counts = self.phase_counts(request)
+        run = FakeSequence(request, counts, steps=self.steps, context_used=context_used)
         self.runs.append(run)
         return run
 

@@ -1,6 +1,6 @@
-"""The published implementation as an oracle: checkpoints of the public shapes, and its answers.
+"""The published implementation as an oracle: checkpoints of the public shapes, and its forecasts.
 
-Importing it is left to the functions, so that collecting tests does not need it.
+The functions import it, so that collecting tests works without it.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ class Oracle:
             warnings.simplefilter("ignore")  # of deprecated calls that are not ours
             frame = predictor.predict(
                 series.frame,
-                series.stamps[:history],
-                series.stamps[history : history + horizon].reset_index(drop=True),
+                series.timestamps[:history],
+                series.timestamps[history : history + horizon].reset_index(drop=True),
                 horizon,
                 T=1.0,
                 top_k=1,
@@ -110,22 +110,22 @@ MakeOracle = Callable[[str], Oracle]
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Candles with more stamps than candles."""
+    """Candles, and timestamps of them and of a future."""
 
     frame: pd.DataFrame
-    stamps: pd.Series
+    timestamps: pd.Series
 
     def request(self, horizon: int, **params: Any) -> ForecastRequest:
         """A request for it, greedy unless `params` (of `SamplingParams`) say otherwise."""
         history = len(self.frame)
         candles = candle_matrix({str(name): self.frame[name].to_list() for name in self.frame})
-        times = time_features(list(self.stamps[: history + horizon]))
+        times = time_features(list(self.timestamps[: history + horizon]))
         sampling = SamplingParams(**({"top_k": 1} | params))
         return ForecastRequest(candles, times[:history], times[history:], sampling)
 
 
 def walk(history: int, seed: int = 0, spare: int = 512) -> Series:
-    """A random walk of `history` candles, and `spare` stamps beyond it."""
+    """A random walk of `history` candles, and `spare` timestamps after it."""
     numbers = np.random.default_rng(seed)
     close = 100 * np.exp(numbers.normal(0, 0.01, history).cumsum())
     opening = np.concatenate([close[:1], close[:-1]])
@@ -138,8 +138,8 @@ def walk(history: int, seed: int = 0, spare: int = 512) -> Series:
             "volume": numbers.gamma(2, 100, history),
         }
     )
-    stamps = pd.Series(pd.date_range("2024-01-05 10:00", periods=history + spare, freq="15min"))
-    return Series(frame, stamps)
+    timestamps = pd.Series(pd.date_range("2024-01-05 10:00", periods=history + spare, freq="15min"))
+    return Series(frame, timestamps)
 
 
 def make_oracle(name: str, folder: Path, seed: int = 1) -> Oracle:

@@ -112,8 +112,8 @@ class Scheduler:
             tickets = [ticket for ticket in self.waiting if not ticket.estimated]
         for ticket in tickets:
             if not ticket.estimated:
-                ticket.kv_bytes = engine.memory_bytes(ticket.request)
-                ticket.work = engine.work(ticket.request)
+                ticket.kv_bytes = engine.kv_cache_bytes(ticket.request)
+                ticket.counts = engine.phase_counts(ticket.request)
                 ticket.estimated = True
             seconds = _inference_seconds(ticket, engine.pace, now)
             if seconds > TOO_LARGE * ticket.inference_timeout:
@@ -187,13 +187,13 @@ def _inference_seconds(ticket: Ticket, pace: Pace, now: float) -> float:
     Those are measured, so a nearly finished forecast survives a machine that became busy.
     """
     if ticket.sequence is None:
-        return pace.seconds(ticket.work)
-    return now - ticket.started_at + pace.seconds(ticket.sequence.left)
+        return pace.seconds(ticket.counts)
+    return now - ticket.started_at + pace.seconds(ticket.sequence.remaining)
 
 
 def _too_large(ticket: Ticket, seconds: float) -> WorkTooLarge:
     return WorkTooLarge(
-        f"Forecast too large: {ticket.work.rows} sample paths of {ticket.work.steps} steps take"
+        f"Forecast too large: {ticket.counts.rows} sample paths of {ticket.counts.steps} steps take"
         f" about {seconds:.0f} s at the measured pace, and KRONOS_INFERENCE_TIMEOUT allows"
         f" {ticket.inference_timeout:g} s. Ask for fewer sample paths or steps, or raise"
         " KRONOS_INFERENCE_TIMEOUT."

@@ -62,12 +62,12 @@ class StartPolicy:
         Running forecasts of `SMALL` times its candles are left out: it never waits for those.
         """
         timeout = ticket.inference_timeout
-        counted = [other.work.candles < SMALL * ticket.work.candles for other in active]
-        if not any(counted) or self.pace.ends([ticket.work])[0] <= SHORT * timeout:
+        counted = [other.counts.candles < SMALL * ticket.counts.candles for other in active]
+        if not any(counted) or self.pace.ends([ticket.counts])[0] <= SHORT * timeout:
             return True
-        works = [other.sequence.left for other in active if other.sequence is not None]
-        ends_without = self.pace.ends(works)
-        *ends_with, own_end = self.pace.ends([*works, ticket.work])
+        running = [other.sequence.remaining for other in active if other.sequence is not None]
+        ends_without = self.pace.ends(running)
+        *ends_with, own_end = self.pace.ends([*running, ticket.counts])
         if own_end > HEADROOM * min(timeout, ticket.deadline - self.now):
             return False
         for other, counts, without, end in zip(
@@ -83,5 +83,5 @@ def _may_overtake(ticket: Ticket, head: Ticket) -> bool:
     """Whether `ticket` is small compared with `head`."""
     return (
         SMALL * ticket.kv_bytes <= head.kv_bytes
-        and SMALL * ticket.work.candles <= head.work.candles
+        and SMALL * ticket.counts.candles <= head.counts.candles
     )

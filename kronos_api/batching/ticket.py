@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from kronos_api.engine.pace import Work
+from kronos_api.engine.pace import PhaseCounts
 from kronos_api.engine.request import ForecastRequest
 from kronos_api.errors import InternalError, KronosError, QueueFull
 from kronos_api.telemetry.metrics import metrics
@@ -34,7 +34,8 @@ class Ticket:
             forecast.
         started_at, ended_at: when inference started and ended.
         sequence: the forecast inside the engine; None while it waits.
-        kv_bytes, work: keys and values, steps and chunks of the whole forecast, once `estimated`.
+        kv_bytes, counts: keys and values, steps and chunks of the whole forecast, once
+            `estimated`.
         overtook: whether it started before a larger forecast that was accepted earlier.
     """
 
@@ -47,7 +48,7 @@ class Ticket:
     ended_at: float = 0.0
     sequence: Sequence | None = None
     kv_bytes: int = 0
-    work: Work = field(default_factory=lambda: Work(0, 0))
+    counts: PhaseCounts = field(default_factory=lambda: PhaseCounts(0, 0))
     estimated: bool = False
     overtook: bool = False
 

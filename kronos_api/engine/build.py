@@ -44,7 +44,7 @@ def build_engine(
     Raises:
         StartupError: a checkpoint or the device is not usable.
     """
-    # Before any tensor work: torch's pools keep the size they started with.
+    # Before any tensor is made: torch's thread pools keep the size they start with.
     torch.set_num_threads(torch_threads or usable_cores())
     chosen, warning = _choose_device(device)
     inspect(model, tokenizer)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kronos_api.engine.kv_cache import KVCache
 from kronos_api.engine.model_runner import ModelRunner
-from kronos_api.engine.pace import Phase, Work
+from kronos_api.engine.pace import Phase, PhaseCounts
 from kronos_api.engine.request import ForecastRequest
 from kronos_api.engine.sequence import Sequence
 from kronos_api.engine.tokenizer_runner import TokenizerRunner
@@ -168,14 +168,14 @@ class Detokenization:
         return self.tokenizer.decode(s1, s2, cache)[:, prompt:]
 
 
-def planned_work(
+def count_phases(
     request: ForecastRequest, segments: Several[Segment], windows: Several[Segment]
-) -> Work:
+) -> PhaseCounts:
     """All chunks and decode steps of `request`, which is decoded in `segments` and `windows`."""
     samples = request.sample_count
     first, *rest = segments
     shared, *own = windows
-    return Work(
+    return PhaseCounts(
         rows=samples,
         steps=request.horizon,
         tokenize=_count(request.history),

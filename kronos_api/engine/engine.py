@@ -22,11 +22,11 @@ from kronos_api.engine.chunks import (
     NotFinite,
     Prefill,
     Tokenization,
-    planned_work,
+    count_phases,
 )
 from kronos_api.engine.kv_cache import KVCache
 from kronos_api.engine.model_runner import ModelRunner
-from kronos_api.engine.pace import Pace, Work
+from kronos_api.engine.pace import Pace, PhaseCounts
 from kronos_api.engine.request import ForecastRequest
 from kronos_api.engine.sampling import SamplingTensors, sample, uniforms
 from kronos_api.engine.sequence import Chunks, Sequence, SequenceStatus
@@ -51,7 +51,7 @@ class Engine:
         self.pace = Pace()
         self._turns = 0
 
-    def memory_bytes(self, request: ForecastRequest) -> int:
+    def kv_cache_bytes(self, request: ForecastRequest) -> int:
         """Bytes of keys and values that decoding `request` holds at most."""
         first, *rest = self._segments(request)
         samples = request.sample_count
@@ -60,9 +60,9 @@ class Engine:
             positions = max(positions, samples * max(part.prompt + part.steps for part in rest))
         return self.model.cache_bytes(positions)
 
-    def work(self, request: ForecastRequest) -> Work:
+    def phase_counts(self, request: ForecastRequest) -> PhaseCounts:
         """All chunks and decode steps of `request`."""
-        return planned_work(request, self._segments(request), self._windows(request))
+        return count_phases(request, self._segments(request), self._windows(request))
 
     @torch.inference_mode()
     def start(self, request: ForecastRequest) -> Sequence:
@@ -85,7 +85,7 @@ class Engine:
             times=self.model.embed_times(torch.from_numpy(features).to(device)),
             context_used=segments[0].prompt,
             num_tokens=request.history,
-            left=self.work(request),
+            remaining=self.phase_counts(request),
             chunks=Tokenization(self.tokenizer, torch.from_numpy(candles).to(device)),
         )
 
@@ -128,7 +128,7 @@ class Engine:
         try:
             last = chunks.run(sequence)
             self.pace.note_chunk(chunks.phase, self.pace.clock() - started)
-            sequence.left.done(chunks.phase)
+            sequence.remaining.count_down(chunks.phase)
             if last:
                 self._complete(sequence, chunks)
         except Exception as failure:

@@ -1,7 +1,7 @@
-"""How long work takes here: measured while forecasts run, used to tell what cannot be in time.
+"""Measured pace: how long chunks and decode steps take on this machine.
 
-Estimates err on the low side. A phase without recent measurements counts as free: nothing is
-refused before there is a measurement, and an old one (of a machine that was busy) is forgotten.
+Estimates are lower bounds. A phase without recent measurements counts as 0 s: no forecast is
+refused before its phases are measured, and old measurements (of a machine that was busy) expire.
 """
 
 from __future__ import annotations
@@ -9,25 +9,25 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 from typing import Final, Literal
 
 Phase = Literal["tokenize", "prefill", "detokenize"]
 
-SAMPLES: Final = 31
-"""The last measurements of one kind, whose median counts: a stall of the machine is one of them."""
+RECENT: Final = 31
+"""Measurements of one kind that are kept; their median counts, so that a stall does not."""
 ENOUGH: Final = 10
-"""Fewer measurements are none."""
+"""Measurements of one kind below which there is no estimate."""
 AGE: Final = 60.0
-"""Seconds after which a measurement no longer counts."""
+"""Seconds after which measurements expire."""
 WIDEST: Final = 16
 """Decode steps are measured by their number of rows, in powers of two up to 2^16."""
 
 
 @dataclass(slots=True)
-class Work:
-    """What is left to do for one forecast: decode steps of `rows` sample paths, and chunks."""
+class PhaseCounts:
+    """Decode steps of `rows` sample paths, and chunks of the other phases, of one forecast."""
 
     rows: int
     steps: int
@@ -40,100 +40,96 @@ class Work:
         """Candles to decode, over all sample paths."""
         return self.rows * self.steps
 
-    def copy(self) -> Work:
-        """A copy, which can be counted down."""
-        return replace(self)
-
-    def done(self, phase: Phase) -> None:
-        """Count one chunk as done."""
+    def count_down(self, phase: Phase) -> None:
+        """Subtract one chunk of `phase`."""
         setattr(self, phase, max(0, getattr(self, phase) - 1))
 
 
-class _Samples:
-    """The last measurements of one kind."""
+class _Measurements:
+    """Recent measurements of one kind."""
 
     def __init__(self) -> None:
-        self._seconds: deque[float] = deque(maxlen=SAMPLES)
+        self._seconds: deque[float] = deque(maxlen=RECENT)
         self._at = 0.0
-        self.typical = 0.0
+        self._median = 0.0
 
     def add(self, seconds: float, now: float) -> None:
         if now - self._at > AGE:
             self._seconds.clear()
         self._seconds.append(seconds)
         self._at = now
-        self.typical = median(self._seconds) if len(self._seconds) >= ENOUGH else 0.0
+        self._median = median(self._seconds) if len(self._seconds) >= ENOUGH else 0.0
 
-    def at(self, now: float) -> float:
-        """Typical seconds; 0 if there are too few measurements, or only old ones."""
-        return self.typical if now - self._at <= AGE else 0.0
+    def typical(self, now: float) -> float:
+        """Median seconds; 0 if there are too few measurements, or they have expired."""
+        return self._median if now - self._at <= AGE else 0.0
 
 
 class Pace:
-    """Measured seconds of chunks and decode steps. Belongs to the engine's thread."""
+    """Measured seconds of chunks and decode steps. Used by the engine's thread alone."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.clock = clock
-        self._chunks: dict[Phase, _Samples] = {
-            "tokenize": _Samples(),
-            "prefill": _Samples(),
-            "detokenize": _Samples(),
+        self._chunks: dict[Phase, _Measurements] = {
+            "tokenize": _Measurements(),
+            "prefill": _Measurements(),
+            "detokenize": _Measurements(),
         }
-        self._steps = [_Samples() for _ in range(WIDEST + 1)]
+        self._steps = [_Measurements() for _ in range(WIDEST + 1)]
         self._rows = [0.0] * (WIDEST + 1)
 
     def note_chunk(self, phase: Phase, seconds: float) -> None:
-        """A chunk of `phase` took so long."""
+        """Record the seconds of a chunk of `phase`."""
         self._chunks[phase].add(seconds, self.clock())
 
     def note_step(self, rows: int, seconds: float) -> None:
-        """A decode step of `rows` sample paths took so long."""
+        """Record the seconds of a decode step of `rows` sample paths."""
         bucket = min(WIDEST, (rows - 1).bit_length())
         self._steps[bucket].add(seconds, self.clock())
         old = self._rows[bucket] or rows
         self._rows[bucket] = old + 0.2 * (rows - old)
 
-    def seconds(self, work: Work) -> float:
-        """Seconds that `work` takes alone, or less."""
-        return self.ends([work], extrapolate=False)[0]
+    def seconds(self, counts: PhaseCounts) -> float:
+        """Seconds of one forecast by itself, as a lower bound."""
+        return self.ends([counts], extrapolate=False)[0]
 
-    def ends(self, works: Sequence[Work], *, extrapolate: bool = True) -> list[float]:
-        """Seconds until each of `works` ends when they run together.
+    def ends(self, forecasts: Sequence[PhaseCounts], *, extrapolate: bool = True) -> list[float]:
+        """Seconds until each of `forecasts` ends when they run together.
 
-        Chunks of all are counted before the end of each. With `extrapolate`, a step of more rows
-        than were measured takes longer in proportion; without, as long as the widest measured.
+        The chunks of all are counted before the end of each. With `extrapolate`, a step of more
+        rows than were measured takes longer in proportion; without, as long as the widest measured.
         """
         now = self.clock()
-        passed = sum(self._chunk_seconds(work, now) for work in works)
-        ends = [0.0] * len(works)
-        order = sorted(range(len(works)), key=lambda index: works[index].steps)
-        rows = sum(work.rows for work in works)
+        passed = sum(self._chunk_seconds(counts, now) for counts in forecasts)
+        ends = [0.0] * len(forecasts)
+        order = sorted(range(len(forecasts)), key=lambda index: forecasts[index].steps)
+        rows = sum(counts.rows for counts in forecasts)
         steps = 0
         for index in order:
-            work = works[index]
-            if work.steps > steps:
-                passed += (work.steps - steps) * self._step_seconds(rows, now, extrapolate)
-                steps = work.steps
+            counts = forecasts[index]
+            if counts.steps > steps:
+                passed += (counts.steps - steps) * self._step_seconds(rows, now, extrapolate)
+                steps = counts.steps
             ends[index] = passed
-            rows -= work.rows
+            rows -= counts.rows
         return ends
 
-    def _chunk_seconds(self, work: Work, now: float) -> float:
+    def _chunk_seconds(self, counts: PhaseCounts, now: float) -> float:
         chunks = self._chunks
         return (
-            work.tokenize * chunks["tokenize"].at(now)
-            + work.prefill * chunks["prefill"].at(now)
-            + work.detokenize * chunks["detokenize"].at(now)
+            counts.tokenize * chunks["tokenize"].typical(now)
+            + counts.prefill * chunks["prefill"].typical(now)
+            + counts.detokenize * chunks["detokenize"].typical(now)
         )
 
     def _step_seconds(self, rows: int, now: float, extrapolate: bool) -> float:
-        """Seconds of a decode step by a + b x rows.
+        """Seconds of a decode step, which takes a + b · rows.
 
-        At least those of a step of fewer rows, and at least its share of a step of more.
+        Therefore at least those of a step of fewer rows, and its share of a step of more rows.
         """
         found = widest = 0.0
-        for samples, measured in zip(self._steps, self._rows, strict=True):
-            if (seconds := samples.at(now)) > 0:
-                widest = seconds * rows / measured
+        for measured, measured_rows in zip(self._steps, self._rows, strict=True):
+            if (seconds := measured.typical(now)) > 0:
+                widest = seconds * rows / measured_rows
                 found = max(found, min(seconds, widest))
         return max(found, widest) if extrapolate else found

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kronos_api.engine.kv_cache import KVCache
-from kronos_api.engine.pace import Phase, Work
+from kronos_api.engine.pace import Phase, PhaseCounts
 from kronos_api.engine.request import ForecastRequest
 from kronos_api.engine.sampling import SamplingTensors
 from kronos_api.engine.window import Segment
@@ -60,7 +60,7 @@ class Sequence:
         context_used: rows of the history that the model sees.
         num_tokens: candles that have tokens once the history is tokenized; the columns of s1 and s2
             from there on are not decoded yet.
-        left: chunks and decode steps that are left.
+        remaining: chunks and decode steps to the end of the forecast.
         turn: when it last ran a chunk.
         steps_left: candles to decode in the current segment.
         chunks: chunks of the current phase (TOKENIZE, PREFILL, DETOKENIZE).
@@ -79,7 +79,7 @@ class Sequence:
     times: Tensor
     context_used: int
     num_tokens: int
-    left: Work
+    remaining: PhaseCounts
     chunks: Chunks | None
     status: SequenceStatus = SequenceStatus.TOKENIZE
     turn: int = 0
@@ -118,7 +118,7 @@ class Sequence:
         self.s2[:, self.num_tokens] = s2
         self.num_tokens += 1
         self.steps_left -= 1
-        self.left.steps -= 1
+        self.remaining.steps -= 1
 
     def finish(self, values: NDArray[np.float32]) -> None:
         """End with `values`."""

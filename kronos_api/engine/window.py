@@ -1,11 +1,11 @@
-"""Which rows the network sees when history and horizon do not fit its context.
+"""Which rows the model sees when history and horizon do not fit its context.
 
-A forecast is decoded in segments. A segment encodes a prompt, then appends one decoded candle
-after another. While everything fits, there is one segment. When it does not:
+A forecast is decoded in segments: prefill a prompt, then decode candle after candle. While history
+and horizon fit the context, there is one segment. Beyond it:
 
-- `anchor` trims the history so that the window need not move, never below half a context, and
-  when the window is full starts a new segment from its last half;
-- `exact` moves the window by one candle a step and encodes it afresh each time, as the published
+- `anchor` trims the history so that the window does not move, never below half a context; a full
+  window is followed by a segment whose prompt is its last half;
+- `exact` moves the window by one candle each step and prefills it again, as the published
   implementation does.
 """
 
@@ -19,7 +19,7 @@ WindowPolicy = Literal["anchor", "exact"]
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Encode the last `prompt` candles (known or decoded), then decode `steps` candles."""
+    """Prefill the last `prompt` candles (history or decoded), then decode `steps` candles."""
 
     prompt: int
     steps: int
@@ -37,10 +37,10 @@ def plan_decoding(history: int, horizon: int, context: int, policy: WindowPolicy
 
 
 def plan_candles(history: int, horizon: int, context: int, policy: WindowPolicy) -> list[Segment]:
-    """Windows in which decoded tokens become candles again, in order.
+    """Windows in which decoded tokens are detokenized, in order.
 
-    Under `exact` it is the last `context` tokens at once. A horizon that fills the context has no
-    such window with history in it; it is cut as under `anchor`.
+    Under `exact` that is one window, the last `context` tokens. Where the horizon alone fills the
+    context, such a window would hold no history, and the plan is that of `anchor`.
     """
     if policy == "exact" and horizon < context:
         return [Segment(min(history, context - horizon), horizon)]
@@ -51,8 +51,8 @@ def _anchored(history: int, horizon: int, context: int) -> list[Segment]:
     half = context // 2
     prompt = min(history, max(context - horizon, half))
     segments = [Segment(prompt, min(horizon, context - prompt))]
-    left = horizon - segments[0].steps
-    while left:
-        segments.append(Segment(half, min(left, context - half)))
-        left -= segments[-1].steps
+    remaining = horizon - segments[0].steps
+    while remaining:
+        segments.append(Segment(half, min(remaining, context - half)))
+        remaining -= segments[-1].steps
     return segments

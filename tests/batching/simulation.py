@@ -10,7 +10,7 @@ import numpy as np
 from kronos_api.batching.scheduler import Scheduler
 from kronos_api.batching.ticket import Ticket
 from kronos_api.engine.engine import Engine
-from kronos_api.engine.pace import ENOUGH, Pace, Work
+from kronos_api.engine.pace import ENOUGH, Pace, PhaseCounts
 from kronos_api.engine.request import ForecastRequest
 from kronos_api.engine.sampling import SamplingParams
 from kronos_api.engine.sequence import Sequence
@@ -62,18 +62,18 @@ class CountingEngine(Engine):
     widest: int = 0
     pace: Pace = field(default_factory=lambda: Pace(lambda: 0.0))
 
-    def memory_bytes(self, request: ForecastRequest) -> int:
+    def kv_cache_bytes(self, request: ForecastRequest) -> int:
         assert isinstance(request, Request)
         return request.bytes
 
-    def work(self, request: ForecastRequest) -> Work:
-        return Work(request.sample_count, request.horizon)
+    def phase_counts(self, request: ForecastRequest) -> PhaseCounts:
+        return PhaseCounts(request.sample_count, request.horizon)
 
     def start(self, request: ForecastRequest) -> FakeSequence:
         assert isinstance(request, Request)
         if request.fails_to_start:
             raise ValueError("cannot start")
-        self.runs.append(FakeSequence(request, self.work(request), steps=request.horizon))
+        self.runs.append(FakeSequence(request, self.phase_counts(request), steps=request.horizon))
         return self.runs[-1]
 
     def step(self, sequences: Several[Sequence]) -> None:
@@ -86,8 +86,8 @@ class CountingEngine(Engine):
             assert isinstance(sequence.request, Request)
             assert not sequence.ended
             assert not sequence.released
-            sequence.left.steps -= 1
-            if sequence.left.steps > 0:
+            sequence.remaining.steps -= 1
+            if sequence.remaining.steps > 0:
                 continue
             if sequence.request.fails:
                 sequence.failure = ValueError("own failure")
@@ -131,7 +131,7 @@ class Simulation:
     @property
     def started_bytes(self) -> list[int]:
         """KV bytes of the forecasts that started, in their order."""
-        return [self.engine.memory_bytes(run.request) for run in self.engine.runs]
+        return [self.engine.kv_cache_bytes(run.request) for run in self.engine.runs]
 
     @property
     def started_rows(self) -> list[int]:

@@ -15,7 +15,7 @@ from tests.fakes import FakeSequence
 def running() -> tuple[Ticket, FakeSequence]:
     """A ticket accepted at 1 s whose inference started at 3 s."""
     ticket = Ticket(request(2), accepted_at=1.0, deadline=60.0, inference_timeout=30.0)
-    sequence = FakeSequence(ticket.request, ticket.work, steps=2)
+    sequence = FakeSequence(ticket.request, ticket.counts, steps=2)
     ticket.started_at, ticket.sequence = 3.0, sequence
     return ticket, sequence
 

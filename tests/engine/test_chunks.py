@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kronos_api.engine import chunks
-from kronos_api.engine.chunks import Detokenization, NotFinite, Prefill, Tokenization, planned_work
+from kronos_api.engine.chunks import Detokenization, NotFinite, Prefill, Tokenization, count_phases
 from kronos_api.engine.engine import Engine
 from kronos_api.engine.sequence import Sequence, SequenceStatus
 from kronos_api.engine.window import Segment
@@ -113,11 +113,11 @@ def test_values_that_are_not_finite_raise(tiny: Engine, monkeypatch: pytest.Monk
         run_all(run)
 
 
-def test_planned_work_counts_chunks_of_every_path() -> None:
+def test_count_phases_counts_chunks_of_every_path() -> None:
     request = walk(40).request(50, sample_count=3)
     segments = [Segment(32, 32), Segment(32, 18)]
-    work = planned_work(request, segments, segments)
-    assert (work.rows, work.steps) == (3, 50)
-    assert work.tokenize == 3  # 40 candles
-    assert work.prefill == 2 + 3 * 2  # a shared prompt, then one for each path
-    assert work.detokenize == 2 + 3  # groups of 2 paths, then each path
+    counts = count_phases(request, segments, segments)
+    assert (counts.rows, counts.steps) == (3, 50)
+    assert counts.tokenize == 3  # 40 candles
+    assert counts.prefill == 2 + 3 * 2  # a shared prompt, then one for each path
+    assert counts.detokenize == 2 + 3  # groups of 2 paths, then each path

@@ -13,7 +13,7 @@ from torch import Tensor
 from kronos_api.checkpoints.loader import load_model, load_tokenizer
 from kronos_api.engine.chunks import NotFinite, Prefill
 from kronos_api.engine.engine import Engine
-from kronos_api.engine.pace import Phase, Work
+from kronos_api.engine.pace import Phase, PhaseCounts
 from kronos_api.engine.request import ForecastRequest
 from kronos_api.engine.sequence import Sequence, SequenceStatus
 from kronos_api.engine.window import WindowPolicy
@@ -193,7 +193,7 @@ def test_keys_and_values_stay_within_the_bytes_announced(tiny: Engine) -> None:
         while not run.ended:
             tiny.step([run])
             held = max(held, kv_bytes(run))
-        assert held <= tiny.memory_bytes(request)
+        assert held <= tiny.kv_cache_bytes(request)
         assert run.cache is None
 
 
@@ -201,8 +201,8 @@ def test_keys_and_values_stay_within_the_bytes_announced(tiny: Engine) -> None:
 def test_chunks_and_steps_are_those_announced(engines: MakeEngine, policy: WindowPolicy) -> None:
     engine = engines("tiny", policy)
     for request in [*mixed_requests(), walk(300).request(70, top_k=0, sample_count=20, seed=1)]:
-        left = engine.run(request).left
-        assert left == Work(rows=request.sample_count, steps=0)
+        remaining = engine.run(request).remaining
+        assert remaining == PhaseCounts(rows=request.sample_count, steps=0)
 
 
 def test_forecast_of_many_chunks_does_not_hold_up_a_small_one(tiny: Engine) -> None:
@@ -211,12 +211,12 @@ def test_forecast_of_many_chunks_does_not_hold_up_a_small_one(tiny: Engine) -> N
     small = walk(8).request(2)
     alone = tiny.run(small)
     runs = [tiny.start(large)]
-    while runs[0].left.prefill > 179:  # three more windows of 60 paths, a chunk each
+    while runs[0].remaining.prefill > 179:  # three more windows of 60 paths, a chunk each
         tiny.step(runs)
     runs.append(tiny.start(small))
     while not runs[1].ended:
         tiny.step([run for run in runs if not run.ended])
-    assert runs[0].left.prefill > 160
+    assert runs[0].remaining.prefill > 160
     assert_same_bytes(runs[1], alone)
 
 

@@ -1,4 +1,4 @@
-"""Sampling draws from the published implementation's distribution."""
+"""Sampling has the distribution of the published implementation."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_top_p_off_by_a_twentieth_is_noticed(logits: Tensor, top_p: float) -> 
 
 
 def test_top_k_comes_before_top_p(logits: Tensor) -> None:
-    """The nucleus is taken of what top_k left, renormalised; published code skips it then."""
+    """top_p applies to the tokens that top_k keeps, renormalised; upstream skips it there."""
     after_top_k = published(logits, 1.0, 10, 1.0)
     expected = published(after_top_k.log(), 1.0, 0, 0.6)
     assert 1 < int((expected > 0).sum()) < 10
@@ -112,13 +112,13 @@ def test_streams_depend_on_seed_and_path_alone() -> None:
 def test_engine_samples_the_published_distribution(
     oracles: MakeOracle, tiny: Engine, top_p: float
 ) -> None:
-    """First tokens of many paths, decoded among 32 others, against the published logits."""
+    """First tokens of many paths, decoded with 32 batch-mates, against the published logits."""
     oracle = oracles("tiny")
     request = walk(30).request(1, top_k=0, top_p=top_p, sample_count=DRAWS, temperature=0.3)
     others = [walk(5 + n, seed=n).request(3, top_k=0, sample_count=2, seed=n) for n in range(32)]
     run = together(tiny, [*others[:16], request, *others[16:]])[16]
     with torch.no_grad():
-        stamps = torch.from_numpy(request.history_time_features).float().unsqueeze(0)
-        logits, _ = oracle.model.decode_s1(run.s1[:1, :30], run.s2[:1, :30], stamps)
+        features = torch.from_numpy(request.history_time_features).float().unsqueeze(0)
+        logits, _ = oracle.model.decode_s1(run.s1[:1, :30], run.s2[:1, :30], features)
     p = p_value(run.s1[:, 30], published(logits[0, -1], 0.3, 0, 0.9))
     assert p > 1e-3 if top_p == 0.9 else p < 1e-6

@@ -68,7 +68,7 @@ def test_append_stores_the_tokens_of_one_candle(tiny: Engine) -> None:
         run.append(torch.tensor([3, 4]), torch.tensor([5, 6]))
     assert run.s1[:, 10].tolist() == [3, 4]
     assert run.s2[:, 10].tolist() == [5, 6]
-    assert (run.num_tokens, run.decoded, run.steps_left, run.left.steps) == (11, 1, 4, 4)
+    assert (run.num_tokens, run.decoded, run.steps_left, run.remaining.steps) == (11, 1, 4, 4)
 
 
 @pytest.mark.parametrize("horizon", [1, 5])
