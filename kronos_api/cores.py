@@ -1,4 +1,4 @@
-"""The number of cores that this process can use.
+"""Cores that this process may use, and how OpenMP uses them.
 
 A container sees all cores of its host, even if its CPU limit allows two. Threads beyond the limit
 only wait for each other.
@@ -42,3 +42,15 @@ def _limit(cgroup: Path) -> float | None:
     if not quota.isdecimal() or not period.isdecimal() or int(period) == 0:
         return None  # "max", or -1: no limit
     return int(quota) / int(period)
+
+
+def bound_spinning() -> None:
+    """Bound how long OpenMP threads spin while they wait for each other.
+
+    Threads that spin for long make a forecast many times slower as soon as other processes need
+    their cores; threads that never spin make it half as fast on an idle machine. OpenMP reads
+    GOMP_SPINCOUNT when torch is first imported. An OMP_WAIT_POLICY or GOMP_SPINCOUNT of the
+    environment takes precedence.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")

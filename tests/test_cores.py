@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from kronos_api import cores
-from kronos_api.cores import usable_cores
+from kronos_api.cores import bound_spinning, usable_cores
+
+SPINNING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +49,36 @@ def test_without_a_cgroup_affinity_counts(tmp_path: Path) -> None:
 def test_at_least_one_core_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     assert usable_cores() >= 1
+
+
+@pytest.mark.parametrize("module", ["kronos_api.app", "kronos_api.checkpoints.loader"])
+def test_spinning_is_bounded_before_torch_is_imported(module: str) -> None:
+    """OpenMP reads the variable once. The finder ends the process where torch is imported."""
+    script = f"""
+import os, sys
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "torch":
+            print(os.environ.get("GOMP_SPINCOUNT"), flush=True)
+            os._exit(0)
+sys.meta_path.insert(0, Finder)
+import {module}
+"""
+    environment = {k: v for k, v in os.environ.items() if k not in SPINNING}
+    command = [sys.executable, "-c", script]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert result.stdout == "10000\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("OMP_WAIT_POLICY", "PASSIVE"), ("GOMP_SPINCOUNT", "7")]
+)
+def test_spinning_of_the_environment_takes_precedence(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    for variable in SPINNING:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv(name, value)
+    bound_spinning()
+    assert os.environ.get("GOMP_SPINCOUNT") == (value if name == "GOMP_SPINCOUNT" else None)
