@@ -118,14 +118,14 @@ def sample(logits: Tensor, params: SamplingTensors, uniform: Tensor) -> Tensor:
         probabilities = _keep_likely(probabilities, params)
     cumulative = probabilities.cumsum(-1, dtype=torch.float64)
     total = cumulative[:, -1]
-    # A product that rounds up to the total would fall past the last token.
+    # uniform · total may round up to the total, which lies past the last token.
     target = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))
     drawn = torch.searchsorted(cumulative, target.unsqueeze(-1), right=True).squeeze(-1)
     return torch.where(params.greedy, logits.argmax(-1), drawn) if params.any_greedy else drawn
 
 
 def _keep_likely(probabilities: Tensor, params: SamplingTensors) -> Tensor:
-    """Zero what top_k and top_p exclude; tokens as likely as the last one kept stay."""
+    """Zero the tokens that top_k and top_p exclude; those as likely as the last one kept stay."""
     ordered = _descending(probabilities)
     smallest = ordered[:, -1:]
     if params.any_top_k:
@@ -144,6 +144,6 @@ def _keep_likely(probabilities: Tensor, params: SamplingTensors) -> Tensor:
 
 def _descending(values: Tensor) -> Tensor:
     if values.device.type == "cpu":
-        # NumPy's vectorised sort of values alone is several times faster than torch's.
+        # NumPy sorts values without indices, vectorised, several times faster than torch.
         return torch.from_numpy(-np.sort(-values.numpy(), axis=-1))
     return values.sort(dim=-1, descending=True).values

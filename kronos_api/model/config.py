@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Final, Self
+from typing import Any, Final, Self
 
 LARGEST: Final = {
     "n_layers": 256,
@@ -19,36 +19,30 @@ LARGEST: Final = {
     "d_in": 64,
     "group_size": 20,
 }
-"""Bounds far above every published checkpoint: beyond them, even a module without memory for its
-weights would take minutes to build, or cannot be described to PyTorch."""
+"""Bounds far above every published checkpoint. Beyond them, even modules without allocated weights
+take minutes to build, or exceed PyTorch's sizes."""
+TYPES: Final = {"int": (int,), "bool": (bool,), "float": (int, float)}
+"""JSON values that each declared type accepts."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Config:
     @classmethod
-    def from_json(cls, values: Mapping[str, object]) -> Self:
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Build from the parsed `config.json`.
 
         Raises:
             ValueError: a key is missing, unknown, of the wrong type or out of bounds; the message
                 names it.
         """
-        known = {field.name: field for field in fields(cls)}
-        if unknown := sorted(set(values) - set(known)):
-            raise ValueError(f"unknown key {unknown[0]!r}")
-        for name, field in known.items():
-            if name not in values:
-                if field.default is MISSING:
-                    raise ValueError(f"missing key {name!r}")
-                continue
-            value = values[name]
-            allowed = {"int": ("int",), "bool": ("bool",), "float": ("int", "float")}
-            if type(value).__name__ not in allowed[str(field.type)]:
-                raise ValueError(f"{name!r} must be of type {field.type}")
-            if field.type == "int" and not 1 <= value <= LARGEST[name]:  # type: ignore[operator]
-                raise ValueError(f"{name!r} must be from 1 to {LARGEST[name]}")
-            if field.type == "float" and not math.isfinite(float(value)):  # type: ignore[arg-type]
-                raise ValueError(f"{name!r} must be finite")
+        declared = {field.name: field for field in fields(cls)}
+        if unknown := sorted(set(values) - set(declared)):
+            raise ValueError(f"unknown key {unknown[0]!r}; known are {', '.join(declared)}")
+        for name, field in declared.items():
+            if name in values:
+                _check_value(name, str(field.type), values[name])
+            elif field.default is MISSING:
+                raise ValueError(f"missing key {name!r}, of type {field.type}")
         return cls(**values)
 
     def to_json(self) -> dict[str, int | float | bool]:
@@ -57,7 +51,19 @@ class _Config:
 
     def _check_heads(self, d_model: int, n_heads: int) -> None:
         if n_heads < 1 or d_model < 1 or d_model % (2 * n_heads):
-            raise ValueError(f"d_model {d_model} is not an even multiple of {n_heads} heads")
+            raise ValueError(
+                f"'d_model' must be a multiple of 2 x {n_heads} heads; it is {d_model}"
+            )
+
+
+def _check_value(name: str, declared: str, value: Any) -> None:
+    """Check the value of one key; `declared` is its type: int, float or bool."""
+    if type(value) not in TYPES[declared]:
+        raise ValueError(f"{name!r} must be of type {declared}; it is {value!r}")
+    if declared == "int" and not 1 <= value <= LARGEST[name]:
+        raise ValueError(f"{name!r} must be from 1 to {LARGEST[name]}; it is {value}")
+    if declared == "float" and not math.isfinite(value):
+        raise ValueError(f"{name!r} must be finite; it is {value}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +86,14 @@ class KronosConfig(_Config):
         self._check_heads(self.d_model, self.n_heads)
         self._check_heads(self.d_model, DEPENDENCY_HEADS)
         if not self.learn_te:
-            raise ValueError("learn_te must be true: fixed time embeddings were never published")
+            raise ValueError(
+                "'learn_te' must be true; it is false: fixed time embeddings are not implemented"
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizerConfig(_Config):
-    """Shape of the tokenizer; beta, gamma0, gamma, zeta and group_size matter to training only."""
+    """Shape of the tokenizer; beta, gamma0, gamma, zeta and group_size affect training only."""
 
     d_in: int
     d_model: int
@@ -107,8 +115,8 @@ class TokenizerConfig(_Config):
     def __post_init__(self) -> None:
         self._check_heads(self.d_model, self.n_heads)
         if self.d_in != 6:
-            raise ValueError(f"d_in must be 6, open to amount; it is {self.d_in}")
+            raise ValueError(f"'d_in' must be 6 (open to amount); it is {self.d_in}")
 
 
 DEPENDENCY_HEADS = 4
-"""Attention heads of the dependency-aware layer, whatever the model's own number is."""
+"""Attention heads of the dependency-aware layer; `n_heads` does not apply to it."""

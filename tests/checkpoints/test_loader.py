@@ -106,7 +106,7 @@ def cut_short(folder: Path) -> None:
         (replace("model/config.json", endless), ["config.json is not a regular file"]),
         (replace("tokenizer/model.safetensors", os.mkfifo), ["is not a regular file"]),
         (replace("tokenizer/model.safetensors", endless), ["is not a regular file"]),
-        (change_config("model", n_heads=7), ["not an even multiple of 7 heads"]),
+        (change_config("model", n_heads=7), ["a multiple of 2 x 7 heads"]),
         (change_config("model", learn_te=False), ["learn_te"]),
         (change_config("tokenizer", d_in=5), ["d_in"]),
         (change_config("model", n_layers=3), ["lacks the tensor transformer.2"]),
