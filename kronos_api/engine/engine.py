@@ -77,7 +77,7 @@ class Engine:
         return Sequence(
             request=request,
             scale=scale,
-            params=SamplingTensors.of(request.params).to(device),
+            sampling=SamplingTensors.of(request.params).to(device),
             segments=segments,
             uniforms=torch.from_numpy(draws).view(samples, horizon, 2).to(device),
             s1=s1,
@@ -176,10 +176,10 @@ class Engine:
 
     def _sample(self, sequences: list[Sequence], hidden: Tensor) -> None:
         """Sample s1, then s2, from hidden states [R, C]; append them and enter the next phase."""
-        params = SamplingTensors.join([s.params for s in sequences])
+        sampling = SamplingTensors.join([s.sampling for s in sequences])
         uniform = torch.cat([s.uniforms[:, s.decoded] for s in sequences])
-        s1 = sample(self.model.s1_logits(hidden), params, uniform[:, 0])
-        s2 = sample(self.model.s2_logits(hidden, s1, _caches(sequences)), params, uniform[:, 1])
+        s1 = sample(self.model.s1_logits(hidden), sampling, uniform[:, 0])
+        s2 = sample(self.model.s2_logits(hidden, s1, _caches(sequences)), sampling, uniform[:, 1])
         counts = [s.sample_count for s in sequences]
         for sequence, *tokens in zip(sequences, s1.split(counts), s2.split(counts), strict=True):
             sequence.append(*tokens)

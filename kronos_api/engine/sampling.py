@@ -101,7 +101,7 @@ def uniforms(seed: int, sample_count: int, draws: int) -> NDArray[np.float64]:
     return np.stack([stream.random(draws) for stream in streams])
 
 
-def sample(logits: Tensor, params: SamplingTensors, uniform: Tensor) -> Tensor:
+def sample(logits: Tensor, sampling: SamplingTensors, uniform: Tensor) -> Tensor:
     """Draw one token a row.
 
     Args:
@@ -111,30 +111,30 @@ def sample(logits: Tensor, params: SamplingTensors, uniform: Tensor) -> Tensor:
     Returns:
         int64 [R].
     """
-    if params.all_greedy:
+    if sampling.all_greedy:
         return logits.argmax(-1)
-    probabilities = torch.softmax(logits / params.temperature.unsqueeze(-1), dim=-1)
-    if params.any_top_k or params.any_top_p:
-        probabilities = _keep_likely(probabilities, params)
+    probabilities = torch.softmax(logits / sampling.temperature.unsqueeze(-1), dim=-1)
+    if sampling.any_top_k or sampling.any_top_p:
+        probabilities = _keep_likely(probabilities, sampling)
     cumulative = probabilities.cumsum(-1, dtype=torch.float64)
     total = cumulative[:, -1]
     # uniform · total may round up to the total, which lies past the last token.
     target = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))
     drawn = torch.searchsorted(cumulative, target.unsqueeze(-1), right=True).squeeze(-1)
-    return torch.where(params.greedy, logits.argmax(-1), drawn) if params.any_greedy else drawn
+    return torch.where(sampling.greedy, logits.argmax(-1), drawn) if sampling.any_greedy else drawn
 
 
-def _keep_likely(probabilities: Tensor, params: SamplingTensors) -> Tensor:
+def _keep_likely(probabilities: Tensor, sampling: SamplingTensors) -> Tensor:
     """Zero the tokens that top_k and top_p exclude; those as likely as the last one kept stay."""
     ordered = _descending(probabilities)
     smallest = ordered[:, -1:]
-    if params.any_top_k:
-        last = params.top_k.clamp(max=ordered.shape[-1]) - 1
+    if sampling.any_top_k:
+        last = sampling.top_k.clamp(max=ordered.shape[-1]) - 1
         smallest = ordered.gather(-1, last.where(last >= 0, ordered.shape[-1] - 1).unsqueeze(-1))
         ordered = ordered.where(ordered >= smallest, 0.0)
-    if params.any_top_p:
+    if sampling.any_top_p:
         cumulative = ordered.cumsum(-1, dtype=torch.float64)
-        top_p = params.top_p.unsqueeze(-1)
+        top_p = sampling.top_p.unsqueeze(-1)
         # A token stays while those before it do not yet exceed top_p: the first always does.
         kept = (cumulative[:, :-1] <= cumulative[:, -1:] * top_p).sum(-1, keepdim=True)
         kept = kept.where(top_p < 1, ordered.shape[-1] - 1)

@@ -52,7 +52,7 @@ class Sequence:
 
     Attributes:
         scale: restores `values` to the units of the request.
-        params: sampling parameters of every sample path.
+        sampling: parameters of every sample path as tensors.
         segments: windows to prefill and decode that are still to come.
         uniforms: random numbers, float64 [sample_count, horizon, 2], for s1 and s2.
         s1, s2: int64 [sample_count, history + horizon].
@@ -71,7 +71,7 @@ class Sequence:
 
     request: ForecastRequest
     scale: Scale
-    params: SamplingTensors
+    sampling: SamplingTensors
     segments: list[Segment]
     uniforms: Tensor
     s1: Tensor

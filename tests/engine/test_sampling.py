@@ -75,6 +75,19 @@ def test_top_k_comes_before_top_p(logits: Tensor) -> None:
     assert p_value(draw(logits, 1.0, 10, 0.6), expected) > 1e-3
 
 
+@pytest.mark.parametrize(
+    ("params", "greedy"),
+    [
+        (SamplingParams(), False),
+        (SamplingParams(temperature=0), True),
+        (SamplingParams(top_k=1), True),
+        (SamplingParams(top_k=2, top_p=0.1), False),
+    ],
+)
+def test_zero_temperature_and_one_token_are_greedy(params: SamplingParams, greedy: bool) -> None:
+    assert params.greedy is greedy
+
+
 @pytest.mark.parametrize(("temperature", "top_k"), [(0.0, 0), (1.0, 1)])
 def test_greedy(logits: Tensor, temperature: float, top_k: int) -> None:
     assert set(draw(logits, temperature, top_k, 0.9).tolist()) == {int(logits.argmax())}
