@@ -35,7 +35,7 @@ from kronos_api.ratelimit.limiter import Limiter
 from kronos_api.ratelimit.other_routes import OtherLimiter
 from kronos_api.routes import calendars, documentation, health, metrics, models, predict
 from kronos_api.schemas.document import complete
-from kronos_api.schemas.reading import Defaults, Limits, Reader
+from kronos_api.schemas.parsing import Defaults, Limits, RequestParser
 from kronos_api.security.build import build_identities
 from kronos_api.security.identity import Identity
 from kronos_api.security.peers import Peers
@@ -148,7 +148,7 @@ def _routers(
     predictor, limiter, build = service.predictor, service.limiter, this_build()
     forecasts = predict.router(
         predictor,
-        _reader(settings, limiter),
+        _parser(settings, limiter),
         timeout=settings.request_timeout,
         clip=settings.clip_value,
     )
@@ -173,12 +173,17 @@ def _paths(*routers: APIRouter) -> list[str]:
     return [route.path for route in routes if isinstance(route, Route)]
 
 
-def _reader(settings: Settings, limiter: Limiter | None) -> Reader:
-    batch_items = settings.max_batch_items
+def _parser(settings: Settings, limiter: Limiter | None) -> RequestParser:
+    batch_items, batch_setting = settings.max_batch_items, "KRONOS_MAX_BATCH_ITEMS"
     if limiter is not None and settings.rate_limit_batch != "request":
         # No retry would help a batch of more series than the limit ever grants at once.
-        batch_items = min(batch_items, limiter.quotas.most("batch"))
-    return Reader(
+        granted = limiter.quotas.most("batch")
+    else:
+        granted = batch_items
+    if granted < batch_items:
+        batch_items = granted
+        batch_setting = "the rate limit: KRONOS_RATE_LIMIT_PER_MINUTE, KRONOS_RATE_LIMITS"
+    return RequestParser(
         Defaults(
             pred_len=settings.default_pred_len,
             temperature=settings.default_temperature,
@@ -189,7 +194,8 @@ def _reader(settings: Settings, limiter: Limiter | None) -> Reader:
         Limits(
             batch_items=batch_items,
             samples=settings.max_samples,
-            work=settings.max_decode_steps,
+            decode_steps=settings.max_decode_steps,
+            batch_setting=batch_setting,
         ),
     )
 

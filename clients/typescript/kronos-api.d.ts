@@ -293,7 +293,7 @@ export interface components {
         };
         /**
          * Checks
-         * @description What was looked at.
+         * @description The parts that were checked.
          */
         Checks: {
             model: components["schemas"]["ModelCheck"];
@@ -333,14 +333,14 @@ export interface components {
             code: "CALLER_UNKNOWN" | "CONTAINER_NOT_ALLOWED" | "HEADERS_TOO_LARGE" | "HOST_NOT_ALLOWED" | "INTERNAL_ERROR" | "INVALID_INPUT" | "MALFORMED_BODY" | "MALFORMED_JSON" | "MALFORMED_REQUEST" | "METHOD_NOT_ALLOWED" | "MODEL_NOT_READY" | "NOT_FOUND" | "ORIGIN_NOT_ALLOWED" | "PREDICTION_TIMEOUT" | "QUEUE_FULL" | "RATE_LIMITED" | "REQUEST_TIMEOUT" | "REQUEST_TOO_LARGE" | "SHUTTING_DOWN" | "UNSUPPORTED_MEDIA_TYPE" | "VALIDATION_ERROR" | "WORK_TOO_LARGE";
             /**
              * Message
-             * @description One or two sentences for people.
+             * @description One or two sentences for people: the rule, what was found, and what changes it.
              */
             message: string;
             /**
              * Details
-             * @description Each rule that the request breaks; empty where none is to blame.
+             * @description The rules that the request breaks, at most 20; empty where the cause is not the request.
              */
-            details: components["schemas"]["Fault"][];
+            details: components["schemas"]["FieldError"][];
             /**
              * Request Id
              * @description As in `X-Request-ID`.
@@ -349,16 +349,16 @@ export interface components {
         };
         /**
          * ErrorResponse
-         * @description The one shape of every refusal and failure.
+         * @description The shape of every error response.
          */
         ErrorResponse: {
             error: components["schemas"]["ErrorBody"];
         };
         /**
-         * Fault
-         * @description One thing that is wrong with a request.
+         * FieldError
+         * @description One rule that the request breaks.
          */
-        Fault: {
+        FieldError: {
             /**
              * Item
              * @description Number of the series in a batch.
@@ -373,9 +373,19 @@ export interface components {
             index: number | null;
             /**
              * Constraint
-             * @description What the value must be; the value is not repeated.
+             * @description The rule; the value is not repeated.
              */
             constraint: string;
+            /**
+             * Candles Count
+             * @description Candles of the request, where their number differs from that of the timestamps.
+             */
+            candles_count?: number | null;
+            /**
+             * Timestamps Count
+             * @description Timestamps of the request, where their number differs from that of the candles.
+             */
+            timestamps_count?: number | null;
         };
         /**
          * ForecastCandle
@@ -414,7 +424,7 @@ export interface components {
             version: string;
             /**
              * Commit
-             * @description That the service was built from; "unknown" outside images and git checkouts.
+             * @description Commit of the build; "unknown" outside images and git checkouts.
              */
             commit: string;
             /** Timestamp */
@@ -425,7 +435,7 @@ export interface components {
         };
         /**
          * Liveness
-         * @description The process lives.
+         * @description The process is alive.
          */
         Liveness: {
             /**
@@ -470,14 +480,14 @@ export interface components {
         };
         /**
          * ModelDescription
-         * @description What is loaded, and where.
+         * @description The loaded checkpoints, and their device.
          */
         ModelDescription: {
             model: components["schemas"]["PartDescription"];
             tokenizer: components["schemas"]["PartDescription"];
             /**
              * Context Length
-             * @description Candles the model sees at most.
+             * @description Candles that the model sees at most.
              */
             context_length: number;
             /** Dtype */
@@ -508,7 +518,7 @@ export interface components {
         };
         /**
          * PredictResponse
-         * @description The forecast of one series. All numbers are float32, written as short as they can be.
+         * @description The forecast of one series. Numbers are float32, in the shortest text that reads back so.
          */
         PredictResponse: {
             /** Series Id */
@@ -534,12 +544,12 @@ export interface components {
             seed: number;
             /**
              * Context Used
-             * @description Candles of the history that the model has seen.
+             * @description Last candles of the history that the model saw.
              */
             context_used: number;
             /**
              * Repaired
-             * @description Numbers that were changed to make possible candles.
+             * @description Numbers that `repair` changed, over mean, quantiles and samples.
              */
             repaired: number;
             /** Warnings */
@@ -551,13 +561,13 @@ export interface components {
             timings_ms: components["schemas"]["Timings"];
             /**
              * Demo
-             * @description Whether the bundled demonstration checkpoint answered: nothing to trade on.
+             * @description Whether the bundled demonstration checkpoint made the forecast: not for trading.
              */
             demo: boolean;
         };
         /**
          * QueueCheck
-         * @description Series that wait for the model, and those in it.
+         * @description Series in the queue, and in the engine.
          */
         QueueCheck: {
             /**
@@ -574,7 +584,7 @@ export interface components {
         };
         /**
          * RateLimitCheck
-         * @description Where forecasts are counted; degraded: this worker grants its share and counts alone.
+         * @description The store of the rate limit; degraded: this worker grants its share by a local fallback.
          */
         RateLimitCheck: {
             /**
@@ -588,13 +598,13 @@ export interface components {
             limit_per_minute: number | null;
             /**
              * Share Per Minute
-             * @description What this worker grants a caller while the status is degraded.
+             * @description Forecasts a minute that this worker grants a caller while the status is degraded.
              */
             share_per_minute: number | null;
         };
         /**
          * Readiness
-         * @description Whether forecasts are taken.
+         * @description Whether the service takes forecasts.
          */
         Readiness: {
             /**
@@ -610,13 +620,13 @@ export interface components {
             device_warning: string | null;
             /**
              * Rate Limit Store
-             * @description Given while each worker counts its callers alone; forecasts are taken all the same.
+             * @description Given while each worker uses its local fallback; the service takes forecasts.
              */
             rate_limit_store?: "degraded" | null;
         };
         /**
          * Timings
-         * @description Where the time went, in milliseconds; `total` is that of the whole request.
+         * @description Milliseconds in the queue, in the engine, and of the whole request.
          */
         Timings: {
             /** Queue */
@@ -653,7 +663,7 @@ export interface components {
         };
         /**
          * Warning
-         * @description Something to know of an answer that is given all the same.
+         * @description A remark on a forecast that is returned all the same.
          */
         Warning: {
             /** @description Decide by this, not by the message. Later versions may add codes. */
@@ -669,7 +679,7 @@ export interface components {
         WarningCode: "DEMO_MODEL" | "CONTEXT_TRIMMED" | "FEW_PATHS" | "HISTORY_GAPS" | "INPUT_REPAIRED" | "IRREGULAR_TIMESTAMPS" | "OUTSIDE_SESSIONS" | "PRICE_FLOORED" | "SCALED";
         /**
          * Welcome
-         * @description The service's name, and which build of it answers.
+         * @description Name and build of the service.
          */
         Welcome: {
             /** Message */
@@ -678,13 +688,13 @@ export interface components {
             version: string;
             /**
              * Commit
-             * @description That the service was built from; "unknown" outside images and git checkouts.
+             * @description Commit of the build; "unknown" outside images and git checkouts.
              */
             commit: string;
         };
         /**
          * WhitelistCheck
-         * @description Who may call; degraded: DNS did not say who the last new caller was.
+         * @description The whitelist; degraded: DNS did not resolve the last new caller.
          */
         WhitelistCheck: {
             /**

@@ -16,15 +16,17 @@ from kronos_api.errors import InvalidInput
 
 if TYPE_CHECKING:
     from kronos_api.checkpoints.info import ModelInfo
+    from kronos_api.cli.tables import History
     from kronos_api.engine.request import ForecastRequest
-    from kronos_api.files import Options
+    from kronos_api.engine.sampling import SamplingParams
+    from kronos_api.files import ReadOptions
     from kronos_api.files.numbers import Decimal
     from kronos_api.forecast import Forecast
     from kronos_api.timeseries import Continuation, Timestamps
 
 MAX_SEED: Final = 2**53 - 1
 PATIENCE: Final = 3600.0
-"""Seconds that a forecast may take when nobody else waits."""
+"""Seconds that a forecast can take at most: there are no other callers."""
 
 
 def predict(
@@ -47,45 +49,33 @@ def predict(
     sep: Annotated[str | None, Option(help="Separator of the file; else found out.")] = None,
     decimal: Annotated[str | None, Option(help="Decimal sign, . or , ; else found out.")] = None,
     time_format: Annotated[str | None, Option(help="As strptime has it: %d/%m/%Y.")] = None,
+    repair_input: Annotated[
+        bool, Option("--repair-input", help="Mend highs and lows that are off by a tick.")
+    ] = False,
     output: Annotated[Path | None, Option(help="Write the forecast as CSV.")] = None,
     plot: Annotated[Path | None, Option(help="Write a chart, such as out.png.")] = None,
 ) -> None:
-    """Forecast the candles of a CSV file. What is not given is as the settings say."""
+    """Forecast the candles of a CSV file. Defaults are those of the settings."""
     log_to_stderr()
     with one_line_errors():
         settings = load_settings(note)
         levels = parse_levels(quantiles)
         with progress("reading the candles"):
-            from kronos_api.aggregate import default_paths
-            from kronos_api.cli.tables import draw, read_series, write
-            from kronos_api.engine.request import ForecastRequest
-            from kronos_api.engine.sampling import SamplingParams
-            from kronos_api.timeseries.features import time_features
+            from kronos_api.cli.tables import draw, read_history, write
 
             options = _options(columns, sep, decimal, time_format)
-            series = read_series(csv, history, options)
-            continued = asyncio.run(_future(series.stamps, horizon, freq, calendar, bar_label))
+            series = read_history(csv, history, options, repair=repair_input)
+            continued = asyncio.run(_future(series.timestamps, horizon, freq, calendar, bar_label))
             future = continued.timestamps
-        request = ForecastRequest(
-            candles=series.candles,
-            history_time_features=time_features(series.stamps.datetimes),
-            future_time_features=time_features(future.datetimes),
-            params=SamplingParams(
-                temperature=settings.default_temperature if temperature is None else temperature,
-                top_k=settings.default_top_k if top_k is None else top_k,
-                top_p=settings.default_top_p if top_p is None else top_p,
-                sample_count=samples
-                or default_paths(settings.default_sample_count, settings.max_samples, bool(levels)),
-                seed=secrets.randbelow(MAX_SEED + 1) if seed is None else seed,
-            ),
-            clip=settings.clip_value,
-            quantile_levels=levels,
-        )
+        params = _params(settings, temperature, top_k, top_p, samples, seed, bool(levels))
+        request = _request(settings, series, future, params, levels)
         _check(request, settings)
         forecast, info = asyncio.run(_forecast(settings, request))
         typer.echo(f"{csv.name}: {series.understood}", err=True)
         _show(f"{csv.name}, {info.model.id}, seed {request.params.seed}", forecast, future)
-        for line in [*_time_notes(series.stamps, continued), *_notes(forecast, request)]:
+        if series.repaired:
+            note(f"--repair-input moved {series.repaired} highs and lows to open and close")
+        for line in [*_time_notes(series.timestamps, continued), *_notes(forecast, request)]:
             note(line)
         if info.demo:
             typer.echo("The bundled checkpoint is a demonstration, not for trading.", err=True)
@@ -93,6 +83,49 @@ def predict(
             write(forecast, future, output)
         if plot is not None:
             draw(series, forecast, future, plot, f"{csv.name}, {info.model.id}")
+
+
+def _params(
+    settings: Settings,
+    temperature: float | None,
+    top_k: int | None,
+    top_p: float | None,
+    samples: int | None,
+    seed: int | None,
+    quantiles: bool,
+) -> SamplingParams:
+    """The options that are given, else the defaults of the settings."""
+    from kronos_api.aggregate import default_paths
+    from kronos_api.engine.sampling import SamplingParams
+
+    return SamplingParams(
+        temperature=settings.default_temperature if temperature is None else temperature,
+        top_k=settings.default_top_k if top_k is None else top_k,
+        top_p=settings.default_top_p if top_p is None else top_p,
+        sample_count=samples
+        or default_paths(settings.default_sample_count, settings.max_samples, quantiles),
+        seed=secrets.randbelow(MAX_SEED + 1) if seed is None else seed,
+    )
+
+
+def _request(
+    settings: Settings,
+    history: History,
+    future: Timestamps,
+    params: SamplingParams,
+    levels: tuple[float, ...],
+) -> ForecastRequest:
+    from kronos_api.engine.request import ForecastRequest
+    from kronos_api.timeseries.features import time_features
+
+    return ForecastRequest(
+        candles=history.candles,
+        history_time_features=time_features(history.timestamps.datetimes),
+        future_time_features=time_features(future.datetimes),
+        params=params,
+        clip=settings.clip_value,
+        quantile_levels=levels,
+    )
 
 
 def parse_levels(text: str) -> tuple[float, ...]:
@@ -106,8 +139,8 @@ def parse_levels(text: str) -> tuple[float, ...]:
     return tuple(sorted(levels))
 
 
-def _options(columns: str, sep: str | None, decimal: str | None, form: str | None) -> Options:
-    from kronos_api.files import Options
+def _options(columns: str, sep: str | None, decimal: str | None, form: str | None) -> ReadOptions:
+    from kronos_api.files import ReadOptions
     from kronos_api.files.columns import parse_choice
 
     separator = {None: None, "\\t": "\t", "tab": "\t"}.get(sep, sep)
@@ -115,17 +148,17 @@ def _options(columns: str, sep: str | None, decimal: str | None, form: str | Non
         raise InvalidInput(f"--sep must be one character or tab; found {sep!a}")
     if decimal not in (None, ".", ","):
         raise InvalidInput(f"--decimal must be . or , ; found {decimal!a}")
-    return Options(separator, cast("Decimal | None", decimal), form, parse_choice(columns))
+    return ReadOptions(separator, cast("Decimal | None", decimal), form, parse_choice(columns))
 
 
 def _check(request: ForecastRequest, settings: Settings) -> None:
-    """What the options' own bounds do not say."""
+    """Check the rules that are not bounds of single options; raises `InvalidInput`."""
     if request.quantile_levels and request.sample_count == 1:
         raise InvalidInput(
             "--quantiles need --samples of 2 or more: those of one path are the same"
         )
     if request.sample_count > settings.max_samples:
-        raise InvalidInput(f"--samples must be at most {settings.max_samples}")
+        raise InvalidInput(f"--samples must be at most {settings.max_samples} (KRONOS_MAX_SAMPLES)")
     if request.params.top_p == 0:
         raise InvalidInput("--top-p must be greater than 0")
     if 0 < request.params.temperature < 0.001:
@@ -157,7 +190,7 @@ async def _future(
 
 
 async def _forecast(settings: Settings, request: ForecastRequest) -> tuple[Forecast, ModelInfo]:
-    """Load what the service would load, and ask it once."""
+    """Load the checkpoint of the settings, and make one forecast."""
     from kronos_api.lifecycle import Checkpoints
     from kronos_api.predictor import AsyncPredictor
 
@@ -179,7 +212,7 @@ async def _forecast(settings: Settings, request: ForecastRequest) -> tuple[Forec
 
 
 def _notes(forecast: Forecast, request: ForecastRequest) -> list[str]:
-    """What to know of the forecast, as the service's warnings say it."""
+    """The warnings of the service that concern the forecast, in the words of the options."""
     from kronos_api.aggregate import FEW_PATHS
 
     lines = []

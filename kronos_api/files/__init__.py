@@ -1,5 +1,5 @@
-"""Candles from the files that people have: `read_candles` takes bytes, `Candles` come out."""
+"""Candles from files: `read_candles` takes bytes and returns `FileCandles`."""
 
-from kronos_api.files.reader import Candles, Options, read_candles
+from kronos_api.files.reader import FileCandles, ReadOptions, read_candles
 
-__all__ = ["Candles", "Options", "read_candles"]
+__all__ = ["FileCandles", "ReadOptions", "read_candles"]

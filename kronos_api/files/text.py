@@ -7,10 +7,12 @@ import codecs
 import gzip
 import io
 import lzma
+import re
 import zipfile
 from typing import IO, Final
 
 from kronos_api.errors import InvalidInput
+from kronos_api.files.names import fields_of
 
 LARGEST: Final = 256 * 2**20
 """Bytes that a file may have after decompression."""
@@ -23,6 +25,10 @@ _BOMS: Final = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _FORMATS: Final = ((b"PK\x03\x04", "zip"), (b"\xd0\xcf\x11\xe0", "xls"), (b"%PDF", "pdf"))
+ENCODINGS: Final = ("gb18030", "cp1252", "cp932", "euc_kr", "big5", "cp1251")
+"""Encodings tried for what is not UTF-8; that of the most known column names is taken."""
+HEAD: Final = 4096
+"""Characters that are searched for column names."""
 NUL_SHARE: Final = 0.2
 """Above this share of NUL bytes, text without a BOM is UTF-16."""
 
@@ -67,8 +73,9 @@ def _bounded(file: IO[bytes] | gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile) -> b
 def decode(data: bytes) -> tuple[str, str]:
     """Text of `data`, and the name of its encoding.
 
-    A BOM decides; else UTF-8 if it is valid, UTF-16 if there are many NUL bytes, GB18030 if it is
-    valid, and Windows-1252 at last. Raises `InvalidInput` for what is no text.
+    A byte order mark decides it; else many NUL bytes are UTF-16, valid UTF-8 is UTF-8, and of
+    `ENCODINGS` the one counts in which most column names are known. Raises `InvalidInput` for
+    binary data.
     """
     for bom, name in _BOMS:
         if data.startswith(bom):
@@ -79,21 +86,31 @@ def decode(data: bytes) -> tuple[str, str]:
     if data.count(b"\x00") > NUL_SHARE * len(data):
         little = data[1::2].count(b"\x00") > data[::2].count(b"\x00")
         names: tuple[str, ...] = ("utf-16-le" if little else "utf-16-be",)
+    elif _valid(data, "utf-8") is not None:
+        names = ("utf-8",)
     else:
-        names = ("utf-8", "gb18030", "cp1252")
-    for name in names:
-        try:
-            text = data.decode(name)
-        except UnicodeDecodeError:
-            continue
-        if "\x00" in text:
-            break
-        return text, name
-    raise InvalidInput(f"is no text; {CSV} can be read")
+        names = ENCODINGS
+    texts = [(text, name) for name in names if (text := _valid(data, name)) is not None]
+    if not texts or "\x00" in texts[0][0]:
+        raise InvalidInput(f"is not text; {CSV} can be read")
+    return max(texts, key=lambda one: _known_names(one[0]))  # the first of those that are equal
+
+
+def _valid(data: bytes, name: str) -> str | None:
+    try:
+        return data.decode(name)
+    except UnicodeDecodeError:
+        return None
+
+
+def _known_names(text: str) -> int:
+    return len(fields_of(re.split(r"[,;|\t\r\n\"]", text[:HEAD])))
 
 
 def _strictly(data: bytes, name: str) -> str:
     try:
         return data.decode(name)
     except UnicodeDecodeError:
-        raise InvalidInput(f"is not the {name.upper()} text that it begins as") from None
+        raise InvalidInput(
+            f"begins with the byte order mark of {name.upper()} and is not {name.upper()} text"
+        ) from None

@@ -15,8 +15,8 @@ from kronos_api.build_info import Build
 from kronos_api.predictor import AsyncPredictor
 from kronos_api.ratelimit.limiter import Limiter
 from kronos_api.ratelimit.other_routes import Limited
-from kronos_api.schemas.responses import (
-    LIMITED,
+from kronos_api.schemas.responses import LIMITED
+from kronos_api.schemas.status import (
     Checks,
     DiskCheck,
     Health,

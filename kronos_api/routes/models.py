@@ -9,12 +9,8 @@ from kronos_api.checkpoints.info import Part
 from kronos_api.errors import ModelNotReady
 from kronos_api.predictor import AsyncPredictor
 from kronos_api.ratelimit.other_routes import Limited
-from kronos_api.schemas.responses import (
-    LIMITED,
-    ModelDescription,
-    PartDescription,
-    Welcome,
-)
+from kronos_api.schemas.responses import LIMITED
+from kronos_api.schemas.status import ModelDescription, PartDescription, Welcome
 
 
 def router(predictor: AsyncPredictor, app_name: str, build: Build, limited: Limited) -> APIRouter:

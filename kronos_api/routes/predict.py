@@ -31,9 +31,9 @@ from kronos_api.schemas.examples import (
     SINGLE_REQUESTS,
     described,
 )
-from kronos_api.schemas.reading import Reader, Series, numbered
+from kronos_api.schemas.parsing import ParsedSeries, RequestParser, numbered
 from kronos_api.schemas.responses import ErrorResponse, PredictResponse
-from kronos_api.schemas.writing import Answered, write_many, write_one
+from kronos_api.schemas.serializing import SeriesForecast, serialize_many, serialize_one
 from kronos_api.telemetry.metrics import metrics
 from kronos_api.timeseries import Calendars, Continuation, find_gaps
 from kronos_api.timeseries.features import time_features
@@ -75,7 +75,9 @@ Result = TypeVar("Result")
 log = structlog.stdlib.get_logger(__name__)
 
 
-def router(predictor: AsyncPredictor, reader: Reader, *, timeout: float, clip: float) -> APIRouter:
+def router(
+    predictor: AsyncPredictor, parser: RequestParser, *, timeout: float, clip: float
+) -> APIRouter:
     """`/v1/predict/*`; a request takes at most `timeout` seconds.
 
     clip: normalised candles are clipped to ±clip.
@@ -90,7 +92,7 @@ def router(predictor: AsyncPredictor, reader: Reader, *, timeout: float, clip: f
     )
     async def predict_single(request: Request) -> Response:
         """Forecast one series."""
-        return await forecasts.answer("single", request, reader.single)
+        return await forecasts.answer("single", request, parser.single)
 
     @routes.post(
         "/v1/predict/batch",
@@ -99,7 +101,7 @@ def router(predictor: AsyncPredictor, reader: Reader, *, timeout: float, clip: f
     )
     async def predict_batch(request: Request) -> Response:
         """Forecast several series; the answers come in the order of the items."""
-        return await forecasts.answer("batch", request, reader.batch)
+        return await forecasts.answer("batch", request, parser.batch)
 
     return routes
 
@@ -114,7 +116,7 @@ class Forecasts:
     clip: float
 
     async def answer(
-        self, endpoint: str, request: Request, read: Callable[[bytes], list[Series]]
+        self, endpoint: str, request: Request, read: Callable[[bytes], list[ParsedSeries]]
     ) -> Response:
         """The response to `request`, whose body `read` takes apart; raises `KronosError`."""
         started = time.perf_counter()
@@ -128,10 +130,10 @@ class Forecasts:
                     _bind(endpoint, series)
                     work = [one.params.sample_count * one.horizon for one in series]
                     await charge_series(request.scope, work)
-                    answered = await _while_present(
+                    results = await _while_present(
                         request.receive, self._forecast(series, deadline)
                     )
-                    return await self._response(endpoint, answered, started)
+                    return await self._response(endpoint, results, started)
             except TimeoutError:
                 raise PredictionTimeout(
                     f"The request exceeded KRONOS_REQUEST_TIMEOUT ({self.timeout:g} s) and was"
@@ -139,16 +141,18 @@ class Forecasts:
                     " KRONOS_REQUEST_TIMEOUT."
                 ) from None
 
-    async def _forecast(self, series: Sequence[Series], deadline: float) -> list[Answered]:
+    async def _forecast(
+        self, series: Sequence[ParsedSeries], deadline: float
+    ) -> list[SeriesForecast]:
         large = sum(len(one.history) + one.horizon for one in series) > LARGE_SERIES
         futures = await self._futures(series, large)
         requests = await off_loop(large, _requests, series, futures, self.clip)
         left = deadline - asyncio.get_running_loop().time()
         forecasts = await self.predictor.predict_many(requests, timeout=max(left, 0.001))
         answers = zip(series, futures, forecasts, strict=True)
-        return [Answered(*answer) for answer in answers]
+        return [SeriesForecast(*answer) for answer in answers]
 
-    async def _futures(self, series: Sequence[Series], large: bool) -> list[Continuation]:
+    async def _futures(self, series: Sequence[ParsedSeries], large: bool) -> list[Continuation]:
         """The future timestamps of each series, as given or as made."""
         futures = []
         for one in series:
@@ -158,7 +162,7 @@ class Forecasts:
                 raise numbered(error, one.item) from None
         return futures
 
-    async def _future(self, one: Series, large: bool) -> Continuation:
+    async def _future(self, one: ParsedSeries, large: bool) -> Continuation:
         if one.freq is None or one.calendar is None:
             return await off_loop(large, _continued, one)
         return await self.calendars.following(
@@ -166,23 +170,23 @@ class Forecasts:
         )
 
     async def _response(
-        self, endpoint: str, answered: Sequence[Answered], started: float
+        self, endpoint: str, results: Sequence[SeriesForecast], started: float
     ) -> Response:
         info = self.predictor.info
-        if info is None or not all(one.finite for one in answered):
+        if info is None or not all(one.finite for one in results):
             log.error("forecast without a number")
             raise InternalError
-        _measure(answered)
-        large = sum(one.size for one in answered) > LARGE_ANSWER
+        _measure(results)
+        large = sum(one.size for one in results) > LARGE_ANSWER
         total_ms = (time.perf_counter() - started) * 1000
         if endpoint == "single":
-            content = await off_loop(large, write_one, answered[0], info, total_ms)
+            content = await off_loop(large, serialize_one, results[0], info, total_ms)
         else:
-            content = await off_loop(large, write_many, answered, info, total_ms)
+            content = await off_loop(large, serialize_many, results, info, total_ms)
         return Response(content, media_type="application/json")
 
 
-def _continued(one: Series) -> Continuation:
+def _continued(one: ParsedSeries) -> Continuation:
     """The future timestamps of a series that keeps to no calendar."""
     future = one.future
     if future is None:
@@ -192,7 +196,7 @@ def _continued(one: Series) -> Continuation:
 
 
 def _requests(
-    series: Sequence[Series], futures: Sequence[Continuation], clip: float
+    series: Sequence[ParsedSeries], futures: Sequence[Continuation], clip: float
 ) -> list[ForecastRequest]:
     return [
         ForecastRequest(
@@ -252,7 +256,7 @@ def _observed(endpoint: str, started: float) -> Iterator[None]:
         metrics.prediction_latency.labels(endpoint, str(status)).observe(elapsed)
 
 
-def _bind(endpoint: str, series: Sequence[Series]) -> None:
+def _bind(endpoint: str, series: Sequence[ParsedSeries]) -> None:
     """Fields of the request's log line; sums over the series of a batch."""
     structlog.contextvars.bind_contextvars(
         history=sum(len(one.history) for one in series),
@@ -267,13 +271,13 @@ def _bind(endpoint: str, series: Sequence[Series]) -> None:
         metrics.prediction_input_size.labels(endpoint).observe(len(one.history))
 
 
-def _measure(answered: Sequence[Answered]) -> None:
+def _measure(results: Sequence[SeriesForecast]) -> None:
     """Count what the model did; the log line has the longest times of a batch."""
-    for one in answered:
+    for one in results:
         metrics.queue_wait.observe(one.forecast.queue_ms / 1000)
         metrics.model_inference.observe(one.forecast.inference_ms / 1000)
         metrics.tokens_decoded.inc(one.series.params.sample_count * one.series.horizon)
     structlog.contextvars.bind_contextvars(
-        queue_ms=round(max(one.forecast.queue_ms for one in answered), 3),
-        inference_ms=round(max(one.forecast.inference_ms for one in answered), 3),
+        queue_ms=round(max(one.forecast.queue_ms for one in results), 3),
+        inference_ms=round(max(one.forecast.inference_ms for one in results), 3),
     )

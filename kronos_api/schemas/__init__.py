@@ -1,5 +1,5 @@
-"""What goes over the wire: models and bounds, from bytes to arrays and back.
+"""HTTP in and out: models and bounds, from the bytes of a body to arrays, and back.
 
-`requests` and `responses` are the models, `examples` shows them, `candles` holds the rules of
-values, `reading` takes bodies apart and `writing` puts answers together.
+`requests`, `responses` and `status` are the models, `examples` are examples of them. `parsing` goes
+from a body to checked series, with errors by `field_errors`; `serializing` writes responses.
 """

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from kronos_api.schemas.responses import Answer
+from kronos_api.schemas.responses import ResponseModel
 
 
-class TradingHours(Answer):
+class TradingHours(ResponseModel):
     """The regular hours of a session, HH:MM in the exchange's time zone."""
 
     open: str
@@ -18,7 +18,7 @@ class TradingHours(Answer):
     break_end: str | None
 
 
-class CalendarDescription(Answer):
+class CalendarDescription(ResponseModel):
     """A calendar that requests may name."""
 
     code: str
@@ -33,7 +33,7 @@ class CalendarDescription(Answer):
     """Holidays and half days are kept as well, and hours of the past where they differed."""
 
 
-class CalendarList(Answer):
+class CalendarList(ResponseModel):
     """The calendars that requests may name, by code."""
 
     calendars: list[CalendarDescription]

@@ -1,6 +1,7 @@
 """Requests as they come in. Types are strict: "1.5" and true are no numbers, 5.0 is no integer.
 
-Bounds of single values stand here; rules that hold between values are in `candles` and `reading`.
+Bounds of single values stand here; rules that hold between values are in `timeseries.candles`
+and `parsing`.
 """
 
 from __future__ import annotations
@@ -10,24 +11,22 @@ from typing import Annotated, Final
 from pydantic import BaseModel, ConfigDict, Field, Tag
 
 from kronos_api.timeseries import BarLabel
+from kronos_api.timeseries.candles import MAX_VALUE
 
 MAX_HISTORY: Final = 2048
 MAX_HORIZON: Final = 512
 MAX_SEED: Final = 2**53 - 1
 """Seeds survive readers of JSON that hold numbers as doubles."""
-MAX_VALUE: Final = 1e17
-"""Largest price, volume or amount: float32 statistics over a history of them stay finite."""
 
 Price = Annotated[float, Field(json_schema_extra={"exclusiveMinimum": 0, "maximum": MAX_VALUE})]
 Quantity = Annotated[float, Field(json_schema_extra={"minimum": 0, "maximum": MAX_VALUE})]
-# After one fault in a list the rest is not looked at: a list of faults costs more than its values.
-Prices = Annotated[list[Price], Field(max_length=MAX_HISTORY, fail_fast=True)]
-Quantities = Annotated[list[Quantity], Field(max_length=MAX_HISTORY, fail_fast=True)]
+Prices = Annotated[list[Price], Field(max_length=MAX_HISTORY)]
+Quantities = Annotated[list[Quantity], Field(max_length=MAX_HISTORY)]
 Level = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
 
-class Wire(BaseModel):
+class RequestModel(BaseModel):
     """Strict types, and unknown keys are refused."""
 
     model_config = ConfigDict(
@@ -35,7 +34,7 @@ class Wire(BaseModel):
     )
 
 
-class Candle(Wire):
+class Candle(RequestModel):
     """One candle. Volume, and amount with it, stand in all candles of a series or in none."""
 
     open: Price
@@ -46,7 +45,7 @@ class Candle(Wire):
     amount: Quantity | None = None
 
 
-class Columns(Wire):
+class Columns(RequestModel):
     """The candles of one series as arrays of the same length."""
 
     open: Annotated[Prices, Field(min_length=1)]
@@ -57,7 +56,7 @@ class Columns(Wire):
     amount: Quantities | None = None
 
 
-class Overrides(Wire):
+class Overrides(RequestModel):
     """What this forecast does differently from the service's defaults."""
 
     pred_len: int | None = Field(default=None, ge=1, le=MAX_HORIZON)
@@ -74,7 +73,7 @@ class Overrides(Wire):
     """The same request with the same seed has the same forecast."""
 
 
-class PredictRequest(Wire):
+class PredictRequest(RequestModel):
     """One series and what is asked of it.
 
     The future is given by `prediction_timestamps`, or by `horizon` with `freq` and `calendar`,
@@ -86,17 +85,17 @@ class PredictRequest(Wire):
     candles: (
         Annotated[
             list[Candle],
-            Field(min_length=1, max_length=MAX_HISTORY, fail_fast=True),
+            Field(min_length=1, max_length=MAX_HISTORY),
             Tag("rows"),
         ]
         | Annotated[Columns, Tag("columns")]
     )
     """Oldest first. low ≤ open, close ≤ high; without amount it is volume times mean price."""
-    timestamps: list[Timestamp] = Field(min_length=1, max_length=MAX_HISTORY, fail_fast=True)
+    timestamps: list[Timestamp] = Field(min_length=1, max_length=MAX_HISTORY)
     """One for each candle: ISO 8601, strictly ascending, all with or all without an offset, such as
     2025-06-02T09:30:00Z, 2025-06-02 09:30-04:00, 20250602T093000Z or 2025-06-02."""
     prediction_timestamps: list[Timestamp] | None = Field(
-        default=None, min_length=1, max_length=MAX_HORIZON, fail_fast=True
+        default=None, min_length=1, max_length=MAX_HORIZON
     )
     """The future timestamps, all after the last of `timestamps`: labels, one for each candle of the
     forecast, however far apart they lie."""
@@ -115,7 +114,7 @@ class PredictRequest(Wire):
     closing times. With a calendar, it decides where the future bars begin."""
     overrides: Overrides | None = None
     """Each key on its own replaces a default of the service."""
-    quantile_levels: list[Level] | None = Field(default=None, max_length=20, fail_fast=True)
+    quantile_levels: list[Level] | None = Field(default=None, max_length=20)
     """Quantiles over the sample paths, for all six fields. Without `overrides.sample_count`, 30
     paths are drawn; of one path there are no quantiles."""
     return_samples: bool = False
@@ -135,7 +134,7 @@ class BatchItem(PredictRequest):
     series_id: str = Field(min_length=1, max_length=128)
 
 
-class BatchRequest(Wire):
+class BatchRequest(RequestModel):
     """Several series, answered in order, all or none; they may differ in everything."""
 
     items: list[BatchItem] = Field(min_length=1, max_length=1024, fail_fast=True)

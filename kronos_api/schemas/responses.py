@@ -1,8 +1,8 @@
-"""Answers as they go out. Written by hand in `writing`, so these models are the contract."""
+"""Responses with forecasts, and errors: the contract of what `serializing` writes."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, WithJsonSchema
 
@@ -10,15 +10,15 @@ from kronos_api.errors import error_codes
 from kronos_api.schemas.warnings import WarningCode
 
 
-class Answer(BaseModel):
-    """An answer: nothing but the fields named."""
+class ResponseModel(BaseModel):
+    """A response: nothing but the fields named."""
 
     model_config = ConfigDict(
         extra="forbid", protected_namespaces=(), use_attribute_docstrings=True
     )
 
 
-class ForecastCandle(Answer):
+class ForecastCandle(ResponseModel):
     """The forecast of one step: the mean over the sample paths."""
 
     timestamp: str
@@ -31,7 +31,7 @@ class ForecastCandle(Answer):
     amount: float
 
 
-class Arrays(Answer):
+class Arrays(ResponseModel):
     """The six fields of a forecast, one number for each step."""
 
     open: list[float]
@@ -42,24 +42,24 @@ class Arrays(Answer):
     amount: list[float]
 
 
-class Timings(Answer):
-    """Where the time went, in milliseconds; `total` is that of the whole request."""
+class Timings(ResponseModel):
+    """Milliseconds in the queue, in the engine, and of the whole request."""
 
     queue: float
     inference: float
     total: float
 
 
-class Warning(Answer):
-    """Something to know of an answer that is given all the same."""
+class Warning(ResponseModel):
+    """A remark on a forecast that is returned all the same."""
 
     code: WarningCode
     """Decide by this, not by the message. Later versions may add codes."""
     message: str
 
 
-class PredictResponse(Answer):
-    """The forecast of one series. All numbers are float32, written as short as they can be."""
+class PredictResponse(ResponseModel):
+    """The forecast of one series. Numbers are float32, in the shortest text that reads back so."""
 
     series_id: str | None
     prediction: list[ForecastCandle]
@@ -70,19 +70,19 @@ class PredictResponse(Answer):
     seed: int
     """The same request with this seed has the same forecast."""
     context_used: int
-    """Candles of the history that the model has seen."""
+    """Last candles of the history that the model saw."""
     repaired: int
-    """Numbers that were changed to make possible candles."""
+    """Numbers that `repair` changed, over mean, quantiles and samples."""
     warnings: list[Warning]
     model_version: str
     tokenizer_version: str
     timings_ms: Timings
     demo: bool
-    """Whether the bundled demonstration checkpoint answered: nothing to trade on."""
+    """Whether the bundled demonstration checkpoint made the forecast: not for trading."""
 
 
-class Fault(Answer):
-    """One thing that is wrong with a request."""
+class FieldError(ResponseModel):
+    """One rule that the request breaks."""
 
     item: int | None = None
     """Number of the series in a batch."""
@@ -90,24 +90,28 @@ class Fault(Answer):
     index: int | None
     """Number of the element in the field."""
     constraint: str
-    """What the value must be; the value is not repeated."""
+    """The rule; the value is not repeated."""
+    candles_count: int | None = None
+    """Candles of the request, where their number differs from that of the timestamps."""
+    timestamps_count: int | None = None
+    """Timestamps of the request, where their number differs from that of the candles."""
 
 
-class ErrorBody(Answer):
+class ErrorBody(ResponseModel):
     """What went wrong."""
 
     code: Annotated[str, WithJsonSchema({"type": "string", "enum": error_codes()})]
     """Decide by this or by the status, not by the message. Later versions may add codes."""
     message: str
-    """One or two sentences for people."""
-    details: list[Fault]
-    """Each rule that the request breaks; empty where none is to blame."""
+    """One or two sentences for people: the rule, what was found, and what changes it."""
+    details: list[FieldError]
+    """The rules that the request breaks, at most 20; empty where the cause is not the request."""
     request_id: str | None
     """As in `X-Request-ID`."""
 
 
-class ErrorResponse(Answer):
-    """The one shape of every refusal and failure."""
+class ErrorResponse(ResponseModel):
+    """The shape of every error response."""
 
     error: ErrorBody
 
@@ -123,129 +127,4 @@ LIMITED: Final[dict[int | str, dict[str, Any]]] = {
     **GUARDED,
     429: {"model": ErrorResponse, "description": "RATE_LIMITED"},
 }
-"""What a caller of a guarded route may be answered besides what it asked for."""
-
-
-class Liveness(Answer):
-    """The process lives."""
-
-    status: Literal["ok"]
-
-
-class Readiness(Answer):
-    """Whether forecasts are taken."""
-
-    status: Literal["ok", "loading", "stalled", "draining", "failed"]
-    model_loaded: bool
-    device: str | None
-    device_warning: str | None
-    rate_limit_store: Literal["degraded"] | None = None
-    """Given while each worker counts its callers alone; forecasts are taken all the same."""
-
-
-class ModelCheck(Answer):
-    """The model; `version` once it is loaded."""
-
-    status: Literal["ok", "loading", "stalled", "draining", "failed"]
-    loaded: bool
-    version: str | None
-
-
-class MemoryCheck(Answer):
-    """Memory of the process and of the machine."""
-
-    status: Literal["ok", "degraded"]
-    process_mb: float
-    system_total_mb: float
-    system_available_mb: float
-    system_percent: float
-
-
-class DiskCheck(Answer):
-    """The disk that holds the root."""
-
-    status: Literal["ok", "degraded"]
-    total_gb: float
-    free_gb: float
-    percent: float
-
-
-class QueueCheck(Answer):
-    """Series that wait for the model, and those in it."""
-
-    status: Literal["ok", "degraded"]
-    waiting: int
-    active: int
-    limit: int
-
-
-class RateLimitCheck(Answer):
-    """Where forecasts are counted; degraded: this worker grants its share and counts alone."""
-
-    status: Literal["ok", "degraded", "off"]
-    store: Literal["redis", "host"] | None
-    limit_per_minute: int | None
-    share_per_minute: int | None
-    """What this worker grants a caller while the status is degraded."""
-
-
-class WhitelistCheck(Answer):
-    """Who may call; degraded: DNS did not say who the last new caller was."""
-
-    status: Literal["ok", "degraded", "off"]
-    entries: int
-
-
-class Checks(Answer):
-    """What was looked at."""
-
-    model: ModelCheck
-    memory: MemoryCheck
-    disk: DiskCheck
-    queue: QueueCheck
-    rate_limit_store: RateLimitCheck
-    whitelist: WhitelistCheck
-
-
-class Health(Answer):
-    """Health in detail."""
-
-    status: Literal["healthy", "degraded"]
-    version: str
-    commit: str
-    """That the service was built from; "unknown" outside images and git checkouts."""
-    timestamp: str
-    uptime_seconds: float
-    checks: Checks
-
-
-class PartDescription(Answer):
-    """One checkpoint that is loaded."""
-
-    id: str
-    revision: str | None
-    sha256: str
-    """Of the weights."""
-    parameters: int
-
-
-class ModelDescription(Answer):
-    """What is loaded, and where."""
-
-    model: PartDescription
-    tokenizer: PartDescription
-    context_length: int
-    """Candles the model sees at most."""
-    dtype: str
-    device: str
-    device_warning: str | None
-    demo: bool
-
-
-class Welcome(Answer):
-    """The service's name, and which build of it answers."""
-
-    message: str
-    version: str
-    commit: str
-    """That the service was built from; "unknown" outside images and git checkouts."""
+"""Error responses of routes that check the caller, without and with a rate limit."""

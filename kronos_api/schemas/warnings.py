@@ -11,7 +11,7 @@ import numpy as np
 from kronos_api.aggregate import FEW_PATHS
 from kronos_api.checkpoints.info import ModelInfo
 from kronos_api.forecast import Forecast
-from kronos_api.schemas.reading import Series
+from kronos_api.schemas.parsing import ParsedSeries
 from kronos_api.timeseries import Continuation, Timestamps
 
 MOSTLY_INSIDE: Final = 0.1
@@ -35,7 +35,7 @@ class WarningCode(StrEnum):
 
 
 def warnings_of(
-    series: Series, future: Continuation, forecast: Forecast, info: ModelInfo
+    series: ParsedSeries, future: Continuation, forecast: Forecast, info: ModelInfo
 ) -> Iterator[tuple[WarningCode, str]]:
     """Code and message of each warning."""
     if info.demo:
@@ -53,11 +53,11 @@ def warnings_of(
             f"Quantiles of {series.params.sample_count} sample paths say little; ask for"
             " overrides.sample_count of 30 or more.",
         )
-    if series.mended:
+    if series.repaired_input:
         yield (
             WarningCode.INPUT_REPAIRED,
-            f"{series.mended} highs and lows of the history lay within open and close and were"
-            " moved to them.",
+            f"repair_input moved {series.repaired_input} highs and lows of the history, which lay"
+            " within open and close, to them.",
         )
     if series.future is not None and _irregular(series.history, future.timestamps):
         yield (
@@ -81,7 +81,7 @@ def warnings_of(
         )
 
 
-def _of_time(series: Series, future: Continuation) -> Iterator[tuple[WarningCode, str]]:
+def _of_time(series: ParsedSeries, future: Continuation) -> Iterator[tuple[WarningCode, str]]:
     """Warnings of gaps in the history and of timestamps outside the sessions of its calendar."""
     if (gaps := future.gaps) is not None:
         within = (

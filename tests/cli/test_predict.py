@@ -73,7 +73,7 @@ def test_future_timestamps(
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (("--quantiles", "0.5,1"), "--quantiles must be levels between 0 and 1"),
         (("--quantiles", "high"), "--quantiles must be levels between 0 and 1"),
@@ -85,10 +85,10 @@ def test_future_timestamps(
         (("--history", "2"), "freq must be given"),
     ],
 )
-def test_what_is_refused_is_one_line(command: Command, options: tuple[str, ...], told: str) -> None:
+def test_error_is_one_line(command: Command, options: tuple[str, ...], message: str) -> None:
     result = command("predict", EXAMPLE, *options)
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"kronos-api: {told}")
+    assert result.stderr.startswith(f"kronos-api: {message}")
     assert result.stderr.count("\n") == 1
     assert result.stdout == ""
 

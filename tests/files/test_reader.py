@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kronos_api.errors import InvalidInput
-from kronos_api.files import Candles, Options, read_candles
+from kronos_api.files import FileCandles, ReadOptions, read_candles
 from kronos_api.files.columns import parse_choice
 
 ROWS = 20
@@ -61,7 +61,7 @@ ISO = [f"{day:%Y-%m-%d}" for day in DAYS]
 PLAIN = written(HEADER, ISO)
 
 
-def check(candles: Candles, times: Sequence[str] = ISO) -> None:
+def check(candles: FileCandles, times: Sequence[str] = ISO) -> None:
     for name, column in PRICES.items():
         np.testing.assert_allclose(candles.columns[name], column, rtol=1e-12)
     assert candles.timestamps == list(times)
@@ -70,7 +70,9 @@ def check(candles: Candles, times: Sequence[str] = ISO) -> None:
 def test_plain_file() -> None:
     candles = read_candles(PLAIN)
     check(candles)
-    assert candles.understood == f"read {ROWS} rows"
+    assert candles.understood == (
+        f"read {ROWS} rows, columns timestamps as time, open, high, low, close, volume"
+    )
     assert candles.lines == list(range(2, ROWS + 2))
 
 
@@ -83,7 +85,7 @@ def test_decimal_comma() -> None:
     data = written(HEADER, ISO, separator=";", number=lambda value: repr(value).replace(".", ","))
     candles = read_candles(data)
     check(candles)
-    assert "semicolon separator, decimal comma" in candles.understood
+    assert "semicolon, decimal comma" in candles.understood
 
 
 def test_thousands_and_suffixes() -> None:
@@ -94,7 +96,7 @@ def test_thousands_and_suffixes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("encoding", "bom", "told"),
+    ("encoding", "bom", "message"),
     [
         ("utf-8", b"\xef\xbb\xbf", "read 20 rows"),
         ("utf-16-le", b"\xff\xfe", "UTF-16-LE"),
@@ -102,11 +104,11 @@ def test_thousands_and_suffixes() -> None:
         ("utf-16-le", b"", "UTF-16-LE"),
     ],
 )
-def test_encodings(encoding: str, bom: bytes, told: str) -> None:
+def test_encodings(encoding: str, bom: bytes, message: str) -> None:
     text = PLAIN.decode().replace("\n", "\r\n")
     candles = read_candles(bom + text.encode(encoding))
     check(candles)
-    assert told in candles.understood
+    assert message in candles.understood
 
 
 def test_chinese_names_in_gb18030() -> None:
@@ -202,14 +204,14 @@ def test_newest_first_is_turned_round() -> None:
     header, *rows = PLAIN.decode().splitlines()
     candles = read_candles("\n".join([header, *reversed(rows)]).encode())
     check(candles)
-    assert "newest first, turned round" in candles.understood
+    assert "newest first turned round" in candles.understood
     assert candles.lines[-1] == 2
     assert (
         read_candles("\n".join([header, *reversed(rows)]).encode(), last=3).timestamps == ISO[-3:]
     )
 
 
-def test_a_turnover_that_is_a_rate_is_no_amount() -> None:
+def test_turnover_that_is_a_rate_is_not_an_amount() -> None:
     def with_column(name: str, values: Sequence[float]) -> bytes:
         header, *rows = PLAIN.decode().splitlines()
         added = [f"{row},{value}" for row, value in zip(rows, values, strict=True)]
@@ -217,7 +219,7 @@ def test_a_turnover_that_is_a_rate_is_no_amount() -> None:
 
     rates = read_candles(with_column("turnover", [0.03] * ROWS))
     assert "amount" not in rates.columns
-    assert "turnover ignored: it is a rate" in rates.understood
+    assert "turnover is a rate" in rates.understood
     money = [
         volume * close for volume, close in zip(PRICES["volume"], PRICES["close"], strict=True)
     ]
@@ -230,9 +232,9 @@ def test_columns_by_choice() -> None:
     with pytest.raises(InvalidInput, match='has no column open, high, low, close; found "When"'):
         read_candles(data)
     choice = parse_choice("time=When, open=A1,high=A2,low=A3,close=A4,volume=A5")
-    check(read_candles(data, Options(columns=choice)))
+    check(read_candles(data, ReadOptions(columns=choice)))
     with pytest.raises(InvalidInput, match=r'no column "Whn" for time; did you mean "When"\?'):
-        read_candles(data, Options(columns=parse_choice("time=Whn")))
+        read_candles(data, ReadOptions(columns=parse_choice("time=Whn")))
 
 
 @pytest.mark.parametrize("index", ["timestamps", None])
@@ -259,32 +261,32 @@ def test_time_format_and_decimal_where_guessing_fails() -> None:
     unclear = written(HEADER, [f"0{n % 9 + 1}/0{n // 9 + 1}/2024" for n in range(ROWS)])
     with pytest.raises(InvalidInput, match="day and month cannot be told apart"):
         read_candles(unclear)
-    candles = read_candles(unclear, Options(time_format="%d/%m/%Y"))
+    candles = read_candles(unclear, ReadOptions(time_format="%d/%m/%Y"))
     assert candles.timestamps[:2] == ["2024-01-01", "2024-01-02"]
 
     line = "2024-01-02;24,300;24,300;24,300;24,300"
     head = "date;open;high;low;close"
-    with pytest.raises(InvalidInput, match="may part thousands or a fraction"):
+    with pytest.raises(InvalidInput, match="can be a decimal mark or group thousands"):
         read_candles(f"{head}\n{line}\n".encode())
     for decimal, expected in ((".", 24300.0), (",", 24.3)):
-        options = Options(decimal=decimal)  # type: ignore[arg-type]
+        options = ReadOptions(decimal=decimal)  # type: ignore[arg-type]
         assert read_candles(f"{head}\n{line}\n".encode(), options).columns["open"][0] == expected
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "message"),
     [
         (b"", "is empty"),
         (b" \n\n", "is empty"),
         (b"date,open,high,low,close\n", "has a header and no candles"),
-        (b"1,2,3,4,5\n6,7,8,9,10\n", "line 1 holds 5 numbers in 5 columns and no names"),
+        (b"1,2,3,4,5\n6,7,8,9,10\n", "line 1 holds numbers in 5 columns and no names"),
         (b"open,high,low,close\n1,2,1,2\n", "has no time column; found"),
         (b"date,open,high,low\n", 'has no column close; found "date", "open", "high", "low"'),
         (b"date,open,high,low,close,Close\n", "has 2 columns close"),
         (b"PK\x03\x04 nonsense", "cannot be decompressed"),
         (b"\x1f\x8b nonsense", "cannot be decompressed"),
         (b"%PDF-1.4", "is a file of the format pdf"),
-        (b"\x00\x01\x02", "is no text"),
+        (b"\x00\x01\x02", "is not text"),
         (b"ARROW1 nonsense", "read"),
         (
             b"symbol,date,open,high,low,close\na,2024-01-02,1,2,1,2\nb,2024-01-02,1,2,1,2\n",
@@ -292,7 +294,7 @@ def test_time_format_and_decimal_where_guessing_fails() -> None:
         ),
         (
             b"date,open,high,low,close\nyesterday,1,2,1,2\n",
-            "line 2: date is 'yesterday', which is no known time stamp; taken is 2025-06-02T09:30",
+            "line 2: date is 'yesterday', which is no known timestamp; accepted is 2025",
         ),
         (
             b"date,open,high,low,close\n2024-01-02,1,234,1,2,1,2\n",
@@ -304,10 +306,10 @@ def test_time_format_and_decimal_where_guessing_fails() -> None:
         ),
     ],
 )
-def test_refusals_say_what_was_found(data: bytes, told: str) -> None:
+def test_error_names_what_was_found(data: bytes, message: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         read_candles(data)
-    assert told in str(refused.value)
+    assert message in str(refused.value)
     assert "\n" not in str(refused.value)
 
 

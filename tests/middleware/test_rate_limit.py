@@ -21,7 +21,8 @@ from kronos_api.ratelimit.charge import charge_series
 from kronos_api.ratelimit.host_store import HostStore
 from kronos_api.ratelimit.limiter import Limiter
 from kronos_api.ratelimit.quotas import Quotas
-from kronos_api.schemas.responses import ErrorResponse, Health
+from kronos_api.schemas.responses import ErrorResponse
+from kronos_api.schemas.status import Health
 from kronos_api.telemetry.metrics import metrics
 from tests.middleware.test_caller_identity import routes
 from tests.web import BATCH, SINGLE, body, predictor_of, serving
@@ -236,7 +237,8 @@ async def test_batch_beyond_the_quota_is_invalid_input() -> None:
     async with serving(rate_limit_per_minute=10, rate_limits="batch=5/hour") as client:
         response = await client.post(BATCH, json=batch(6))
     assert response.status_code == 400
-    assert response.json()["error"]["message"] == "items must be at most 5 long."
+    message = response.json()["error"]["message"]
+    assert message.startswith("items must be at most 5 long (the rate limit: ")
 
 
 async def test_batch_can_count_as_one() -> None:

@@ -14,7 +14,7 @@ from kronos_api.app import create_app
 from kronos_api.config import Settings
 from kronos_api.errors import StartupError
 from kronos_api.predictor import AsyncPredictor
-from kronos_api.schemas.responses import Health
+from kronos_api.schemas.status import Health
 from tests.fakes import SleepyEngine
 from tests.web import client_of, predicting, serving
 

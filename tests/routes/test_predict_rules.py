@@ -90,7 +90,7 @@ VALUES: list[tuple[dict[str, Any], str, int | None, str]] = [
             ]
         ),
         "candles.amount",
-        0,
+        None,
         "absent where there is no volume",
     ),
     (columnar(volume=None, amount=[1.0] * 4), "candles.amount", None, "absent where there is no"),
@@ -306,7 +306,8 @@ async def test_the_work_of_one_request_is_bounded(client: httpx.AsyncClient) -> 
     message = response.json()["error"]["message"]
     assert message == (
         "overrides.sample_count must be at most 1000 when multiplied by the horizon"
-        " and summed over the request."
+        " and summed over the request (KRONOS_MAX_DECODE_STEPS); found 1100: ask for fewer"
+        " samples or steps."
     )
 
 
@@ -347,13 +348,13 @@ async def test_json_that_is_no_object_is_a_validation_error(
 ) -> None:
     response = await client.post(SINGLE, content=content)
     assert response.status_code == 422
-    assert response.json()["error"]["message"] == "body must be an object."
+    assert response.json()["error"]["message"].startswith("body must be an object; ")
 
 
 async def test_an_item_that_is_no_object_is_named_once(client: httpx.AsyncClient) -> None:
     response = await client.post(BATCH, json={"items": [body(), 1]})
     assert response.status_code == 422
-    assert response.json()["error"]["message"] == "items[1] must be an object."
+    assert response.json()["error"]["message"] == "items[1] must be an object; found a number."
 
 
 async def test_what_is_not_finite_is_told_once(client: httpx.AsyncClient) -> None:
@@ -451,12 +452,12 @@ async def test_a_body_of_too_many_values_is_refused_unread(
     assert error["details"][0]["constraint"] == "of at most 32768 values"
 
 
-async def test_a_body_of_too_many_faults_lists_none(client: httpx.AsyncClient) -> None:
+async def test_a_body_of_too_many_errors_lists_none(client: httpx.AsyncClient) -> None:
     content = b"{" + b",".join(b'"%d": 1' % n for n in range(2000)) + b"}"
     error = (await client.post(SINGLE, content=content)).json()["error"]
     assert error["code"] == "VALIDATION_ERROR"
     assert error["details"] == [
-        {"field": "body", "index": None, "constraint": "free of faults: it has more than 1000"}
+        {"field": "body", "index": None, "constraint": "valid; found 2002 errors in it"}
     ]
 
 
@@ -477,3 +478,68 @@ async def test_an_unknown_key_is_told_with_the_nearest(
     assert error["code"] == "VALIDATION_ERROR"
     assert error["details"][0]["field"] == field
     assert error["details"][0]["constraint"].endswith(hint)
+
+
+async def test_all_wrong_types_are_counted_and_the_first_listed(client: httpx.AsyncClient) -> None:
+    """Prices as strings, as exchanges send them: each column is listed, and all are counted."""
+    texts = {name: [str(value) for value in column] for name, column in columns(300).items()}
+    request = body(300, candles=texts, horizon="2")
+    error = (await client.post(SINGLE, json=request)).json()["error"]
+    assert error["code"] == "VALIDATION_ERROR"
+    assert error["message"].endswith(f"found a string (and {5 * 300} more).")
+    assert len(error["details"]) == 20
+    few = body(candles=columns() | {"open": ["1"] * 4, "close": ["1"] * 4}, horizon="2")
+    details = (await client.post(SINGLE, json=few)).json()["error"]["details"]
+    assert {detail["field"] for detail in details} == {"candles.open", "candles.close", "horizon"}
+    assert len(details) == 9
+
+
+@pytest.mark.parametrize(
+    ("request_", "told"),
+    [
+        (body(timestamps=[1, 2, 3, 4]), "is 2025-06-02T09:30:00Z; found a number"),
+        (body(candles=[[1, 2, 3, 4]]), 'an object such as {"open": 100, '),
+        (
+            columnar(open={"0": 1.0}),
+            'an array of numbers, as of pandas\' df.to_dict("list")',
+        ),
+        (body(candles={"columns": [], "data": []}), 'pandas: send df.to_dict("list")'),
+        (columnar(Open=[1.0] * 4), "no such key is known; did you mean candles.open?"),
+        (columnar(timestamps=[1] * 4), "timestamps are an array beside candles"),
+        (columnar(vol=[1.0] * 4), "did you mean candles.volume?"),
+        (columnar(beta=[1.0] * 4), "known are open, high, low, close, volume, amount"),
+        (body(df=[]), "no such key is known; did you mean candles?"),
+        (body(open=[1]), "did you mean candles.open?"),
+        ({"items": [body()]}, "several series are for /v1/predict/batch"),
+        (body(zzzzz=1), "known are series_id, candles, timestamps, "),
+        (overrides(zzzzz=1), "known are pred_len, temperature, "),
+        ([body()], 'several series are {"items": [...]} for /v1/predict/batch; found an array'),
+    ],
+)
+async def test_a_wrong_type_or_key_comes_with_what_is_accepted(
+    client: httpx.AsyncClient, request_: Any, told: str
+) -> None:
+    error = (await client.post(SINGLE, json=request_)).json()["error"]
+    assert told in error["message"]
+
+
+async def test_one_series_for_a_batch_is_sent_to_the_other_route(
+    client: httpx.AsyncClient,
+) -> None:
+    error = (await client.post(BATCH, json=body())).json()["error"]
+    assert error["code"] == "VALIDATION_ERROR"
+    assert "one series is for /v1/predict/single" in error["message"]
+
+
+async def test_different_lengths_come_with_both_counts(client: httpx.AsyncClient) -> None:
+    error = (await client.post(SINGLE, json=body(timestamps=stamps(3)))).json()["error"]
+    assert error["message"] == "timestamps must be as long as candles (4); found 3."
+    assert error["details"] == [
+        {
+            "field": "timestamps",
+            "index": None,
+            "constraint": "as long as candles (4); found 3",
+            "candles_count": 4,
+            "timestamps_count": 3,
+        }
+    ]

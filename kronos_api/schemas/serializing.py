@@ -1,4 +1,4 @@
-"""From forecasts to the bytes of an answer.
+"""From forecasts to the bytes of a response.
 
 Numbers are float32 and written with the fewest digits that read back as the same float32. The
 work goes series by series and path by path, so that done in a thread it lets the event loop in.
@@ -16,7 +16,7 @@ from pydantic_core import to_json
 
 from kronos_api.checkpoints.info import ModelInfo
 from kronos_api.forecast import Forecast
-from kronos_api.schemas.reading import Series
+from kronos_api.schemas.parsing import ParsedSeries
 from kronos_api.schemas.warnings import warnings_of
 from kronos_api.timeseries import Continuation
 from kronos_api.timeseries.features import FIELDS, Floats
@@ -26,10 +26,10 @@ _DIGITS: Final = (6, 7, 8, 9)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answered:
-    """One series and its forecast at `future`."""
+class SeriesForecast:
+    """One series and its forecast at the timestamps `future`."""
 
-    series: Series
+    series: ParsedSeries
     future: Continuation
     forecast: Forecast
 
@@ -41,30 +41,30 @@ class Answered:
 
     @property
     def finite(self) -> bool:
-        """Whether every number is one: JSON has no other, and no caller has use for them."""
+        """Whether all numbers are finite: JSON has no others."""
         samples = self.forecast.samples
         arrays = [self.forecast.mean, *self.forecast.quantiles.values()]
         arrays += [] if samples is None else [samples]
         return all(bool(np.isfinite(array).all()) for array in arrays)
 
 
-def write_one(answered: Answered, info: ModelInfo, total_ms: float) -> bytes:
+def serialize_one(result: SeriesForecast, info: ModelInfo, total_ms: float) -> bytes:
     """One `PredictResponse` as JSON."""
-    series, forecast = answered.series, answered.forecast
+    series, forecast = result.series, result.forecast
     rows = shortest(forecast.mean).tolist()
     names = ("timestamp", *FIELDS)
     content: dict[str, object] = {
         "series_id": series.series_id,
         "prediction": [
             dict(zip(names, (text, *row), strict=True))
-            for text, row in zip(answered.future.timestamps.texts, rows, strict=True)
+            for text, row in zip(result.future.timestamps.texts, rows, strict=True)
         ],
         "seed": series.params.seed,
         "context_used": forecast.context_used,
         "repaired": forecast.repaired,
         "warnings": [
             {"code": code, "message": message}
-            for code, message in warnings_of(series, answered.future, forecast, info)
+            for code, message in warnings_of(series, result.future, forecast, info)
         ],
         "model_version": info.model.version,
         "tokenizer_version": info.tokenizer.version,
@@ -87,9 +87,9 @@ def write_one(answered: Answered, info: ModelInfo, total_ms: float) -> bytes:
     return b",".join(parts) + b"}"
 
 
-def write_many(answered: Sequence[Answered], info: ModelInfo, total_ms: float) -> bytes:
+def serialize_many(results: Sequence[SeriesForecast], info: ModelInfo, total_ms: float) -> bytes:
     """A list of `PredictResponse` as JSON, in order."""
-    return b"[" + b",".join(write_one(one, info, total_ms) for one in answered) + b"]"
+    return b"[" + b",".join(serialize_one(one, info, total_ms) for one in results) + b"]"
 
 
 def _arrays(values: Floats) -> bytes:

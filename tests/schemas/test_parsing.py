@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from kronos_api.errors import KronosError
-from kronos_api.schemas.reading import Defaults, Limits, Reader
+from kronos_api.schemas.parsing import Defaults, Limits, RequestParser
 from tests.web import START, body, candles, columns, encode, stamps
 
-READER = Reader(Defaults(120, 1.0, 0, 0.9, 1), Limits(64, 64, 32_768))
+PARSER = RequestParser(Defaults(120, 1.0, 0, 0.9, 1), Limits(64, 64, 32_768))
 
 
 def test_both_forms_are_the_same_candles() -> None:
-    (rows,) = READER.single(encode(body(9)))
-    (columnar,) = READER.single(encode(body(9, candles=columns(9))))
+    (rows,) = PARSER.single(encode(body(9)))
+    (columnar,) = PARSER.single(encode(body(9, candles=columns(9))))
     np.testing.assert_array_equal(rows.candles, columnar.candles)
     assert rows.candles.shape == (9, 6)
     assert rows.candles.dtype == np.float32
@@ -34,7 +34,7 @@ def test_the_largest_values_have_finite_statistics() -> None:
     ]
     for candle in listed:
         candle |= {"volume": 1e17 if candle["open"] > 1 else 0.0, "amount": 1e17}
-    (series,) = READER.single(encode(body(2048, candles=listed)))
+    (series,) = PARSER.single(encode(body(2048, candles=listed)))
     assert np.isfinite(series.candles).all()
     assert np.isfinite(series.candles.mean(axis=0)).all()
     assert np.isfinite(series.candles.std(axis=0)).all()
@@ -42,7 +42,7 @@ def test_the_largest_values_have_finite_statistics() -> None:
 
 def test_a_refusal_holds_on_to_nothing_of_the_body() -> None:
     with pytest.raises(KronosError) as caught:
-        READER.single(b'{"candles": "s3cr3t"}')
+        PARSER.single(b'{"candles": "s3cr3t"}')
     assert caught.value.__cause__ is caught.value.__context__ is None
 
 
@@ -51,7 +51,7 @@ async def test_a_large_batch_lets_the_event_loop_in_between_its_items() -> None:
     start = START - timedelta(days=30)
     item = encode(body(2048, timestamps=stamps(2048, start)))
     content = b'{"items": [' + b",".join([item] * 12) + b"]}"
-    reading = asyncio.create_task(asyncio.to_thread(READER.batch, content))
+    reading = asyncio.create_task(asyncio.to_thread(PARSER.batch, content))
     turns = 0
     while not reading.done():
         await asyncio.sleep(0.001)

@@ -1,0 +1,39 @@
+"""Rules that hold between the fields of a request."""
+
+from __future__ import annotations
+
+from kronos_api.schemas.requests import Columns, Overrides, PredictRequest
+from kronos_api.violations import Violation
+
+
+def contradictions(request: PredictRequest, overrides: Overrides) -> list[Violation]:
+    """Options that contradict each other."""
+    violations = []
+    given = request.prediction_timestamps
+    if given is not None:
+        names = ("horizon", "freq", "calendar")
+        rule = "absent where prediction_timestamps are given"
+        violations += [
+            Violation(name, rule) for name in names if getattr(request, name) is not None
+        ]
+    steps = request.horizon if given is None else len(given)
+    if steps is not None and overrides.pred_len not in (None, steps):
+        rule = f"the number of future timestamps ({steps})"
+        violations.append(Violation("overrides.pred_len", rule))
+    if 0 < (overrides.temperature or 0) < 0.001:
+        violations.append(Violation("overrides.temperature", "0 or at least 0.001"))
+    levels = request.quantile_levels or []
+    repeated = [index for index, level in enumerate(levels) if level in levels[:index]]
+    violations += [Violation("quantile_levels", "given once", index) for index in repeated]
+    return violations
+
+
+def different_lengths(request: PredictRequest) -> list[Violation]:
+    """Candles and timestamps must be equally many."""
+    candles = request.candles
+    rows = len(candles.open) if isinstance(candles, Columns) else len(candles)
+    found = len(request.timestamps)
+    if rows == found:
+        return []
+    counts = {"candles_count": rows, "timestamps_count": found}
+    return [Violation("timestamps", f"as long as candles ({rows}); found {found}", counts=counts)]
