@@ -76,17 +76,21 @@ def router(
             rate_limit_store=_store(limiter),
             whitelist=_whitelist(allowed),
         )
-        well = all(check.status in ("ok", "off") for _, check in checks)
-        return Health(
-            status="healthy" if well else "degraded",
-            version=build.version,
-            commit=build.commit,
-            timestamp=datetime.now(UTC).isoformat(timespec="milliseconds"),
-            uptime_seconds=round(time.monotonic() - started, 3),
-            checks=checks,
-        )
+        return _health(checks, build, started)
 
     return routes
+
+
+def _health(checks: Checks, build: Build, started: float) -> Health:
+    well = all(check.status in ("ok", "off") for _, check in checks)
+    return Health(
+        status="healthy" if well else "degraded",
+        version=build.version,
+        commit=build.commit,
+        timestamp=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        uptime_seconds=round(time.monotonic() - started, 3),
+        checks=checks,
+    )
 
 
 def _readiness(predictor: AsyncPredictor, limiter: Limiter | None) -> Readiness:
