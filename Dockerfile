@@ -25,7 +25,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     && case "${TORCH}" in *+cpu) ;; *) pip install "torch===${TORCH}" ;; esac \
     && pip check
 # Tests and headers are a fifth of it. The rest is compiled here, because the service has no
-# writable folder; by content, so that no time stamp of a layer makes it stale.
+# writable folder; by content, so that no timestamp of a layer makes it stale.
 WORKDIR /opt/venv/lib/python3.11/site-packages
 RUN rm -rf torch/include torch/test torch/share torch/bin/protoc* torch/bin/*test* \
     && find . -depth -type d \( -name tests -o -name __pycache__ \) -exec rm -rf {} + \

@@ -5,7 +5,7 @@
 #   ./deploy.sh dev [--dry-run]
 #
 # prod (the default) builds an image and replaces the running replicas with it one by one: a new
-# one starts, becomes healthy and passes the smoke test before an old one is told to finish. If a
+# one starts, becomes healthy and passes the smoke test before an old one is stopped. If a
 # new one fails, the previous ones go on serving. dev starts docker-compose.dev.yml.
 #
 #   --replicas N      replicas to run; else KRONOS_REPLICAS, else as many as before

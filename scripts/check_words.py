@@ -27,6 +27,7 @@ BINARY: Final = (".safetensors", ".png", ".pyc", ".csv", ".gz", ".zip")
 ALLOWED: Final = (
     *("scripts/check_words.py", "CHANGELOG.md", "docs/[mM][iI][gG]*"),
     "kronos_api/files/names.py",  # names that data sources use
+    "tests/scripts/test_check_words.py",
 )
 ENGINE: Final = (
     *("kronos_api/engine/*", "kronos_api/batching/*", "kronos_api/model/*"),
@@ -51,13 +52,14 @@ RULES: Final = (
     Rule(r"\bunder way\b", "in progress"),
     Rule(r"\b(finds?|found|there is|is) no room\b", "the full thing, with its figures: 64 of 64"),
     Rule(r"\btells? of\b", "reports, covers"),
-    Rule(r"\bfor it is\b", "because it is"),
+    Rule(r"[,;] for (it|they) (is|are|has|have)\b", "because it is"),
+    Rule(r"\b(is|are|was|were|been) told\b", "receives, knows, is configured with"),
     # Words of the engine
     Rule(r"\bin any company\b|\bcompany\b", "batch-mates; batch invariance", (*ENGINE, "docs/*")),
     Rule(r"\bneighbours?\b", "batch-mates", ENGINE),
     Rule(r"\bkinds? of work\b", "phase: prefill, decode"),
     Rule(r"\b(class )?Memory\b|\bmemory\.(path|fork|length)\b", "KVCache, kv_cache", ENGINE),
-    Rule(r"\bproducts?\b", "GEMM, matmul, linear layer", ENGINE),
+    Rule(r"(?<!dot )\bproducts?\b", "GEMM, matmul, linear layer", ENGINE),
     Rule(r"\b[Nn]ormalisers?\b|\battend_both\b", "log-sum-exp (lse), shared-prefix attention"),
     Rule(r"\bshorten\b|\b_?lay_out\b", "rms_norm; pack", ENGINE),
     Rule(r"\blanes?\b", "path cache", ENGINE),
@@ -78,6 +80,8 @@ RULES: Final = (
     Rule(r"\bWORN\b|\bworn\b", "recycle requested"),
     Rule(r"\bsigns? of life\b", "heartbeat"),
     Rule(r"\b[Vv]itals\b", "process metrics"),
+    Rule(r"\b[Dd]efects?\b", "unhandled exception"),
+    Rule(r"\b[Tt]ime stamps?\b", "timestamp"),
     Rule(r"\bclass Folder\b|\bmetrics folder\b", "metrics directory"),
     Rule(r"\bclass Page\b", "WorkerStatus", PYTHON),
 )

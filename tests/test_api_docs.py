@@ -1,4 +1,4 @@
-"""docs/API.md: its examples run against the service, and its tables are complete."""
+"""docs/api.md: its examples run against the service, and its tables are complete."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from kronos_api.schemas.warnings import WarningCode
 from tests.web import listening
 
 ROOT: Final = Path(__file__).parents[1]
-PAGE: Final = (ROOT / "docs" / "API.md").read_text("utf-8")
+PAGE: Final = (ROOT / "docs" / "api.md").read_text("utf-8")
 BLOCKS: Final = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 

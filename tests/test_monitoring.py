@@ -24,8 +24,8 @@ ALERTS = found(r"- alert: (\w+)$", RULES)
 
 def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
     assert len(ALERTS) == len(set(ALERTS))
-    assert found(r"^## (\w+)$", ROOT / "docs" / "RUNBOOKS.md") == ALERTS
-    assert found(r"runbook: docs/RUNBOOKS\.md#(\w+)$", RULES) == [name.lower() for name in ALERTS]
+    assert found(r"^## (\w+)$", ROOT / "docs" / "runbooks.md") == ALERTS
+    assert found(r"runbook: docs/runbooks\.md#(\w+)$", RULES) == [name.lower() for name in ALERTS]
 
 
 def test_every_alert_fires_in_a_test() -> None:

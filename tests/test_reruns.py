@@ -45,7 +45,7 @@ def test_second_pass_is_reported_as_flaky(tmp_path: Path, processes: str) -> Non
         shutil.copy(source, tmp_path)
     (tmp_path / "test_sample.py").write_text(SAMPLE)
     command = [sys.executable, "-m", "pytest", "-n", processes, "test_sample.py"]
-    # Without what this run was told, such as the file for its own results.
+    # Without this run's own options, such as the file for its results.
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     said = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True).stdout
     lines = said.splitlines()

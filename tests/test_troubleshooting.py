@@ -1,4 +1,4 @@
-"""docs/TROUBLESHOOTING.md has a remedy for every error code and warning."""
+"""docs/troubleshooting.md has a remedy for every error code and warning."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from kronos_api.errors import error_codes
 from kronos_api.schemas.warnings import WarningCode
 
-PAGE = (Path(__file__).parents[1] / "docs" / "TROUBLESHOOTING.md").read_text("utf-8")
+PAGE = (Path(__file__).parents[1] / "docs" / "troubleshooting.md").read_text("utf-8")
 LOUD = {WarningCode.DEMO_MODEL, WarningCode.CONTEXT_TRIMMED, WarningCode.FEW_PATHS}
 
 

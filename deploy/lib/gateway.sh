@@ -48,7 +48,7 @@ check_links() {
 		place=$(readlink --canonicalize -- "$file") || place=
 		[[ $place == "$folder"/* ]] ||
 			die "$1" "$file is a link to ${place:-nothing}, out of KRONOS_TLS_DIR, where the gateway" \
-				"cannot follow it: copy the files (docs/DEPLOYMENT.md, TLS)"
+				"cannot follow it: copy the files (docs/deployment.md, TLS)"
 	done
 }
 

@@ -1,16 +1,15 @@
 """Forecasts: one series, or several in a batch.
 
-A request is read, its future timestamps are made, the predictor forecasts, the answer is written;
-one deadline holds for all of it. Whatever may take long is done in threads. A caller that leaves
-takes its forecast along.
+A request is parsed, its future timestamps are computed, the predictor forecasts, the response is
+serialized; one deadline covers all of it. Long computations run in threads. If the caller
+disconnects, its forecast is cancelled.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -20,10 +19,11 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from kronos_api.engine.request import ForecastRequest
-from kronos_api.errors import InternalError, KronosError, PredictionTimeout
+from kronos_api.errors import InternalError, PredictionTimeout
 from kronos_api.off_loop import off_loop
 from kronos_api.predictor import AsyncPredictor
 from kronos_api.ratelimit.charge import charge_series
+from kronos_api.routes.observation import observe_results, observe_series, observed
 from kronos_api.schemas.examples import (
     BATCH_ANSWER,
     BATCH_REQUESTS,
@@ -34,7 +34,6 @@ from kronos_api.schemas.examples import (
 from kronos_api.schemas.parsing import ParsedSeries, RequestParser, numbered
 from kronos_api.schemas.responses import ErrorResponse, PredictResponse
 from kronos_api.schemas.serializing import SeriesForecast, serialize_many, serialize_one
-from kronos_api.telemetry.metrics import metrics
 from kronos_api.timeseries import Calendars, Continuation, find_gaps
 from kronos_api.timeseries.features import time_features
 from kronos_api.violations import InvalidFields
@@ -46,8 +45,6 @@ LARGE_SERIES: Final = 2_560
 15 ms."""
 LARGE_ANSWER: Final = 10_000
 """Answers of more numbers are written in a thread: this many take some 3 ms."""
-GONE: Final = 499
-"""Status counted for a caller that left."""
 
 ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     400: {
@@ -120,14 +117,14 @@ class Forecasts:
     ) -> Response:
         """The response to `request`, whose body `read` takes apart; raises `KronosError`."""
         started = time.perf_counter()
-        with _observed(endpoint, started):
+        with observed(endpoint, started):
             deadline = asyncio.get_running_loop().time() + self.timeout
             try:
                 async with asyncio.timeout_at(deadline):
                     body = await request.body()
                     large = endpoint == "batch" or len(body) > LARGE_BODY
                     series = await off_loop(large, read, body)
-                    _bind(endpoint, series)
+                    observe_series(endpoint, series)
                     work = [one.params.sample_count * one.horizon for one in series]
                     await charge_series(request.scope, work)
                     results = await _while_present(
@@ -153,7 +150,7 @@ class Forecasts:
         return [SeriesForecast(*answer) for answer in answers]
 
     async def _futures(self, series: Sequence[ParsedSeries], large: bool) -> list[Continuation]:
-        """The future timestamps of each series, as given or as made."""
+        """Future timestamps of each series, as given or continued."""
         futures = []
         for one in series:
             try:
@@ -176,7 +173,7 @@ class Forecasts:
         if info is None or not all(one.finite for one in results):
             log.error("forecast without a number")
             raise InternalError
-        _measure(results)
+        observe_results(results)
         large = sum(one.size for one in results) > LARGE_ANSWER
         total_ms = (time.perf_counter() - started) * 1000
         if endpoint == "single":
@@ -214,12 +211,15 @@ def _requests(
 
 
 async def _while_present(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
-    """The result of `work`; if the caller leaves first, `work` is cancelled.
+    """The result of `work`, which is cancelled if the caller disconnects first.
 
-    Raises `ClientDisconnect` for a caller that left. The body must have been read.
+    The body must have been read.
+
+    Raises:
+        ClientDisconnect: the caller disconnected.
     """
     working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_left(receive))
+    leaving = asyncio.ensure_future(_disconnected(receive))
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
@@ -231,53 +231,6 @@ async def _while_present(receive: Receive, work: Coroutine[Any, Any, Result]) ->
         await asyncio.gather(working, leaving, return_exceptions=True)
 
 
-async def _left(receive: Receive) -> None:
+async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-@contextmanager
-def _observed(endpoint: str, started: float) -> Iterator[None]:
-    """Count how long a forecast took and how it ended."""
-    status = InternalError.status
-    try:
-        yield
-        status = 200
-    except KronosError as error:
-        status = error.status
-        if isinstance(error, PredictionTimeout):
-            metrics.timeouts.labels(endpoint).inc()
-        raise
-    except (ClientDisconnect, asyncio.CancelledError):
-        status = GONE
-        raise
-    finally:
-        elapsed = time.perf_counter() - started
-        metrics.prediction_latency.labels(endpoint, str(status)).observe(elapsed)
-
-
-def _bind(endpoint: str, series: Sequence[ParsedSeries]) -> None:
-    """Fields of the request's log line; sums over the series of a batch."""
-    structlog.contextvars.bind_contextvars(
-        history=sum(len(one.history) for one in series),
-        horizon=sum(one.horizon for one in series),
-        samples=sum(one.params.sample_count for one in series),
-    )
-    if endpoint == "single":
-        structlog.contextvars.bind_contextvars(series_id=series[0].series_id)
-    else:
-        structlog.contextvars.bind_contextvars(items=len(series))
-    for one in series:
-        metrics.prediction_input_size.labels(endpoint).observe(len(one.history))
-
-
-def _measure(results: Sequence[SeriesForecast]) -> None:
-    """Count what the model did; the log line has the longest times of a batch."""
-    for one in results:
-        metrics.queue_wait.observe(one.forecast.queue_ms / 1000)
-        metrics.model_inference.observe(one.forecast.inference_ms / 1000)
-        metrics.tokens_decoded.inc(one.series.params.sample_count * one.series.horizon)
-    structlog.contextvars.bind_contextvars(
-        queue_ms=round(max(one.forecast.queue_ms for one in results), 3),
-        inference_ms=round(max(one.forecast.inference_ms for one in results), 3),
-    )

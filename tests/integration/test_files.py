@@ -68,7 +68,7 @@ def test_gateway_limits_match_the_service() -> None:
 
 
 def test_documented_first_deployment_uses_known_settings() -> None:
-    walk = read("docs/DEPLOYMENT.md").partition("## First deployment")[2]
+    walk = read("docs/deployment.md").partition("## First deployment")[2]
     settings = re.findall(r"^ *([A-Z_]+)=", walk.split("```")[1], re.MULTILINE)
     compose = read("docker-compose.yml")
     known = {variable(name) for name in Settings.model_fields} | {"COMPOSE_PROFILES"}

@@ -1,4 +1,4 @@
-"""One shape for every refusal, and what becomes of defects."""
+"""One envelope for every error, unhandled exceptions included."""
 
 from __future__ import annotations
 

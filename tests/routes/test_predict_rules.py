@@ -1,4 +1,4 @@
-"""Every rule of a request, broken over HTTP: what it costs and what the caller is told."""
+"""Every rule of a request, broken over HTTP: its error and its cost."""
 
 from __future__ import annotations
 

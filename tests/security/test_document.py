@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_every_test_in_the_threat_table_exists() -> None:
-    text = (ROOT / "docs" / "SECURITY.md").read_text("utf-8")
+    text = (ROOT / "docs" / "security.md").read_text("utf-8")
     rows = [line for line in text.splitlines() if line.startswith("|") and "`tests/" in line]
     assert len(rows) >= 12
     for row in rows:

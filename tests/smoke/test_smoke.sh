@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Ask a running service a little of everything and check what it answers.
+# Check the main routes of a running service.
 #
 #   tests/smoke/test_smoke.sh [--gateway] [--insecure] [BASE_URL]
 #
-# BASE_URL    http://127.0.0.1:8000 unless given
-# --gateway   the service is behind its gateway, which must keep metrics to itself
-# --insecure  take any TLS certificate
+# BASE_URL    default http://127.0.0.1:8000
+# --gateway   the service is behind its gateway, which must not publish metrics
+# --insecure  accept any TLS certificate
 #
-# Needs curl or Python, whichever there is; inside a container:
+# Needs curl or Python; inside a container:
 #   docker exec -i CONTAINER bash -s -- http://127.0.0.1:8000 <tests/smoke/test_smoke.sh
-# The exit status is the number of checks that failed, or 64 for arguments it does not know.
+# The exit status is the number of checks that failed, or 64 for invalid arguments.
 # Three forecasts and a bad request count against the caller's rate limit; the script waits for
-# its next minute where that is used up.
+# the next minute if the limit is reached.
 set -uo pipefail
 
 base=http://127.0.0.1:8000
@@ -37,8 +37,8 @@ while [ $# -gt 0 ]; do
 	shift
 done
 
-# ask METHOD URL [BODY]: the answer's body, then its status on a line of its own; the status is
-# 000 and the body tells why where there is no answer
+# ask METHOD URL [BODY]: the response's body, then its status on a line of its own; without a
+# response, the status is 000 and the body the reason
 with_curl() {
 	curl --silent --show-error --max-time 70 --noproxy '*' ${insecure:+--insecure} \
 		--request "$1" --header 'Content-Type: application/json' --header "X-Request-ID: $id" \
@@ -102,7 +102,7 @@ fetch() {
 checks=0
 failed=0
 
-# verdict NAME [PROBLEM]: nothing is wrong unless a problem is told
+# verdict NAME [PROBLEM]: count a check; it passed unless a problem is given
 verdict() {
 	checks=$((checks + 1))
 	if [ -z "${2:-}" ]; then

@@ -238,7 +238,7 @@ def test_many_are_read_as_one(
     assert timestamps.instants.tolist() == [one.instants[0] for one in alone]
     assert (timestamps.style, timestamps.offset) == (alone[-1].style, alone[-1].offset)
 
-    # One character is another: what is wrong with it, or what it means, is told as of one text.
+    # One character is replaced: parsed together, a text has the same error or meaning as alone.
     number = data.draw(st.integers(0, len(texts) - 1))
     at = data.draw(st.integers(0, len(texts[number]) - 1))
     other = data.draw(st.sampled_from("0123456789-+:.TZ /\n\u0661"))
