@@ -1,8 +1,8 @@
-"""Takes the body of a batch apart without reading it.
+"""Split the body of a batch into its items.
 
-A parser holds the interpreter from a body's first byte to its last. Item by item it lets the
-event loop in between, so a batch is cut into its items first. Only brackets and strings are
-looked at: what an item holds is for its parser to judge.
+pydantic's parser holds the interpreter from the first byte of a body to the last. Parsed item by
+item, a batch lets the event loop run in between. Only brackets and strings are matched here; the
+parser of an item checks its content.
 """
 
 from __future__ import annotations

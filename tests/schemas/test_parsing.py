@@ -1,4 +1,4 @@
-"""Bodies into series, as far as it does not show over HTTP."""
+"""From bodies to series: what HTTP does not show."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_largest_values_have_finite_statistics() -> None:
     assert np.isfinite(series.candles.std(axis=0)).all()
 
 
-def test_a_refusal_holds_on_to_nothing_of_the_body() -> None:
+def test_error_keeps_nothing_of_the_body() -> None:
     with pytest.raises(KronosError) as caught:
         PARSER.single(b'{"candles": "s3cr3t"}')
     assert caught.value.__cause__ is caught.value.__context__ is None

@@ -62,15 +62,15 @@ def test_items_are_cut_as_json_has_them(items: list[Any], ascii_: bool, indent: 
         '{"items": [{"a": "' + "x" * LONGEST + '"}]}',
     ],
 )
-def test_what_is_not_plain_is_left_whole(text: str) -> None:
+def test_bodies_of_another_form_are_left_whole(text: str) -> None:
     assert split(text) is None
 
 
-def test_brackets_need_not_match_for_the_items_parser_will_tell() -> None:
+def test_unbalanced_brackets_are_left_to_the_parser_of_the_item() -> None:
     assert split('{"items": [{"a": [1}}]}') == [b'{"a": [1}}']
 
 
-def test_of_too_many_items_one_more_is_given() -> None:
+def test_one_item_above_the_limit_is_returned() -> None:
     parts = split('{"items": [' + ",".join(["{}"] * 1000) + "]}")
     assert parts is not None
     assert len(parts) == MOST + 1
@@ -87,6 +87,6 @@ def test_of_too_many_items_one_more_is_given() -> None:
         b"{" + b"{" * 2**20 + b"}" * 2**20,
     ],
 )
-def test_no_body_takes_long_to_judge(item: bytes) -> None:
+def test_no_body_takes_quadratic_time(item: bytes) -> None:
     # The square of a million steps is hours: a quadratic reader would never get past this.
     split_items(b'{"items": [' + item + b"]}", longest=2**21, most=MOST)
