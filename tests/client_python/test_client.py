@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -17,13 +18,17 @@ from kronos_api.app import create_app
 from kronos_api.config import Settings
 from kronos_api_client import (
     AsyncKronosClient,
+    Calendar,
     InvalidInput,
     KronosClient,
     Models,
+    Options,
     RateLimited,
     Readiness,
+    TradingHours,
     __version__,
 )
+from scripts import openapi
 from tests.client_python.service import FIELDS, history, long_history
 from tests.fakes import FAKE_INFO
 from tests.web import listening, predicting, predictor_of, until
@@ -151,6 +156,27 @@ async def test_service_describes_itself() -> None:
     assert health["checks"]["model"]["status"] == "ok"
     assert ready
     assert isinstance(ready, Readiness)
+
+
+async def test_calendars_are_those_that_a_forecast_may_name() -> None:
+    async with asynchronous() as client:
+        calendars = await client.calendars()
+        tokyo = next(calendar for calendar in calendars if calendar["code"] == "XTKS")
+        assert tokyo.keys() == Calendar.__annotations__.keys()
+        assert tokyo["hours"].keys() == TradingHours.__annotations__.keys()
+        frame = history(30, freq="1D", start="2025-03-03", tz=tokyo["time_zone"])
+        result = await client.predict(frame, 2, "1D", tokyo["code"])
+    assert [time.weekday() for time in result.index] == [2, 3]
+
+
+def test_every_parameter_of_the_service_is_an_argument() -> None:
+    schemas = json.loads(openapi.DOCUMENT.read_text("utf-8"))["components"]["schemas"]
+    request, overrides = (
+        schemas[name]["properties"].keys() for name in ("PredictRequest", "Overrides")
+    )
+    arguments = {"series_id", "horizon", "freq", "calendar"}
+    made = {"candles", "timestamps", "overrides"}
+    assert request - arguments - made | overrides - {"pred_len"} == Options.__annotations__.keys()
 
 
 async def test_synchronous_client_over_a_connection() -> None:

@@ -37,12 +37,13 @@ from kronos_api_client.errors import (
 from kronos_api_client.forecast import Forecast, Warning
 from kronos_api_client.options import Options
 from kronos_api_client.plotting import plot
-from kronos_api_client.service import Models, Part, Readiness
+from kronos_api_client.service import Calendar, Models, Part, Readiness, TradingHours
 from kronos_api_client.version import __version__
 
 __all__ = [
     "ERRORS",
     "AsyncKronosClient",
+    "Calendar",
     "CallerUnknown",
     "ConnectionFailed",
     "ContainerNotAllowed",
@@ -70,6 +71,7 @@ __all__ = [
     "RequestTimeout",
     "RequestTooLarge",
     "ShuttingDown",
+    "TradingHours",
     "Unavailable",
     "UnsupportedMediaType",
     "ValidationFailed",

@@ -15,7 +15,16 @@ from kronos_api_client.exchange import Answer, Exchange, Outcome, Request, Start
 from kronos_api_client.forecast import Forecast, FrameT
 from kronos_api_client.jobs import batch_job, join_frames, single_job
 from kronos_api_client.options import Options
-from kronos_api_client.service import HEALTH, MODELS, READY, Models, Readiness, read_readiness
+from kronos_api_client.service import (
+    CALENDARS,
+    HEALTH,
+    MODELS,
+    READY,
+    Calendar,
+    Models,
+    Readiness,
+    read_readiness,
+)
 from kronos_api_client.version import __version__
 
 
@@ -172,6 +181,11 @@ class KronosClient:
         """The checkpoints that the service has loaded."""
         models: Models = self._run([MODELS])[0].content
         return models
+
+    def calendars(self) -> list[Calendar]:
+        """The calendars that a forecast may name."""
+        calendars: list[Calendar] = self._run([CALENDARS])[0].content["calendars"]
+        return calendars
 
     def health(self) -> dict[str, Any]:
         """How the service's parts are, as `/v1/healthz/detailed` states it."""

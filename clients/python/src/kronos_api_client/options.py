@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypedDict
+from typing import Any, Final, Literal, TypedDict
 
 from kronos_api_client.series import Series
 
@@ -26,6 +26,7 @@ class Options(TypedDict, total=False):
     return_samples: Adds the sample paths as columns such as `close-s-0`.
     repair: Make the forecast possible candles (high ≥ open, volume ≥ 0, ...); true by default.
     repair_input: Move a high or low that lies within open and close by up to 0.1 %.
+    bar_label: Which end of its bar a timestamp names, `open` or `close`.
     prediction_timestamps: The future timestamps themselves, instead of horizon, freq and calendar:
         a DatetimeIndex, a polars Series or a sequence of datetimes.
     """
@@ -39,6 +40,7 @@ class Options(TypedDict, total=False):
     return_samples: bool
     repair: bool
     repair_input: bool
+    bar_label: Literal["open", "close"] | None
     prediction_timestamps: Any
 
 

@@ -9,6 +9,7 @@ from kronos_api_client.errors import KronosError
 from kronos_api_client.exchange import Answer, Request
 
 MODELS = Request("GET", "/v1/models")
+CALENDARS = Request("GET", "/v1/calendars")
 HEALTH = Request("GET", "/v1/healthz/detailed")
 READY = Request("GET", "/v1/readyz", accepted=(200, 503))
 
@@ -32,6 +33,27 @@ class Models(TypedDict):
     device: str
     device_warning: str | None
     demo: bool
+
+
+class TradingHours(TypedDict):
+    """Hours of a usual session, in the time zone of the calendar; breaks are None without one."""
+
+    open: str
+    close: str
+    opens_day_before: bool
+    break_start: str | None
+    break_end: str | None
+
+
+class Calendar(TypedDict):
+    """A calendar that a forecast may name by its code or an alias."""
+
+    code: str
+    aliases: list[str]
+    name: str
+    country: str
+    time_zone: str
+    hours: TradingHours
 
 
 @dataclass(frozen=True, slots=True)
