@@ -11,16 +11,9 @@ import httpx
 import pytest
 
 from kronos_api_client.errors import InvalidInput, QueueFull
-from kronos_api_client.exchange import (
-    Answer,
-    Exchange,
-    Item,
-    Outcome,
-    Request,
-    Start,
-    exchange,
-)
+from kronos_api_client.exchange import exchange
 from kronos_api_client.jobs import batches
+from kronos_api_client.messages import Answer, Exchange, Item, Outcome, Request, Start
 from kronos_api_client.quota import Quota
 from tests.client_python.service import Clock, refusal
 

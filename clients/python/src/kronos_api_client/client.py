@@ -11,9 +11,10 @@ from typing import Any, Self, Unpack
 import httpx
 
 from kronos_api_client import connection
-from kronos_api_client.exchange import Answer, Exchange, Outcome, Request, Start, exchange
+from kronos_api_client.exchange import exchange
 from kronos_api_client.forecast import Forecast, FrameT
 from kronos_api_client.jobs import batch_job, join_frames, single_job
+from kronos_api_client.messages import Answer, Exchange, Outcome, Request, Start
 from kronos_api_client.options import Options
 from kronos_api_client.service import (
     CALENDARS,

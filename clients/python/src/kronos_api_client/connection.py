@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import httpx
 
-from kronos_api_client.exchange import Request
+from kronos_api_client.messages import Request
 
 TIMEOUT: Final = 75.0
 """Seconds for one response: longer than the service's own KRONOS_REQUEST_TIMEOUT (60 s)."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import httpx
@@ -24,6 +24,7 @@ from kronos_api_client.errors import (
     error_of,
     retry_after,
 )
+from kronos_api_client.messages import Answer, Exchange, Outcome, Request, Start, Wait
 from kronos_api_client.quota import Quota
 
 RETRIED: Final = (429, 503)
@@ -34,75 +35,6 @@ LONGEST_WAIT: Final = 8.0
 """Seconds to wait where no Retry-After says how long: doubled from the first to the longest."""
 JITTER: Final = 0.1
 """Share of a wait that is added at random, so that clients do not return all at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One series of a request: its id as the caller knows it, and its JSON."""
-
-    series_id: object
-    content: bytes
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Request:
-    """One HTTP request. `first` is the number of its first item among those of the whole call."""
-
-    method: str
-    path: str
-    items: tuple[Item, ...] = ()
-    batch: bool = False
-    first: int = 0
-    accepted: tuple[int, ...] = (200,)
-    """Statuses that are no error."""
-
-    @property
-    def content(self) -> bytes | None:
-        """The body; None for GET."""
-        if not self.items:
-            return None
-        joined = b",".join(item.content for item in self.items)
-        return b'{"items":[' + joined + b"]}" if self.batch else joined
-
-    def split(self, most: int) -> list[Request]:
-        """Requests for the same items, in order, of at most `most` items each."""
-        return [
-            replace(self, items=self.items[start : start + most], first=self.first + start)
-            for start in range(0, max(1, len(self.items)), most)
-        ]
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Send `request` and do not wait for its response."""
-
-    request: Request
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Wait until a response comes, at most `seconds`; None: without a limit."""
-
-    seconds: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """The end of one request: a response, or the failure of its connection."""
-
-    request: Request
-    result: httpx.Response | httpx.RequestError
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the service answered for one series, or to one GET."""
-
-    content: Any
-    request_id: str | None
-
-
-Exchange = Generator[Start | Wait, Sequence[Outcome], list[Answer]]
 
 
 def exchange(

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from kronos_api_client.errors import KronosError
-from kronos_api_client.exchange import Answer
 from kronos_api_client.frames import Library
+from kronos_api_client.messages import Answer
 from kronos_api_client.series import Frame, Series, forecast_columns
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from kronos_api_client.exchange import Answer, Item, Request
 from kronos_api_client.forecast import Forecast, read_forecast
 from kronos_api_client.frames import Library, library_of
+from kronos_api_client.messages import Answer, Item, Request
 from kronos_api_client.options import decode_steps, encode, parameters
 from kronos_api_client.series import Series
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from kronos_api_client.errors import KronosError
-from kronos_api_client.exchange import Answer, Request
+from kronos_api_client.messages import Answer, Request
 
 MODELS = Request("GET", "/v1/models")
 CALENDARS = Request("GET", "/v1/calendars")

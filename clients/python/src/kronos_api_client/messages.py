@@ -1,0 +1,78 @@
+"""What `exchange` and the clients that run it say to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import httpx
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One series of a request: its id as the caller knows it, and its JSON."""
+
+    series_id: object
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """One HTTP request. `first` is the number of its first item among those of the whole call."""
+
+    method: str
+    path: str
+    items: tuple[Item, ...] = ()
+    batch: bool = False
+    first: int = 0
+    accepted: tuple[int, ...] = (200,)
+    """Statuses that are no error."""
+
+    @property
+    def content(self) -> bytes | None:
+        """The body; None for GET."""
+        if not self.items:
+            return None
+        joined = b",".join(item.content for item in self.items)
+        return b'{"items":[' + joined + b"]}" if self.batch else joined
+
+    def split(self, most: int) -> list[Request]:
+        """Requests for the same items, in order, of at most `most` items each."""
+        return [
+            replace(self, items=self.items[start : start + most], first=self.first + start)
+            for start in range(0, max(1, len(self.items)), most)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Send `request` and do not wait for its response."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Wait until a response comes, at most `seconds`; None: without a limit."""
+
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The end of one request: a response, or the failure of its connection."""
+
+    request: Request
+    result: httpx.Response | httpx.RequestError
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the service answered for one series, or to one GET."""
+
+    content: Any
+    request_id: str | None
+
+
+Exchange = Generator[Start | Wait, Sequence[Outcome], list[Answer]]
