@@ -93,7 +93,7 @@ export interface paths {
         };
         /**
          * Readyz
-         * @description 200 while forecasts are taken, else 503.
+         * @description 200 while forecasts are accepted, else 503.
          */
         get: operations["readyz"];
         put?: never;
@@ -113,7 +113,7 @@ export interface paths {
         };
         /**
          * Healthz Detailed
-         * @description How the service's parts fare; 200 whatever they say.
+         * @description The health of the service's parts; always 200.
          */
         get: operations["healthz_detailed"];
         put?: never;
