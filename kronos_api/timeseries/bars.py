@@ -66,6 +66,11 @@ class Scheme:
     head: Stub = Stub.EDGE
     tail: Stub = Stub.EDGE
 
+    @property
+    def full_steps(self) -> bool:
+        """Whether a bar that is cut short has the label of a full one, outside the session."""
+        return Stub.WHOLE in (self.head, self.tail)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hours:

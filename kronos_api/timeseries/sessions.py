@@ -141,16 +141,17 @@ class Sessions:
         if label is not None:
             self._check_label(instants, label)
         zone, first, last = self._clock(history), int(instants[0]), int(instants[-1])
-        past = self._by_anchor(zone, first, last)
+        past, whole = self._by_anchor(zone, first, last), self._by_anchor(zone, first)
         phases = _phases(past[Anchor.CLOCK], instants, length)
         paused = bool((self.pauses < self.closes).any())
         candidates = (
-            Bars(past[scheme.anchor], length, scheme)
+            # Full steps on the clock must fit between all sessions, those to come as well.
+            Bars((whole if scheme.full_steps else past)[scheme.anchor], length, scheme)
             for one in ((label,) if label else (BarLabel.OPEN, BarLabel.CLOSE))
             for scheme in schemes(one, phases, paused)
         )
         best = max(candidates, key=lambda bars: bars.score(instants)).scheme
-        return Bars(self._by_anchor(zone, first)[best.anchor], length, best)
+        return Bars(whole[best.anchor], length, best)
 
     def _by_anchor(self, zone: tzinfo, first: int, last: int | None = None) -> dict[Anchor, Hours]:
         """Trading hours around `first` to `last`, by where bars begin; days as `zone` has them."""

@@ -366,6 +366,13 @@ async def test_timestamps_outside_the_sessions_are_counted() -> None:
     assert continuation.gaps is None
 
 
+async def test_full_steps_on_the_clock_that_span_two_sessions_are_not_chosen() -> None:
+    """12 hours span the short break after the early closing of 19 January 2015."""
+    evenings = ["2015-01-12T12:00Z", "2015-01-13T00:00Z", "2015-01-13T12:00Z"]
+    future = await following("CMES", evenings, "12h", 40)
+    parse_timestamps(future, "prediction_timestamps")  # ascends
+
+
 @pytest.fixture(scope="module")
 def sessions() -> dict[str, Sessions]:
     built = {code: build_sessions(code) for code in CODES}
