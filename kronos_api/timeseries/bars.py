@@ -111,7 +111,7 @@ class Bars:
     def __init__(self, hours: Hours, length: int, scheme: Scheme) -> None:
         self.scheme = scheme
         self._length = length
-        self._opens = hours.opens
+        self._opens, self._closes = hours.opens, hours.closes
         self._pause = hours.pauses - hours.opens
         self._paused = hours.resumes - hours.pauses
         self._traded = hours.closes - hours.opens - self._paused
@@ -187,7 +187,7 @@ class Bars:
         missing between them.
         """
         fitting = self.fitting(history)
-        if not fitting.any() or not self._ascending():
+        if not fitting.any() or not self._separate():
             return 0, 0.0
         numbers = self.numbers(history[fitting])
         missing = np.minimum(np.diff(numbers) - 1, MISSED).sum()
@@ -197,13 +197,19 @@ class Bars:
         starts_late = short_head and numbers[0] - self._before[at] == 1
         return int(fitting.sum()), -float(missing + starts_late / 2)
 
-    def _ascending(self) -> bool:
-        """Whether the first label of each session is after the last one before it.
+    def _separate(self) -> bool:
+        """Whether no label lies beyond the session before or after its own.
 
-        A full step on the clock can span two sessions, whose bars would have one label.
+        A full step on the clock can span two sessions, whose labels would be mixed.
         """
         first = self._before[(self._before > 0) & (self._before < len(self))]
-        return bool((self.labels(first) > self.labels(first - 1)).all())
+        at, before = (
+            np.searchsorted(self._before, numbers, side="right") - 1
+            for numbers in (first, first - 1)
+        )
+        late = self.labels(first - 1) > self._opens[at]
+        early = self.labels(first) < self._closes[before]
+        return not (late | early).any()
 
 
 def schemes(label: BarLabel, phases: list[int], pauses: bool) -> Iterator[Scheme]:
