@@ -43,8 +43,8 @@ LARGE_BODY: Final = 128 * 1024
 LARGE_SERIES: Final = 2_560
 """Requests of more candles and future timestamps have these made in threads: so many take up to
 15 ms."""
-LARGE_ANSWER: Final = 10_000
-"""Answers of more numbers are written in a thread: this many take some 3 ms."""
+LARGE_RESPONSE: Final = 100_000
+"""Responses of more numbers are written in a thread: this many take some 3 ms."""
 
 ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     400: {
@@ -174,7 +174,7 @@ class Forecasts:
             log.error("forecast without a number")
             raise InternalError
         observe_results(results)
-        large = sum(one.size for one in results) > LARGE_ANSWER
+        large = sum(one.size for one in results) > LARGE_RESPONSE
         total_ms = (time.perf_counter() - started) * 1000
         if endpoint == "single":
             content = await off_loop(large, serialize_one, results[0], info, total_ms)
