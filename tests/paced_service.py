@@ -34,6 +34,6 @@ def build_engine(seconds: float, *_: object, **__: object) -> PacedEngine:
 
 
 if __name__ == "__main__":
-    # Before kronos_api.lifecycle takes the name; it imports metrics, so not before `serve`.
+    # `serve` imports kronos_api.lifecycle, which takes this name from the module.
     build.build_engine = partial(build_engine, float(sys.argv.pop(1)))
     main()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, cast
 import typer
 from typer import Option
 
-from kronos_api.cli.console import log_to_stderr, note, one_line_errors, progress, results
+from kronos_api.cli.console import log_to_stderr, note, one_line_errors, progress
 from kronos_api.config import Settings, load_settings
 from kronos_api.errors import InvalidInput
 
@@ -61,6 +61,7 @@ def predict(
         settings = load_settings(note)
         levels = parse_levels(quantiles)
         with progress("reading the candles"):
+            from kronos_api.cli.report import forecast_notes, show, time_notes
             from kronos_api.cli.tables import draw, read_history, write
 
             options = _options(columns, sep, decimal, time_format)
@@ -72,10 +73,10 @@ def predict(
         _check(request, settings)
         forecast, info = asyncio.run(_forecast(settings, request))
         typer.echo(f"{csv.name}: {series.understood}", err=True)
-        _show(f"{csv.name}, {info.model.id}, seed {request.params.seed}", forecast, future)
+        show(f"{csv.name}, {info.model.id}, seed {request.params.seed}", forecast, future)
         if series.repaired:
             note(f"--repair-input moved {series.repaired} highs and lows to open and close")
-        for line in [*_time_notes(series.timestamps, continued), *_notes(forecast, request)]:
+        for line in [*time_notes(series.timestamps, continued), *forecast_notes(forecast, request)]:
             note(line)
         if info.demo:
             typer.echo("The bundled checkpoint is a demonstration, not for trading.", err=True)
@@ -209,50 +210,3 @@ async def _forecast(settings: Settings, request: ForecastRequest) -> tuple[Forec
         forecast = await predictor.predict(request, timeout=PATIENCE)
     await predictor.stop()
     return forecast, predictor.info
-
-
-def _notes(forecast: Forecast, request: ForecastRequest) -> list[str]:
-    """The warnings of the service that concern the forecast, in the words of the options."""
-    from kronos_api.aggregate import FEW_PATHS
-
-    lines = []
-    if request.quantile_levels and request.sample_count < FEW_PATHS:
-        lines.append(f"quantiles of {request.sample_count} paths say little; --samples 30 or more")
-    if forecast.floored:
-        lines.append(f"{forecast.floored} prices were raised to a thousandth of the lowest one")
-    if forecast.scaled:
-        lines.append("the prices are small and were scaled before they were normalised")
-    return lines
-
-
-def _time_notes(history: Timestamps, continued: Continuation) -> list[str]:
-    """What to know of the timestamps, as the service's warnings say it."""
-    lines = []
-    if (gaps := continued.gaps) is not None:
-        lines.append(
-            f"{gaps.missing} candles are missing in {gaps.count} gaps; the longest lasts"
-            f" {gaps.longest}, after {history.texts[gaps.after]}"
-        )
-    if continued.outside:
-        lines.append(f"{continued.outside} times lie outside the sessions of the calendar")
-    return lines
-
-
-def _show(title: str, forecast: Forecast, future: Timestamps) -> None:
-    from rich import box
-    from rich.table import Table
-
-    from kronos_api.timeseries.features import FIELDS
-
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("time", no_wrap=True)
-    for name in FIELDS[:5]:
-        table.add_column(name, justify="right")
-    close = FIELDS.index("close")
-    for level in forecast.quantiles:
-        table.add_column(f"close {level * 100:g} %", justify="right")
-    for row, stamp in enumerate(future.texts):
-        cuts = [values[row, close] for values in forecast.quantiles.values()]
-        numbers = [*forecast.mean[row, :5], *cuts]
-        table.add_row(stamp, *(f"{number:#.6g}" for number in numbers))
-    results().print(table)

@@ -163,7 +163,8 @@ class Engine:
         sequences, hidden = _fail_not_finite(sequences, hidden)
         if sequences:
             self._sample(sequences, hidden)
-        self.pace.note_step(rows, self.pace.clock() - started)
+        if prefilled is None:  # sampling alone is no measure of a step
+            self.pace.note_step(rows, self.pace.clock() - started)
 
     def _forward(self, sequences: list[Sequence]) -> Tensor:
         """Hidden states [R, C] after the candle decoded last, of every path."""

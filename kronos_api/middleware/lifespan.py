@@ -13,13 +13,13 @@ from kronos_api.security.peers import Peers
 log = structlog.stdlib.get_logger("kronos_api.lifespan")
 
 STATE: Final = "service"
-"""Name of the `Lifecycle` in the state of the lifespan, where the server reads it."""
+"""Name of the service in the state of the lifespan, where the server reads it."""
 
 PEERS: Final = "peers"
 """Name of the `Peers` there."""
 
 
-class Lifecycle(Protocol):
+class Managed(Protocol):
     """The parts of the service that start and stop."""
 
     async def start(self) -> None:
@@ -38,7 +38,7 @@ class Lifespan:
     ends; the framework's own handling prints a traceback.
     """
 
-    def __init__(self, app: ASGIApp, *, service: Lifecycle, peers: Peers | None = None) -> None:
+    def __init__(self, app: ASGIApp, *, service: Managed, peers: Peers | None = None) -> None:
         self.app = app
         self.service = service
         self.peers = peers

@@ -8,7 +8,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from kronos_api.errors import StartupError
-from kronos_api.middleware.lifespan import STATE, Lifecycle, Lifespan
+from kronos_api.middleware.lifespan import STATE, Lifespan, Managed
 
 
 async def untouched(scope: Scope, _: Receive, send: Send) -> None:
@@ -33,7 +33,7 @@ class Steps:
 
 
 async def run(
-    service: Lifecycle, kind: str = "lifespan", state: dict[str, Any] | None = None
+    service: Managed, kind: str = "lifespan", state: dict[str, Any] | None = None
 ) -> list[dict[str, Any]]:
     sent: list[Any] = []
 
