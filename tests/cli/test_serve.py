@@ -149,9 +149,13 @@ def test_several_workers_serve_and_stop(tmp_path: Path) -> None:
     ("settings", "status", "told"),
     [
         ({"MODEL_PATH": "/nowhere"}, NOT_STARTED, "model folder /nowhere/model does not exist"),
-        ({"RATE_LIMITS": "stram=1/day"}, 1, "kronos-api: KRONOS_RATE_LIMITS: 'stram' is none"),
+        (
+            {"RATE_LIMITS": "stram=1/day"},
+            1,
+            "kronos-api: KRONOS_RATE_LIMITS: there is no route 'stram'",
+        ),
         ({"REDIS_URL": "s3cret"}, 1, "kronos-api: KRONOS_REDIS_URL: must have the form"),
-        ({"RATE_LIMIT_DIR": "/nowhere"}, NOT_STARTED, "KRONOS_RATE_LIMIT_DIR chooses another"),
+        ({"RATE_LIMIT_DIR": "/nowhere"}, NOT_STARTED, "set KRONOS_RATE_LIMIT_DIR to a folder"),
     ],
 )
 def test_what_stops_one_worker_stops_them_all(

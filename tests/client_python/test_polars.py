@@ -9,7 +9,7 @@ import pytest
 
 from tests.client_python.service import FIELDS, Service
 
-pl = pytest.importorskip("polars")
+pl = pytest.importorskip("polars", reason="polars is installed by test_wheel.py only")
 
 START = datetime(2025, 3, 5)
 NEW_YORK = "America/New_York"

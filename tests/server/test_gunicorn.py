@@ -276,7 +276,7 @@ def test_gunicorns_own_command_ends_if_the_service_cannot_start(tmp_path: Path) 
         assert service.process.wait(120) == NOT_STARTED
     finally:
         service.kill()
-    assert "'stram' is none" in service.log.read_text("utf-8")
+    assert "there is no route 'stram'" in service.log.read_text("utf-8")
     check_log(service)
 
 
