@@ -152,7 +152,7 @@ def test_several_workers_serve_and_stop(tmp_path: Path) -> None:
         (
             {"RATE_LIMITS": "stram=1/day"},
             1,
-            "kronos-api: KRONOS_RATE_LIMITS: there is no route 'stram'",
+            "KRONOS_RATE_LIMITS: there is no route 'stram'",
         ),
         ({"REDIS_URL": "s3cret"}, 1, "kronos-api: KRONOS_REDIS_URL: must have the form"),
         ({"RATE_LIMIT_DIR": "/nowhere"}, NOT_STARTED, "set KRONOS_RATE_LIMIT_DIR to a folder"),
