@@ -44,8 +44,8 @@ class InternalError(KronosError):
 
     def __init__(self) -> None:
         super().__init__(
-            "The service failed to answer because of an unhandled exception. The log has its "
-            "traceback under this request_id."
+            "The service failed to answer because of an unhandled exception. Its log has the reason"
+            " near this request_id."
         )
 
 

@@ -135,7 +135,9 @@ class Forecaster:
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
-            sample_count=sample_count or default_paths(1, QUANTILE_PATHS, bool(quantile_levels)),
+            sample_count=default_paths(1, QUANTILE_PATHS, bool(quantile_levels))
+            if sample_count is None
+            else sample_count,
             seed=secrets.randbelow(MAX_SEED + 1) if seed is None else seed,
         )
         _check(params, horizon, quantile_levels, bar_label)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime, timezone, tzinfo
 
 import numpy as np
@@ -44,30 +43,41 @@ def read_candles(frame: pd.DataFrame, repair: bool = False) -> tuple[Floats, Tim
         if name in columns
     }
     candles, _ = check_candles(values, repair=repair)
-    return candles, parse_timestamps(_texts(frame, columns.get(TIMES)), TIMES)
+    texts = [
+        time.isoformat() if isinstance(time, datetime) else str(time) for time in _times(frame)
+    ]
+    return candles, parse_timestamps(texts, TIMES)
 
 
-def _texts(frame: pd.DataFrame, column: pd.Series | None) -> list[str]:
-    """The times as ISO 8601 texts."""
-    times: Iterable[object] | None = column
-    if times is None and isinstance(frame.index, pd.DatetimeIndex):
-        times = frame.index
-    if times is None:
-        raise InvalidInput(
-            f"candles have no times: found an index of type {type(frame.index).__name__} and no"
-            f" column {TIMES}. Set one, such as"
-            " candles.set_index(pd.to_datetime(candles['date']))."
-        )
-    return [time.isoformat() if isinstance(time, datetime) else str(time) for time in times]
+def _times(frame: pd.DataFrame) -> pd.Series | pd.DatetimeIndex:
+    """The column of times, else the index."""
+    for name in frame.columns:
+        if str(name).lower() == TIMES:
+            column: pd.Series = frame[name]
+            return column
+    if isinstance(frame.index, pd.DatetimeIndex):
+        return frame.index
+    raise InvalidInput(
+        f"candles have no times: found an index of type {type(frame.index).__name__} and no"
+        f" column {TIMES}. Set one, such as"
+        " candles.set_index(pd.to_datetime(candles['date']))."
+    )
 
 
 def future_index(frame: pd.DataFrame, future: Timestamps) -> pd.DatetimeIndex:
     """The times of a forecast, in the time zone and under the name of those of `frame`."""
-    index = pd.DatetimeIndex(future.instants.view("M8[us]"), name=TIMES)
+    times = _times(frame)
+    name = times.name if isinstance(times, pd.DatetimeIndex) else TIMES
     zone: tzinfo | None = timezone(future.offset) if future.offset is not None else None
-    if isinstance(frame.index, pd.DatetimeIndex):
-        index = index.rename(frame.index.name)
-        zone = frame.index.tz or zone
+    if isinstance(times.dtype, pd.DatetimeTZDtype):
+        zone = times.dtype.tz
+        last = pd.DatetimeIndex(times)[-1].time()
+        if all(at.time() == last for at in future.datetimes):
+            # Bars of a day or more keep their local time when the clock is changed.
+            local = pd.DatetimeIndex(list(future.datetimes), name=name)
+            first = np.ones(len(local), bool)  # of two equal local times
+            return local.tz_localize(zone, ambiguous=first, nonexistent="shift_forward")
+    index = pd.DatetimeIndex(future.instants.view("M8[us]"), name=name)
     return index if zone is None else index.tz_localize("UTC").tz_convert(zone)
 
 

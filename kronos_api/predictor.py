@@ -1,7 +1,7 @@
 """The predictor: forecasts for an event loop, from request values to response values.
 
 It hands requests to the engine's thread as tickets, waits for their sequences, and aggregates the
-sample paths. One deadline covers queue, inference and aggregation.
+sample paths. One deadline covers queue and inference.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ class AsyncPredictor:
 
     @property
     def _admission(self) -> State:
-        """The state without `leave`: whether a forecast would be accepted."""
+        """The state without `mark_unready`: whether a forecast would be accepted."""
         if self._draining:
             return "draining"
         if not self._thread.loaded.is_set():

@@ -115,6 +115,13 @@ def test_times_may_be_an_index_or_a_column(forecaster: Forecaster, form: str) ->
     assert list(found.index) == list(expected)
 
 
+def test_daily_bars_keep_their_local_time_over_a_clock_change(forecaster: Forecaster) -> None:
+    index = pd.date_range("2025-02-10", "2025-03-07", freq="D", tz="America/New_York")
+    forecast = forecaster.forecast(frame(len(index)).set_axis(index), horizon=4)
+    expected = pd.date_range("2025-03-08", periods=4, freq="D", tz="America/New_York")
+    assert list(forecast.index) == list(expected)
+
+
 def test_calendar_skips_closed_hours(forecaster: Forecaster) -> None:
     given = frame(4)
     given.index = (
@@ -151,6 +158,7 @@ async def test_forecast_with_a_calendar_inside_a_running_event_loop(
         ({"top_k": -1}, "top_k must be"),
         ({"top_p": 0}, "top_p must be greater than 0"),
         ({"sample_count": -1}, "sample_count must be at least 1"),
+        ({"sample_count": 0}, "sample_count must be at least 1"),
         ({"seed": -1}, "seed must be from 0 to 2^53 - 1"),
         ({"quantile_levels": (10, 90)}, "quantile_levels must be different levels between"),
         ({"quantile_levels": (0.1,), "sample_count": 1}, "at least 2 with quantile_levels"),

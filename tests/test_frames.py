@@ -50,13 +50,21 @@ def test_history_longer_than_the_limit_names_the_remedy() -> None:
 def test_index_of_a_forecast_keeps_zone_and_name(zone: str | None, offset: str) -> None:
     future = parse_timestamps([f"2025-03-03T10:00{offset}"], "timestamps")
     if zone is None:
-        index = future_index(frame().reset_index(names="timestamps"), future)
+        candles = frame() if offset else frame().tz_localize(None)
+        index = future_index(candles.reset_index(names="timestamps"), future)
         assert index.name == "timestamps"
     else:
         index = future_index(frame().tz_convert(zone), future)
         assert index.name == "when"
         assert str(index.tz) == zone
     assert index[0] == pd.Timestamp(f"2025-03-03T10:00{offset}")
+
+
+def test_zone_of_an_index_is_not_that_of_a_column_of_times() -> None:
+    candles = frame().tz_convert("America/New_York")
+    candles = candles.assign(timestamps=pd.DatetimeIndex(candles.index).tz_localize(None))
+    future = parse_timestamps(["2025-03-03T10:00"], "timestamps")
+    assert future_index(candles, future)[0] == pd.Timestamp("2025-03-03T10:00")
 
 
 def test_frame_of_a_forecast_has_quantiles_after_the_mean() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
 from concurrent.futures import Future
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -37,6 +39,7 @@ class Ticket:
         kv_bytes, counts: keys and values, steps and chunks of the whole forecast, once
             `estimated`.
         overtook: whether it started before a larger forecast that was accepted earlier.
+        context: of the request, so that a failure is logged under its request id.
     """
 
     request: ForecastRequest
@@ -51,6 +54,7 @@ class Ticket:
     counts: PhaseCounts = field(default_factory=lambda: PhaseCounts(0, 0))
     estimated: bool = False
     overtook: bool = False
+    context: Context = field(default_factory=copy_context)
 
     @property
     def queue_seconds(self) -> float:
@@ -73,7 +77,7 @@ class Ticket:
     def fail(self, failure: Exception, now: float) -> None:
         """Free the KV cache and hand over `failure` as a `KronosError`. Called once."""
         if self._end(now):
-            self.future.set_exception(caller_error(failure))
+            self.future.set_exception(self.context.run(caller_error, failure))
 
     def _end(self, now: float) -> bool:
         """Whether the future still wants an outcome: a cancelled one does not."""
@@ -88,6 +92,7 @@ def caller_error(failure: Exception) -> KronosError:
     if isinstance(failure, KronosError):
         return failure
     log.error("inference_failed", exc_info=failure)
+    traceback.clear_frames(failure.__traceback__)  # their variables hold a KV cache
     metrics.engine_failures.inc()
     # torch.OutOfMemoryError on a GPU; on a CPU torch raises RuntimeError with these words.
     if isinstance(failure, MemoryError) or "out of memory" in str(failure).lower():

@@ -65,8 +65,12 @@ def locate_both(
         StartupError: one is not found, or the tokenizer is not known.
     """
     if model is not None and tokenizer is None:
-        folder = Path(model).expanduser()
-        if (folder / "model").is_dir():
+        try:
+            folder = Path(model).expanduser()
+            holds_both = (folder / "model").is_dir()
+        except (OSError, RuntimeError) as error:  # no such user, a name too long, no permission
+            raise StartupError(f"model {model!r} cannot be looked up: {error}") from None
+        if holds_both:
             model, tokenizer = str(folder / "model"), str(folder / "tokenizer")
         elif (tokenizer := tokenizer_of(model)) is None:
             raise StartupError(

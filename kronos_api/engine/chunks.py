@@ -39,18 +39,17 @@ class Tokenization:
 
     tokenizer: TokenizerRunner
     candles: Tensor
-    cache: KVCache = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.cache = self.tokenizer.encoder_cache(len(self.candles))
+    _cache: KVCache | None = None
 
     def run(self, sequence: Sequence) -> bool:
         """Encode the next chunk of the history."""
-        rows = _next_chunk(self.cache.length, len(self.candles))
-        s1, s2 = self.tokenizer.encode(self.candles[rows], self.cache)
+        if self._cache is None:  # by the first chunk: many forecasts may be admitted at once
+            self._cache = self.tokenizer.encoder_cache(len(self.candles))
+        rows = _next_chunk(self._cache.length, len(self.candles))
+        s1, s2 = self.tokenizer.encode(self.candles[rows], self._cache)
         sequence.s1[:, rows] = s1
         sequence.s2[:, rows] = s2
-        return self.cache.length == len(self.candles)
+        return self._cache.length == len(self.candles)
 
 
 @dataclass(slots=True, eq=False)
@@ -69,19 +68,16 @@ class Prefill:
     segment: Segment
     sample_count: int
     shared: bool
-    cache: KVCache = field(init=False)
+    cache: KVCache | None = None
     hidden: list[Tensor] = field(init=False, default_factory=list)
     _path: KVCache = field(init=False)
 
-    def __post_init__(self) -> None:
-        batch_size = 1 if self.shared else self.sample_count
-        # Paths that share their prompt get capacity of their own when the prompt is complete.
-        own = 0 if self._forks else self.segment.steps - 1
-        self.cache = self.model.allocate_cache(batch_size, self.segment.prompt + own)
-        self._path = self.cache.path_cache(0)
-
     def run(self, sequence: Sequence) -> bool:
         """Prefill the next chunk of the prompt of one path."""
+        cache = self.cache
+        if cache is None:  # in the first chunk, when the segment before has freed its own
+            cache = self.cache = self._allocate()
+            self._path = cache.path_cache(0)
         path, prompt = len(self.hidden), self.segment.prompt
         chunk = _next_chunk(self._path.length, prompt)
         first = sequence.num_tokens - prompt
@@ -91,18 +87,25 @@ class Prefill:
         if chunk.stop < prompt:
             return False
         self.hidden.append(hidden)
-        if len(self.hidden) < self.cache.batch_size:
-            self._path = self.cache.path_cache(len(self.hidden))
+        if len(self.hidden) < cache.batch_size:
+            self._path = cache.path_cache(len(self.hidden))
             return False
         return True
 
     def complete(self) -> tuple[KVCache, Tensor]:
         """The cache for decoding, and the last hidden state of every path, [sample_count, C]."""
+        assert self.cache is not None
         self.cache.length = self.segment.prompt
         hidden = torch.cat(self.hidden).expand(self.sample_count, -1).contiguous()
         if self._forks:
             return self.cache.fork(self.sample_count, self.segment.steps - 1), hidden
         return self.cache, hidden
+
+    def _allocate(self) -> KVCache:
+        batch_size = 1 if self.shared else self.sample_count
+        # Paths that share their prompt get capacity of their own when the prompt is complete.
+        own = 0 if self._forks else self.segment.steps - 1
+        return self.model.allocate_cache(batch_size, self.segment.prompt + own)
 
     @property
     def _forks(self) -> bool:

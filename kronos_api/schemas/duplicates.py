@@ -13,11 +13,11 @@ from typing import Any, Final
 import numpy as np
 from pydantic import BaseModel
 
+from kronos_api.schemas.known_keys import LONGEST_KEY
 from kronos_api.schemas.requests import BatchRequest, Columns, PredictRequest
 from kronos_api.violations import Violation
 
 RULE: Final = "given once: it stands twice in one object"
-LONGEST_KEY: Final = 64
 
 # A string, and the colon behind it if it is a key. Possessive: nothing is looked at twice.
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"[ \t\r\n]*+(:?)', re.DOTALL)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json, to_json
 
 from kronos_api.errors import KronosError, MalformedJson, ValidationFailed
-from kronos_api.schemas.known_keys import unknown_key
+from kronos_api.schemas.known_keys import LONGEST_KEY, unknown_key
 from kronos_api.timeseries.parsing import EPOCH_EXAMPLE
 from kronos_api.violations import MAX_DETAILS, InvalidFields, Violation, each_field_first
 
@@ -16,7 +16,6 @@ MAX_LISTED: Final = 200
 """More errors are not formatted: a list of 30,000 of them holds the interpreter for 0.1 s."""
 SHORT_LIST: Final = 20
 """Elements of each list that are validated again where there are more errors."""
-LONGEST_KEY: Final = 64
 
 _CANDLE: Final = 'an object such as {"open": 100, "high": 102, "low": 99, "close": 101}'
 _FORMS = ("rows", "columns")

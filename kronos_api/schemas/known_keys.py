@@ -9,6 +9,8 @@ from typing import Final
 from kronos_api.schemas.requests import BatchRequest, Candle, Overrides, PredictRequest
 
 UNKNOWN: Final = "absent: no such key is known"
+LONGEST_KEY: Final = 64
+"""Characters of a key that are compared and repeated."""
 OTHER_NAMES: Final[Mapping[str, str]] = {
     "T": "overrides.temperature",
     "x_timestamp": "timestamps",
@@ -56,7 +58,7 @@ PANDAS: Final = frozenset({"columns", "index", "data", "schema"})
 
 def unknown_key(loc: tuple[int | str, ...]) -> str:
     """The rule that the unknown key at `loc` breaks, with the nearest known key."""
-    key = str(loc[-1])
+    key = str(loc[-1])[:LONGEST_KEY]
     parents = [part for part in loc[:-1] if isinstance(part, str)]
     if parents[:1] == ["candles"]:
         return f"{UNKNOWN}{_of_candles(key)}"

@@ -198,6 +198,8 @@ class _Violations(list[Violation]):
 
 def numbered(error: InvalidFields, item: int | None) -> InvalidFields:
     """`error` as that of item number `item` of a batch; None: a single series."""
+    if item is None:
+        return error
     return InvalidFields([replace(violation, item=item) for violation in error.violations])
 
 

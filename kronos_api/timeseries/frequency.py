@@ -110,12 +110,14 @@ class Frequency:
         if _unit(self.text) == MONTH:
             return self._months(history, horizon)
         # Two more than needed: the last timestamp may itself be an anchor, or lie shortly before
-        # the one of its own period, as the last trading day of a month does.
+        # that at the end of its own period, as the last trading day of a month does.
         days: list[datetime] = list(
             pd.date_range(last, periods=horizon + 2, freq=self.text).to_pydatetime()
         )
-        half = _least(_unit(self.text)) / 2
-        in_steps = len(history) > 1 and last - history.datetimes[-2] >= half
+        unit = _unit(self.text)
+        half = _least(unit) / 2
+        at_end = not unit.partition("-")[0].endswith("S")  # MS, BMS, QS, ... begin their periods
+        in_steps = at_end and len(history) > 1 and last - history.datetimes[-2] >= half
         after = last + half if in_steps else last
         return [day for day in days if day > after][:horizon]
 

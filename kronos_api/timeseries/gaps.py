@@ -79,7 +79,9 @@ def find_gaps(history: Timestamps) -> Gaps | None:
     if candidates.size:
         usual = _Usual(history, step, candidates)
         for at in candidates.tolist():
-            missing[at] = 0 if usual.explains(at) else usual.expected(at) or missing[at]
+            # At most as many as fit: irregular seconds make each time of day a new one.
+            expected = min(usual.expected(at), int(missing[at])) or missing[at]
+            missing[at] = 0 if usual.explains(at) else expected
     return gaps_between(history.instants, np.arange(len(history)), missing)
 
 

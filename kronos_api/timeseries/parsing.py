@@ -56,6 +56,8 @@ _HINTS: Final = tuple(
         (r"\d{4}[/.]\d{1,2}[/.]\d{1,2}.*", "the date with hyphens and two digits each: 2025-06-02"),
     )
 )
+LONGEST: Final = 64
+"""Characters of the longest text that is compared with forms of timestamps."""
 _HOUR: Final = timedelta(hours=1) // MICROSECOND
 _NIGHT: Final = 4
 """Clocks are changed before this hour."""
@@ -112,6 +114,8 @@ def parse_timestamps(texts: Sequence[str], field: str, *, aware: bool | None = N
 
 
 def _match(text: str) -> re.Match[str] | None:
+    if len(text) > LONGEST:  # a long text would hold up all threads
+        return None
     return _TIMESTAMP.fullmatch(text) or _COMPACT.fullmatch(text)
 
 
@@ -178,7 +182,7 @@ def _one_by_one(texts: Sequence[str], field: str) -> tuple[Instants, list[str]]:
 
 def _rule(text: str) -> str:
     """What is accepted in place of `text`, which is none of it."""
-    hints = (hint for form, hint in _HINTS if form.fullmatch(text))
+    hints = (hint for form, hint in _HINTS if len(text) <= LONGEST and form.fullmatch(text))
     return "; ".join([FORM, *hints])
 
 

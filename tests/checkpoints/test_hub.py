@@ -92,6 +92,12 @@ def test_both_lie_in_one_folder_or_are_bundled() -> None:
         assert (model.folder, tokenizer.folder) == (BUNDLED / "model", BUNDLED / "tokenizer")
 
 
+@pytest.mark.parametrize("name", ["~no-such-user/model", "a" * 5000])
+def test_name_that_cannot_be_looked_up_is_an_error(name: str) -> None:
+    with pytest.raises(StartupError):
+        locate_both(name, None, timeout=1)
+
+
 def test_published_model_brings_its_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: "/nowhere")
     model, tokenizer = locate_both("NeoQuasar/Kronos-mini", None, timeout=5)

@@ -44,7 +44,7 @@ def test_unknown_code_is_a_plain_error() -> None:
 
 @pytest.mark.parametrize("content", [b"<html>", b"[]", b'{"error": "Forbidden"}', b'{"detail": 1}'])
 def test_response_of_a_proxy_is_named_by_its_status(content: bytes) -> None:
-    request = httpx.Request("POST", "http://service/v1/predict/single")
+    request = httpx.Request("POST", "http://user:s3cret@service/v1/predict/single")
     response = httpx.Response(502, content=content, request=request)
     error = error_of(response)
     assert type(error) is KronosError

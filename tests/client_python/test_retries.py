@@ -46,6 +46,13 @@ def test_date_in_retry_after_counts_as_none(kind: Kind) -> None:
 
 
 @both
+def test_retry_after_of_zero_waits_nevertheless(kind: Kind) -> None:
+    service = Service([refusal(503, "QUEUE_FULL", retry_after="0")] * 3)
+    service.call(kind, "predict", history())
+    assert all(slept >= 0.5 for slept in service.clock.slept)
+
+
+@both
 def test_raises_at_once_where_the_wait_ends_too_late(kind: Kind) -> None:
     service = Service([refusal(429, "RATE_LIMITED", retry_after="61")])
     with pytest.raises(RateLimited) as raised:

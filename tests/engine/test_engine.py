@@ -13,6 +13,7 @@ from torch import Tensor
 from kronos_api.checkpoints.loader import load_model, load_tokenizer
 from kronos_api.engine.chunks import NotFinite, Prefill
 from kronos_api.engine.engine import Engine
+from kronos_api.engine.kv_cache import KVCache
 from kronos_api.engine.pace import Phase, PhaseCounts
 from kronos_api.engine.request import ForecastRequest
 from kronos_api.engine.sequence import Sequence, SequenceStatus
@@ -187,14 +188,52 @@ def kv_bytes(run: Sequence) -> int:
     return cache.own.nbytes + (0 if cache.prefix is None else cache.prefix.nbytes)
 
 
-def test_keys_and_values_stay_within_the_bytes_announced(tiny: Engine) -> None:
+def test_keys_and_values_stay_within_the_bytes_announced(
+    tiny: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allocate = tiny.model.allocate_cache
+    held = 0
+
+    def counting(batch_size: int, capacity: int) -> KVCache:
+        nonlocal held
+        cache = allocate(batch_size, capacity)
+        # With what the sequence still has of its segment before.
+        held = max(held, cache.own.nbytes + (kv_bytes(run) if run.cache is not None else 0))
+        return cache
+
+    monkeypatch.setattr(tiny.model, "allocate_cache", counting)
     for request in mixed_requests():
         run, held = tiny.start(request), 0
         while not run.ended:
             tiny.step([run])
             held = max(held, kv_bytes(run))
-        assert held <= tiny.kv_cache_bytes(request)
+        assert 0 < held <= tiny.kv_cache_bytes(request)
         assert run.cache is None
+
+
+def test_cache_that_cannot_be_allocated_fails_its_own_sequence(
+    tiny: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also at the segment that follows a full window, which begins after a shared decode step."""
+    good, bad = walk(20).request(60, seed=1), walk(50).request(60, seed=2)
+    expected = tiny.run(good)
+    runs = [tiny.start(bad), tiny.start(good)]
+    while len(runs[0].segments) == len(tiny.start(bad).segments):
+        tiny.step(runs)
+    allocate = tiny.model.allocate_cache
+
+    def full(batch_size: int, capacity: int) -> KVCache:
+        if runs[0].status is SequenceStatus.PREFILL:
+            raise MemoryError
+        return allocate(batch_size, capacity)
+
+    while runs[0].status is not SequenceStatus.DECODE:
+        tiny.step(runs)
+    monkeypatch.setattr(tiny.model, "allocate_cache", full)
+    while not all(run.ended for run in runs):
+        tiny.step([run for run in runs if not run.ended])
+    assert isinstance(runs[0].failure, MemoryError)
+    assert_same_bytes(runs[1], expected)
 
 
 @pytest.mark.parametrize("policy", ["anchor", "exact"])

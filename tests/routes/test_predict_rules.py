@@ -543,3 +543,9 @@ async def test_different_lengths_come_with_both_counts(client: httpx.AsyncClient
             "timestamps_count": 3,
         }
     ]
+
+
+async def test_long_unknown_key_is_cut_before_it_is_compared(client: httpx.AsyncClient) -> None:
+    answer = await client.post(SINGLE, json=body() | {"temperature" + "x" * 100_000: 1})
+    assert answer.status_code == 422
+    assert len(answer.content) < 1000

@@ -226,3 +226,9 @@ def test_a_history_goes_on_as_it_went() -> None:
         seen = parse_timestamps(whole.texts[:30], "timestamps")
         future = infer_frequency(seen).following(seen, 10)
         assert list(future.texts) == list(whole.texts[30:]), freq
+
+
+def test_step_of_month_starts_goes_on_with_the_next_one() -> None:
+    history = parse_timestamps(["2025-01-20", "2025-02-20", "2025-03-20"], "timestamps")
+    following = parse_frequency("MS").following(history, 2)
+    assert list(following.texts) == ["2025-04-01", "2025-05-01"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pandas as pd
 import pytest
@@ -139,3 +139,16 @@ def test_what_is_a_gap(
     texts: list[str], count: int, missing: int, longest: timedelta, after: int
 ) -> None:
     assert gaps(texts) == Gaps(count, missing, longest, after)
+
+
+def test_irregular_seconds_do_not_multiply_the_missing_candles() -> None:
+    start, day, texts = datetime(2025, 6, 2), 288, []
+    for number in range(7 * day):
+        if not 3 * day < number <= 3 * day + 24:
+            second = number * 37 % 60
+            at = start + timedelta(minutes=5 * number, seconds=second)
+            texts.append(f"{at.isoformat()}Z")
+    gaps = find_gaps(parse_timestamps(texts, "timestamps"))
+    assert gaps is not None
+    assert gaps.count == 1
+    assert gaps.missing == pytest.approx(24, abs=3)

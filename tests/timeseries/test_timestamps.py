@@ -253,3 +253,9 @@ def test_many_are_read_as_one(
     else:
         with suppress(InvalidFields):
             assert parse_timestamps(texts, "timestamps").datetimes[number] == naive
+
+
+def test_long_text_is_refused_without_a_search_for_hints() -> None:
+    with pytest.raises(InvalidFields) as refused:
+        parse_timestamps(["1 " * 100_000 + "UTC"], "timestamps")
+    assert "UTC" not in refused.value.message

@@ -172,6 +172,11 @@ ERRORS: Final[Mapping[str, type[KronosError]]] = {
 """The class of each error code."""
 
 
+def place(response: httpx.Response) -> str:
+    """The URL that answered, without a password."""
+    return str(response.url.copy_with(username=None, password=None))
+
+
 def error_of(response: httpx.Response) -> KronosError:
     """The error that `response` carries.
 
@@ -185,7 +190,9 @@ def error_of(response: httpx.Response) -> KronosError:
     except (ValueError, LookupError, TypeError):
         body = {}
         code = f"HTTP_{response.status_code}"
-        message = f"{response.url} answered {response.status_code} without an error of Kronos API"
+        message = (
+            f"{place(response)} answered {response.status_code} without an error of Kronos API"
+        )
         if response.has_redirect_location:
             message += f": it redirects to {response.headers['Location']}; use that base URL"
     request_id = body.get("request_id") or response.headers.get("X-Request-ID")

@@ -22,6 +22,7 @@ from kronos_api_client.errors import (
     RequestTooLarge,
     WorkTooLarge,
     error_of,
+    place,
     retry_after,
 )
 from kronos_api_client.messages import Answer, Exchange, Outcome, Request, Start, Wait
@@ -33,6 +34,7 @@ NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 FIRST_WAIT: Final = 0.5
 LONGEST_WAIT: Final = 8.0
 """Seconds to wait where no Retry-After says how long: doubled from the first to the longest."""
+MOST_DOUBLINGS: Final = 10
 JITTER: Final = 0.1
 """Share of a wait that is added at random, so that clients do not return all at once."""
 
@@ -146,7 +148,8 @@ class _Call:
 
     def _again(self, request: Request, error: KronosError, seconds: float | None) -> None:
         if seconds is None:
-            seconds = min(FIRST_WAIT * 2**self.failures, LONGEST_WAIT)
+            seconds = min(FIRST_WAIT * 2 ** min(self.failures, MOST_DOUBLINGS), LONGEST_WAIT)
+        seconds = max(seconds, FIRST_WAIT)  # a proxy may send Retry-After: 0
         self.failures += 1
         resume_at = self.now() + seconds * (1 + JITTER * random.random())
         if resume_at > self.deadline:
@@ -164,7 +167,7 @@ def _content(response: httpx.Response) -> Any:
 
 def _unexpected(response: httpx.Response) -> KronosError:
     return KronosError(
-        f"{response.url} answered with something else than Kronos API: check the base URL",
+        f"{place(response)} answered with something else than Kronos API: check the base URL",
         code=f"HTTP_{response.status_code}",
         status=response.status_code,
         request_id=response.headers.get("X-Request-ID"),
