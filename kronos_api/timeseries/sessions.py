@@ -140,18 +140,21 @@ class Sessions:
         """The bars that explain the history best; raises `InvalidFields` against its label."""
         if label is not None:
             self._check_label(instants, label)
-        zone, first, last = self._clock(history), int(instants[0]), int(instants[-1])
-        past, whole = self._by_anchor(zone, first, last), self._by_anchor(zone, first)
-        phases = _phases(past[Anchor.CLOCK], instants, length)
+        first, last = int(instants[0]), int(instants[-1])
         paused = bool((self.pauses < self.closes).any())
-        candidates = (
-            # Full steps on the clock must fit between all sessions, those to come as well.
-            Bars((whole if scheme.full_steps else past)[scheme.anchor], length, scheme)
-            for one in ((label,) if label else (BarLabel.OPEN, BarLabel.CLOSE))
-            for scheme in schemes(one, phases, paused)
-        )
-        best = max(candidates, key=lambda bars: bars.score(instants)).scheme
-        return Bars(whole[best.anchor], length, best)
+        candidates = []
+        for zone in self._clocks(history):
+            past, whole = self._by_anchor(zone, first, last), self._by_anchor(zone, first)
+            phases = _phases(past[Anchor.CLOCK], instants, length)
+            for one in (label,) if label else (BarLabel.OPEN, BarLabel.CLOSE):
+                for scheme in schemes(one, phases, paused):
+                    # Full steps on the clock must fit between all sessions, those to come as well.
+                    hours = (whole if scheme.full_steps else past)[scheme.anchor]
+                    score = Bars(hours, length, scheme).score(instants)
+                    bars = Bars(whole[scheme.anchor], length, scheme)
+                    # Of equal ones, full steps from midnight say whose clock it is.
+                    candidates.append(((*score, scheme.phase == 0), bars))
+        return max(candidates, key=lambda scored: scored[0])[1]
 
     def _by_anchor(self, zone: tzinfo, first: int, last: int | None = None) -> dict[Anchor, Hours]:
         """Trading hours around `first` to `last`, by where bars begin; days as `zone` has them."""
@@ -159,11 +162,15 @@ class Sessions:
         clock = replace(segments, midnights=midnights(segments.opens, zone))
         return {Anchor.SEGMENT: segments, Anchor.SESSION: sessions, Anchor.CLOCK: clock}
 
-    def _clock(self, history: Timestamps) -> tzinfo:
-        """The zone of the clock that the history is written by."""
+    def _clocks(self, history: Timestamps) -> list[tzinfo]:
+        """The zones by whose clock bars may begin: the exchange's, and that of another offset.
+
+        Sources that write UTC mostly begin bars by the exchange's clock. Only a history that goes
+        over a change of the clock tells the two apart.
+        """
         if history.offset is None or written_in(history, self.zone):
-            return self.zone
-        return timezone(history.offset)
+            return [self.zone]
+        return [self.zone, timezone(history.offset)]
 
     def _check_label(self, instants: Instants, label: BarLabel) -> None:
         """Refuse a label that the openings and closings among the timestamps contradict."""

@@ -6,6 +6,7 @@ import itertools
 from datetime import datetime, timedelta
 from typing import Any
 
+import pandas as pd
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -449,3 +450,19 @@ def test_all_schemes_go_on_twice_as_once(sessions: dict[str, Sessions]) -> None:
                 step = parse_frequency(f"{length}min")
                 future = exchange.following(seen, 40 - offset, step, None)
                 assert future.timestamps.texts == history.texts[80:], (code, length, scheme)
+
+
+@pytest.mark.parametrize("last", ["2025-10-31T18:00Z", "2025-11-06T15:00Z"])
+async def test_bars_written_in_utc_begin_by_the_clock_of_the_exchange(last: str) -> None:
+    """Two-hour bars from 10:00 in New York, before and after the clock is put back."""
+    days = pd.bdate_range("2025-10-20", last[:10])
+    local = [
+        f"{day:%Y-%m-%d} {clock}" for day in days for clock in ("09:30", "10:00", "12:00", "14:00")
+    ]
+    written = pd.DatetimeIndex(local).tz_localize("America/New_York").tz_convert("UTC")
+    texts = [f"{at:%Y-%m-%dT%H:%M}Z" for at in written if at <= pd.Timestamp(last)]
+    history = parse_timestamps(texts, "timestamps")
+    continued = await Calendars().following("XNYS", history, 6, parse_frequency("2h"))
+    found = pd.DatetimeIndex(list(continued.timestamps.texts)).tz_convert("America/New_York")
+    assert {f"{at:%H:%M}" for at in found} <= {"09:30", "10:00", "12:00", "14:00"}
+    assert continued.gaps is None
