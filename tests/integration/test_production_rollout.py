@@ -85,7 +85,7 @@ def test_invalid_settings_stop_the_deployment_before_any_change(deployment: Depl
     before = set(deployment.replicas())
     image = deployment.named(deployment.other())
     for variable, value, told in (
-        ("KRONOS_REQUEST_TIMEOUT", "1", "KRONOS_INFERENCE_TIMEOUT must be below"),
+        ("KRONOS_REQUEST_TIMEOUT", "1", "must be below KRONOS_REQUEST_TIMEOUT"),
         ("KRONOS_MODEL_PATH", "/models/gone", "/models/gone"),
         ("KRONOS_TLS_DIR", "/nowhere", "/nowhere"),
         ("KRONOS_IMAGE", "kronos-api:1.2.3", "must end in :current"),
