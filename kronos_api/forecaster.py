@@ -20,11 +20,17 @@ from kronos_api.engine.request import ForecastRequest
 from kronos_api.engine.sampling import SamplingParams
 from kronos_api.forecast import Forecast
 from kronos_api.frames import forecast_frame, future_index, read_candles
-from kronos_api.timeseries import BarLabel, Calendars, Timestamps, infer_frequency, parse_frequency
+from kronos_api.limits import (
+    LEAST_TEMPERATURE,
+    MAX_HORIZON,
+    MAX_SEED,
+    MAX_TEMPERATURE,
+    MAX_TOP_K,
+)
+from kronos_api.timeseries import BarLabel, Calendars, Timestamps, continue_history
 from kronos_api.timeseries.features import time_features
 from kronos_api.violations import InvalidFields, Violation
 
-MAX_SEED: Final = 2**53 - 1
 DOWNLOAD_TIMEOUT: Final = 600.0
 """Seconds that fetching a model or a tokenizer from the hub may take."""
 
@@ -177,13 +183,10 @@ class Forecaster:
         calendar: str | None,
         bar_label: str | None,
     ) -> Timestamps:
-        step = infer_frequency(history) if freq is None else parse_frequency(freq)
-        if calendar is None:
-            return step.following(history, horizon)
         label = None if bar_label is None else BarLabel(bar_label)
-        following = self._calendars.following(calendar, history, horizon, step, label)
+        going_on = continue_history(self._calendars, history, horizon, freq, calendar, label)
         # In a thread of its own, because a notebook's thread already runs an event loop.
-        return run_in_daemon_thread(lambda: asyncio.run(following), "calendar").result().timestamps
+        return run_in_daemon_thread(lambda: asyncio.run(going_on), "calendar").result().timestamps
 
 
 def _check(
@@ -192,13 +195,13 @@ def _check(
     """Raise `InvalidInput` for arguments that the service would refuse."""
     rules = [
         ("bar_label", bar_label in (None, "open", "close"), "open or close"),
-        ("horizon", 1 <= horizon <= 512, "from 1 to 512"),
+        ("horizon", 1 <= horizon <= MAX_HORIZON, f"from 1 to {MAX_HORIZON}"),
         (
             "temperature",
-            params.temperature == 0 or 0.001 <= params.temperature <= 100,
-            "0 (greedy), or from 0.001 to 100",
+            params.temperature == 0 or LEAST_TEMPERATURE <= params.temperature <= MAX_TEMPERATURE,
+            f"0 (greedy), or from {LEAST_TEMPERATURE} to {MAX_TEMPERATURE}",
         ),
-        ("top_k", 0 <= params.top_k <= 1024, "from 0 (all tokens) to 1024"),
+        ("top_k", 0 <= params.top_k <= MAX_TOP_K, f"from 0 (all tokens) to {MAX_TOP_K}"),
         ("top_p", 0 < params.top_p <= 1, "greater than 0 and at most 1 (all tokens)"),
         ("sample_count", params.sample_count >= 1, "at least 1"),
         ("seed", 0 <= params.seed <= MAX_SEED, "from 0 to 2^53 - 1"),

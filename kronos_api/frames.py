@@ -9,13 +9,13 @@ import pandas as pd
 
 from kronos_api.errors import InvalidInput
 from kronos_api.forecast import Forecast
+from kronos_api.limits import MAX_HISTORY
 from kronos_api.timeseries import Timestamps, parse_timestamps
 from kronos_api.timeseries.candles import check_candles
 from kronos_api.timeseries.features import FIELDS, PRICES, Floats
 from kronos_api.violations import invalid_field
 
 TIMES = "timestamps"
-MAX_HISTORY = 2048
 
 
 def read_candles(frame: pd.DataFrame, repair: bool = False) -> tuple[Floats, Timestamps]:

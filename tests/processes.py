@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,32 @@ OPENER = build_opener(ProxyHandler({}))
 needs_redis = pytest.mark.skipif(
     shutil.which("redis-server") is None, reason="no redis-server here (Debian: redis-server)"
 )
+
+
+def until(holds: Callable[[], bool], seconds: float = 120) -> None:
+    """Poll for a condition, with a generous limit."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it never came to hold"
+        time.sleep(0.1)
+
+
+def run(*command: str | Path, **environment: str) -> str:
+    """The output of a command that must succeed, outside this tree."""
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    result = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=clean | environment
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def build_wheel(project: Path, folder: Path) -> Path:
+    """The wheel of `project`, built in `folder`."""
+    pip = (sys.executable, "-m", "pip", "wheel", "--quiet")
+    run(*pip, "--no-deps", "--no-build-isolation", "--wheel-dir", folder, project)
+    (built,) = folder.glob("*.whl")
+    return built
 
 
 def free_port() -> int:

@@ -13,31 +13,20 @@ import zipfile
 from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
-from urllib.request import ProxyHandler, Request, build_opener
+from urllib.request import Request
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).resolve().parent.parent
-OPENER = build_opener(ProxyHandler({}))
+from tests.processes import OPENER, ROOT, build_wheel, run
+
 pytestmark = pytest.mark.process
-
-
-def run(*command: str | Path) -> str:
-    """The output of a command that must succeed."""
-    result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    pip = (sys.executable, "-m", "pip", "wheel", "--quiet")
-    run(*pip, "--no-deps", "--no-build-isolation", "--wheel-dir", folder, ROOT)
-    (built,) = folder.glob("*.whl")
-    return built
+    return build_wheel(ROOT, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,14 @@ from typer import Option
 from kronos_api.cli.console import log_to_stderr, note, one_line_errors, progress
 from kronos_api.config import Settings, load_settings
 from kronos_api.errors import InvalidInput
+from kronos_api.limits import (
+    LEAST_TEMPERATURE,
+    MAX_HISTORY,
+    MAX_HORIZON,
+    MAX_SEED,
+    MAX_TEMPERATURE,
+    MAX_TOP_K,
+)
 
 if TYPE_CHECKING:
     from kronos_api.checkpoints.info import ModelInfo
@@ -24,15 +32,16 @@ if TYPE_CHECKING:
     from kronos_api.forecast import Forecast
     from kronos_api.timeseries import Continuation, Timestamps
 
-MAX_SEED: Final = 2**53 - 1
 PATIENCE: Final = 3600.0
 """Seconds that a forecast can take at most: there are no other callers."""
 
 
 def predict(
     csv: Annotated[Path, typer.Argument(help="Candles: time, open, high, low, close, volume.")],
-    horizon: Annotated[int, Option(min=1, max=512, help="Candles to forecast.")] = 24,
-    history: Annotated[int, Option(min=1, max=2048, help="Candles to use, the last ones.")] = 400,
+    horizon: Annotated[int, Option(min=1, max=MAX_HORIZON, help="Candles to forecast.")] = 24,
+    history: Annotated[
+        int, Option(min=1, max=MAX_HISTORY, help="Candles to use, the last ones.")
+    ] = 400,
     freq: Annotated[str | None, Option(help="Step: 15min, 1D, ...; else inferred.")] = None,
     calendar: Annotated[str | None, Option(help="Exchange to keep to, such as XNYS.")] = None,
     bar_label: Annotated[
@@ -40,8 +49,10 @@ def predict(
         Option(help="End of its bar that a time names; else found out, or open."),
     ] = None,
     samples: Annotated[int | None, Option(min=1, help="Sample paths.")] = None,
-    temperature: Annotated[float | None, Option(min=0, max=100, help="0 is greedy.")] = None,
-    top_k: Annotated[int | None, Option(min=0, max=1024, help="0 keeps all.")] = None,
+    temperature: Annotated[
+        float | None, Option(min=0, max=MAX_TEMPERATURE, help="0 is greedy.")
+    ] = None,
+    top_k: Annotated[int | None, Option(min=0, max=MAX_TOP_K, help="0 keeps all.")] = None,
     top_p: Annotated[float | None, Option(min=0, max=1, help="1 keeps all.")] = None,
     seed: Annotated[int | None, Option(min=0, max=MAX_SEED, help="Repeats a forecast.")] = None,
     quantiles: Annotated[str, Option(help="Levels, such as 0.1,0.9.")] = "",
@@ -66,7 +77,7 @@ def predict(
 
             options = _options(columns, sep, decimal, time_format)
             series = read_history(csv, history, options, repair=repair_input)
-            continued = asyncio.run(_future(series.timestamps, horizon, freq, calendar, bar_label))
+            continued = _continued(series.timestamps, horizon, freq, calendar, bar_label)
             future = continued.timestamps
         params = _params(settings, temperature, top_k, top_p, samples, seed, bool(levels))
         request = _request(settings, series, future, params, levels)
@@ -162,32 +173,17 @@ def _check(request: ForecastRequest, settings: Settings) -> None:
         raise InvalidInput(f"--samples must be at most {settings.max_samples} (KRONOS_MAX_SAMPLES)")
     if request.params.top_p == 0:
         raise InvalidInput("--top-p must be greater than 0")
-    if 0 < request.params.temperature < 0.001:
-        raise InvalidInput("--temperature must be 0 or at least 0.001")
+    if 0 < request.params.temperature < LEAST_TEMPERATURE:
+        raise InvalidInput(f"--temperature must be 0 or at least {LEAST_TEMPERATURE}")
 
 
-async def _future(
-    history: Timestamps,
-    horizon: int,
-    freq: str | None,
-    calendar: str | None,
-    label: str | None,
+def _continued(
+    history: Timestamps, horizon: int, freq: str | None, calendar: str | None, label: str | None
 ) -> Continuation:
-    from kronos_api.timeseries import (
-        BarLabel,
-        Calendars,
-        Continuation,
-        find_gaps,
-        infer_frequency,
-        parse_frequency,
-    )
+    from kronos_api.timeseries import BarLabel, Calendars, continue_history
 
-    step = infer_frequency(history) if freq is None else parse_frequency(freq)
-    if calendar is None:
-        return Continuation(step.following(history, horizon), find_gaps(history))
-    return await Calendars().following(
-        calendar, history, horizon, step, BarLabel(label) if label else None
-    )
+    bar_label = BarLabel(label) if label else None
+    return asyncio.run(continue_history(Calendars(), history, horizon, freq, calendar, bar_label))
 
 
 async def _forecast(settings: Settings, request: ForecastRequest) -> tuple[Forecast, ModelInfo]:

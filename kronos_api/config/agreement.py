@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from kronos_api.checkpoints.registry import tokenizer_of
 from kronos_api.config.serving import LAST_STEPS
+from kronos_api.limits import LEAST_TEMPERATURE
 
 if TYPE_CHECKING:
     from kronos_api.config.settings import Settings
@@ -71,9 +72,9 @@ def _of_amounts(settings: Settings) -> Iterator[Rule]:
         f"({memory}), the share of one caller",
     )
     yield (
-        settings.default_temperature == 0 or settings.default_temperature >= 0.001,
+        settings.default_temperature == 0 or settings.default_temperature >= LEAST_TEMPERATURE,
         f"KRONOS_DEFAULT_TEMPERATURE ({settings.default_temperature:g}) must be 0 (greedy) or at "
-        "least 0.001",
+        f"least {LEAST_TEMPERATURE}",
     )
     paths, steps = settings.default_sample_count, settings.default_pred_len
     yield (

@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from kronos_api.checkpoints.registry import tokenizer_of
 from kronos_api.config.agreement import contradictions
 from kronos_api.config.serving import Serving
+from kronos_api.limits import MAX_HORIZON, MAX_TEMPERATURE, MAX_TOP_K
 from kronos_api.security.whitelist import Whitelist, listed, parse_servers
 
 NONE: Final = "none"
@@ -41,11 +42,11 @@ class Settings(Serving):
     clip_value: float = Field(default=5.0, gt=0, le=100, allow_inf_nan=False)
     """Normalised candles are clipped to plus and minus this."""
 
-    default_pred_len: int = Field(default=120, ge=1, le=512)
+    default_pred_len: int = Field(default=120, ge=1, le=MAX_HORIZON)
     """Forecast steps when a request names none."""
-    default_temperature: float = Field(default=1.0, ge=0, le=100, allow_inf_nan=False)
+    default_temperature: float = Field(default=1.0, ge=0, le=MAX_TEMPERATURE, allow_inf_nan=False)
     """Sampling temperature when a request names none; 0 is greedy."""
-    default_top_k: int = Field(default=0, ge=0, le=1024)
+    default_top_k: int = Field(default=0, ge=0, le=MAX_TOP_K)
     """Top-k of sampling when a request names none; 0 keeps all tokens."""
     default_top_p: float = Field(default=0.9, gt=0, le=1)
     """Top-p of sampling when a request names none; 1 keeps all tokens."""

@@ -171,7 +171,7 @@ class Forecasts:
     ) -> Response:
         info = self.predictor.info
         if info is None or not all(one.finite for one in results):
-            log.error("forecast without a number")
+            log.error("forecast_not_finite")
             raise InternalError
         observe_results(results)
         large = sum(one.size for one in results) > LARGE_RESPONSE

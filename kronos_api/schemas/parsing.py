@@ -12,10 +12,10 @@ from typing import Final, TypeVar
 
 from kronos_api.aggregate import QUANTILE_PATHS, default_paths
 from kronos_api.engine.sampling import SamplingParams
+from kronos_api.limits import MAX_SEED
 from kronos_api.schemas.candles import to_columns
 from kronos_api.schemas.json_body import parse_model, utf8
 from kronos_api.schemas.requests import (
-    MAX_SEED,
     BatchItem,
     BatchRequest,
     Overrides,

@@ -6,17 +6,19 @@ and `parsing`.
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, Tag
 
+from kronos_api.limits import (
+    MAX_HISTORY,
+    MAX_HORIZON,
+    MAX_SEED,
+    MAX_TEMPERATURE,
+    MAX_TOP_K,
+)
 from kronos_api.timeseries import BarLabel
 from kronos_api.timeseries.candles import MAX_VALUE
-
-MAX_HISTORY: Final = 2048
-MAX_HORIZON: Final = 512
-MAX_SEED: Final = 2**53 - 1
-"""Seeds survive readers of JSON that hold numbers as doubles."""
 
 Price = Annotated[float, Field(json_schema_extra={"exclusiveMinimum": 0, "maximum": MAX_VALUE})]
 Quantity = Annotated[float, Field(json_schema_extra={"minimum": 0, "maximum": MAX_VALUE})]
@@ -61,9 +63,9 @@ class Overrides(RequestModel):
 
     pred_len: int | None = Field(default=None, ge=1, le=MAX_HORIZON)
     """Forecast steps; with `prediction_timestamps` or `horizon` it must agree with them."""
-    temperature: float | None = Field(default=None, ge=0, le=100, allow_inf_nan=False)
+    temperature: float | None = Field(default=None, ge=0, le=MAX_TEMPERATURE, allow_inf_nan=False)
     """0 is greedy; else at least 0.001."""
-    top_k: int | None = Field(default=None, ge=0, le=1024)
+    top_k: int | None = Field(default=None, ge=0, le=MAX_TOP_K)
     """Sample from the likeliest `top_k` tokens; 0: all. Applied before `top_p`."""
     top_p: float | None = Field(default=None, gt=0, le=1, allow_inf_nan=False)
     """Sample from the likeliest tokens that make up this probability."""

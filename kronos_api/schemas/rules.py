@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kronos_api.limits import LEAST_TEMPERATURE
 from kronos_api.schemas.requests import Columns, Overrides, PredictRequest
 from kronos_api.violations import Violation
 
@@ -20,8 +21,8 @@ def contradictions(request: PredictRequest, overrides: Overrides) -> list[Violat
     if steps is not None and overrides.pred_len not in (None, steps):
         rule = f"the number of future timestamps ({steps})"
         violations.append(Violation("overrides.pred_len", rule))
-    if 0 < (overrides.temperature or 0) < 0.001:
-        violations.append(Violation("overrides.temperature", "0 or at least 0.001"))
+    if 0 < (overrides.temperature or 0) < LEAST_TEMPERATURE:
+        violations.append(Violation("overrides.temperature", f"0 or at least {LEAST_TEMPERATURE}"))
     levels = request.quantile_levels or []
     repeated = [index for index, level in enumerate(levels) if level in levels[:index]]
     violations += [Violation("quantile_levels", "given once", index) for index in repeated]

@@ -6,6 +6,7 @@
 
 from kronos_api.timeseries.bars import BarLabel
 from kronos_api.timeseries.calendars import Calendars
+from kronos_api.timeseries.continuation import continue_history
 from kronos_api.timeseries.exchanges import Exchange, exchanges
 from kronos_api.timeseries.frequency import Frequency, infer_frequency, parse_frequency
 from kronos_api.timeseries.gaps import Continuation, Gaps, find_gaps
@@ -20,6 +21,7 @@ __all__ = [
     "Frequency",
     "Gaps",
     "Timestamps",
+    "continue_history",
     "exchanges",
     "find_gaps",
     "infer_frequency",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 import zipfile
 from email.parser import HeaderParser
@@ -13,30 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import ROOT, services
+from tests.processes import ROOT, build_wheel, run, services
 
 PROJECT = ROOT / "clients" / "python"
 LARGEST = 100_000
 pytestmark = pytest.mark.process
 
 
-def run(*command: str | Path, **environment: str) -> str:
-    """The output of a command that must succeed."""
-    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    result = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=clean | environment
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
-
-
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    pip = (sys.executable, "-m", "pip", "wheel", "--quiet")
-    run(*pip, "--no-deps", "--no-build-isolation", "--wheel-dir", folder, PROJECT)
-    (built,) = folder.glob("*.whl")
-    return built
+    return build_wheel(PROJECT, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,6 @@ from tests.security.dns import Nameserver, answering
 
 OWN = (ip_interface("10.9.0.2/24"), ip_interface("fd00:9::2/64"))
 TIMEOUT = 0.25
-SOON = TIMEOUT + 10
 """Seconds in which a busy machine, too, has given up."""
 ONES = "ffff" + ":ffff" * 7
 
@@ -149,10 +148,8 @@ async def test_unavailable_nameserver_is_no_refusal(
     dns.container("web", "10.9.0.10")
     dns.mode = mode
     identity = make_identity(dns, clock, "web,localhost")
-    began = time.perf_counter()
     with pytest.raises(ResolverUnavailable):
         await identify(identity, "10.9.0.10")
-    assert time.perf_counter() - began < SOON
     assert max(dns.asked.values()) <= 2  # a lost datagram is sent once more
     assert identity.dns_failed
     assert await identify(identity, "127.0.0.1") is not None  # needs no names

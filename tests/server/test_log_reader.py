@@ -7,27 +7,18 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from urllib.error import URLError
 
 import psutil
 import pytest
 
-from tests.processes import OPENER, ROOT, free_port, without_settings
+from tests.processes import OPENER, ROOT, free_port, until, without_settings
 
 pytestmark = pytest.mark.process
 
 PATIENCE = 120.0
 SMALLEST_PIPE = 4096
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < deadline, "it never came to hold"
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("plain", [False, True])

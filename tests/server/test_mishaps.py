@@ -8,7 +8,6 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from kronos_api.checkpoints.hub import BUNDLED
 from kronos_api.server.exit import NOT_STARTED
-from tests.processes import OPENER, Service, services, start_service
+from tests.processes import OPENER, Service, services, start_service, until
 from tests.server.callers import calling
 
 pytestmark = pytest.mark.process
@@ -45,13 +44,6 @@ kronos_api.app.create_app = with_a_route_that_blocks
 sys.argv = ["kronos-api", "serve", "--plain"]
 main()
 """
-
-
-def until(holds: Callable[[], bool], seconds: float = PATIENCE) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it never came to hold"
-        time.sleep(0.1)
 
 
 def metric(service: Service, name: str) -> float:

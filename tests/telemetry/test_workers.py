@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import sys
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
@@ -15,7 +13,7 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.processes import OPENER, Service, services, start_service
+from tests.processes import OPENER, Service, services, start_service, until
 from tests.telemetry.counting import Sample
 from tests.web import BATCH, body
 
@@ -49,13 +47,6 @@ def counted(service: Service) -> dict[Sample, float]:
 
 def sample(service: Service, name: str) -> float:
     return scrape(service).get((name, ()), 0.0)
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < deadline, "it never came to hold"
-        time.sleep(0.1)
 
 
 def until_sample(service: Service, name: str, value: float) -> None:

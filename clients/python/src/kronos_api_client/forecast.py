@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from kronos_api_client.errors import KronosError
-from kronos_api_client.frames import Library
+from kronos_api_client.frames import FrameBackend
 from kronos_api_client.messages import Answer
 from kronos_api_client.series import Frame, Series, forecast_columns
 
@@ -80,7 +80,7 @@ def _metadata(
     return metadata | {"series_id": series_id, "request_id": request_id}
 
 
-def read_forecast(answer: Answer, series: Series, library: Library) -> Forecast[Any]:
+def read_forecast(answer: Answer, series: Series, backend: FrameBackend) -> Forecast[Any]:
     """The forecast of `series` in `answer`; raises `KronosError` for a response without one."""
     response = answer.content
     try:
@@ -88,7 +88,7 @@ def read_forecast(answer: Answer, series: Series, library: Library) -> Forecast[
             [step["timestamp"] for step in response["prediction"]], forecast_columns(response)
         )
         metadata = _metadata(response, series.series_id, answer.request_id)
-        library.set_metadata(frame, metadata)
+        backend.set_metadata(frame, metadata)
         return Forecast(
             frame=frame,
             series_id=series.series_id,

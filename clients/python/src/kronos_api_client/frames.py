@@ -9,7 +9,7 @@ from typing import Any, Protocol, cast
 from kronos_api_client.series import Series
 
 
-class Library(Protocol):
+class FrameBackend(Protocol):
     """What `pandas_frames` and `polars_frames` have in common."""
 
     def read_one(self, frame: Any, series_id: object) -> Series:
@@ -28,10 +28,10 @@ class Library(Protocol):
         """Future timestamps as RFC 3339 texts."""
 
 
-def library_of(frame: object) -> Library:
+def backend_of(frame: object) -> FrameBackend:
     """The library of `frame`; raises `TypeError` unless it is a DataFrame of pandas or polars."""
     for kind in type(frame).__mro__:
         name = kind.__module__.partition(".")[0]
         if kind.__name__ == "DataFrame" and name in ("pandas", "polars"):
-            return cast("Library", importlib.import_module(f"kronos_api_client.{name}_frames"))
+            return cast("FrameBackend", importlib.import_module(f"kronos_api_client.{name}_frames"))
     raise TypeError(f"expected a DataFrame of pandas or polars, found {type(frame).__name__}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kronos_api_client.forecast import Forecast, read_forecast
-from kronos_api_client.frames import Library, library_of
+from kronos_api_client.frames import FrameBackend, backend_of
 from kronos_api_client.messages import Answer, Item, Request
 from kronos_api_client.options import decode_steps, encode, parameters
 from kronos_api_client.series import Series
@@ -26,12 +26,12 @@ class Job:
 
     series: Sequence[Series]
     requests: Sequence[Request]
-    library: Library
+    backend: FrameBackend
 
     def finish(self, answers: Sequence[Answer]) -> list[Forecast[Any]]:
         """The forecasts in `answers`, one for each series."""
         return [
-            read_forecast(answer, series, self.library)
+            read_forecast(answer, series, self.backend)
             for answer, series in zip(answers, self.series, strict=True)
         ]
 
@@ -53,11 +53,11 @@ def single_job(
     options: Mapping[str, Any],
 ) -> Job:
     """The job of one series; raises `TypeError` and `ValueError` for frames without candles."""
-    library = library_of(frame)
-    series = library.read_one(frame, series_id)
-    request = _parameters(library, horizon, freq, calendar, options)
+    backend = backend_of(frame)
+    series = backend.read_one(frame, series_id)
+    request = _parameters(backend, horizon, freq, calendar, options)
     item = Item(series_id, encode(series, request))
-    return Job([series], [Request("POST", SINGLE, (item,))], library)
+    return Job([series], [Request("POST", SINGLE, (item,))], backend)
 
 
 def batch_job(
@@ -74,21 +74,21 @@ def batch_job(
     for name, value in (("batch_size", batch_size), ("concurrency", concurrency)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, found {value}")
-    library = library_of(frame)
-    series = library.read_many(frame, id_column)
-    request = _parameters(library, horizon, freq, calendar, options)
+    backend = backend_of(frame)
+    series = backend.read_many(frame, id_column)
+    request = _parameters(backend, horizon, freq, calendar, options)
     items = [
         Item(one.series_id, encode(one, request, fallback_id=str(number)))
         for number, one in enumerate(series)
     ]
     most = min(batch_size, max(1, MAX_STEPS // max(1, decode_steps(request))))
-    return Job(series, list(batches(items, most)), library)
+    return Job(series, list(batches(items, most)), backend)
 
 
 def join_frames(forecasts: Mapping[Any, Forecast[Any]], like: object, id_column: str) -> Any:
     """The frames of `forecasts` as one long frame."""
     frames = {series_id: forecast.frame for series_id, forecast in forecasts.items()}
-    return library_of(like).join(frames, id_column)
+    return backend_of(like).join(frames, id_column)
 
 
 def batches(items: Sequence[Item], most: int, max_body: int = MAX_BODY) -> Iterator[Request]:
@@ -105,7 +105,7 @@ def batches(items: Sequence[Item], most: int, max_body: int = MAX_BODY) -> Itera
 
 
 def _parameters(
-    library: Library,
+    backend: FrameBackend,
     horizon: int,
     freq: str | None,
     calendar: str | None,
@@ -113,5 +113,5 @@ def _parameters(
 ) -> dict[str, Any]:
     request = parameters(horizon, freq, calendar, options)
     if "prediction_timestamps" in request:
-        request["prediction_timestamps"] = library.texts_of(request["prediction_timestamps"])
+        request["prediction_timestamps"] = backend.texts_of(request["prediction_timestamps"])
     return request
