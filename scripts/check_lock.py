@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
-TEST = ("test", "arrow", "charts")
+TEST = ("test", "arrow", "charts", "fast", "mcp", "otel", "playground")
 EXTRAS = {"docs": ("docs",), "runtime": (), "test": TEST, "train": (*TEST, "train")}
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)", re.MULTILINE)
 
