@@ -11,6 +11,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from kronos_api.build_info import this_build
+from kronos_api.capacity import share
 from kronos_api.config import Settings
 from kronos_api.exception_handlers import ExceptionHandlers
 from kronos_api.lifecycle import Lifecycle
@@ -73,7 +74,8 @@ def create_app(
 
     Without a `predictor`, one is made for the checkpoints that `settings` name: they are found
     and checked before the port opens, and loaded while `/v1/readyz` answers 503. `workers`
-    processes share this machine and the rate limit of callers.
+    processes share this machine, the memory and queue that `settings` give the service, and the
+    rate limit of callers.
 
     Raises:
         StartupError: a setting names a checkpoint, a route or a nameserver that does not exist.
@@ -93,6 +95,7 @@ def create_app(
         enabled=settings.rate_limit_enabled,
     )
     routers = _routers(settings, service, allowed, others)
+    memory = BodyMemory(share(settings, workers).body_memory_mb * 2**20)
     app = FastAPI(
         title=settings.app_name,
         version=this_build().version,
@@ -100,7 +103,7 @@ def create_app(
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
         openapi_url=None,  # `routes.documentation` has the rate limit
-        middleware=_middleware(settings, service, routers, allowed, proxies, others),
+        middleware=_middleware(settings, service, routers, allowed, proxies, others, memory),
         exception_handlers=ExceptionHandlers(_paths(*routers.all), others).by_class(),
     )
     app.state.limiter = others
@@ -117,10 +120,9 @@ def _middleware(
     allowed: Identity | None,
     proxies: Identity,
     others: OtherLimiter,
+    memory: BodyMemory,
 ) -> list[Middleware]:
-    exempt = settings.exempt_paths
-    limit, memory = settings.max_request_bytes, BodyMemory(settings.body_memory_mb * 2**20)
-    by = settings.rate_limit_batch
+    exempt, limit, by = settings.exempt_paths, settings.max_request_bytes, settings.rate_limit_batch
     return [  # outermost first
         Middleware(Lifespan, service=service, peers=Peers(allowed, proxies)),
         Middleware(RequestId),

@@ -8,8 +8,9 @@ a worker.
 
 from __future__ import annotations
 
+from kronos_api.capacity import workers
 from kronos_api.config import load_settings
-from kronos_api.launch import announce, gunicorn_options, share_metrics, workers
+from kronos_api.launch import announce, gunicorn_options, share_metrics
 from kronos_api.telemetry import logging
 
 logging.configure()

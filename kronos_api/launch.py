@@ -10,9 +10,8 @@ from typing import Any, Final
 import structlog
 
 from kronos_api.build_info import this_build
+from kronos_api.capacity import threads, workers
 from kronos_api.config import Settings
-from kronos_api.cores import usable_cores
-from kronos_api.lifecycle import threads
 from kronos_api.server.deadlines import Deadlines
 from kronos_api.server.uvicorn_config import options
 from kronos_api.telemetry import process_metrics
@@ -22,20 +21,7 @@ from kronos_api.telemetry.slots import Slots
 
 log = structlog.stdlib.get_logger(__name__)
 
-CORES_A_WORKER: Final = 4
-"""Compute threads beyond this number speed up a worker no further."""
-GPU: Final = Path("/dev/nvidiactl")
 MEMORY: Final = Path("/dev/shm")
-
-
-def workers(settings: Settings) -> int:
-    """The number of worker processes."""
-    if settings.workers is not None:
-        return settings.workers
-    # torch is not asked: a process that has initialised CUDA cannot be forked.
-    if settings.device.startswith("cuda") or (settings.device == "auto" and GPU.exists()):
-        return 1
-    return max(1, usable_cores() // CORES_A_WORKER)
 
 
 def announce(settings: Settings, workers: int) -> None:

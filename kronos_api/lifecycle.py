@@ -11,11 +11,11 @@ from typing import Final
 import structlog
 
 from kronos_api.build_info import this_build
+from kronos_api.capacity import share, threads
 from kronos_api.checkpoints.hub import locate
 from kronos_api.checkpoints.info import Source
 from kronos_api.checkpoints.loader import inspect
 from kronos_api.config import Settings
-from kronos_api.cores import usable_cores
 from kronos_api.daemon_thread import run_in_daemon_thread
 from kronos_api.engine.build import build_engine
 from kronos_api.engine.engine import Engine
@@ -38,11 +38,6 @@ def preload() -> None:
     Before a fork, it is done once for all processes. It starts no thread.
     """
     inspect(locate(None, "model", timeout=0), locate(None, "tokenizer", timeout=0))
-
-
-def threads(settings: Settings, workers: int) -> int:
-    """Compute threads of one of `workers` processes."""
-    return settings.torch_threads or max(1, usable_cores() // workers)
 
 
 class Checkpoints:
@@ -87,11 +82,12 @@ class Lifecycle:
         self.checkpoints = None
         if predictor is None:
             self.checkpoints = Checkpoints(settings, workers)
+            own = share(settings, workers)
             predictor = AsyncPredictor(
                 self.checkpoints.load,
-                max_queue=settings.max_queue,
+                max_queue=own.max_queue,
                 inference_timeout=settings.inference_timeout,
-                kv_cache_mb=settings.kv_cache_mb,
+                kv_cache_mb=own.kv_cache_mb,
             )
         self.predictor = predictor
         self.limiter = _limiter(settings, workers) if settings.rate_limit_enabled else None

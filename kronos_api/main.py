@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 
 from kronos_api.app import create_app
+from kronos_api.capacity import workers
 from kronos_api.config import load_settings
 from kronos_api.errors import StartupError
-from kronos_api.launch import announce, workers
+from kronos_api.launch import announce
 from kronos_api.telemetry.logging import configure
 
 # Gunicorn imports this in each of its workers; under any other server there is one process.

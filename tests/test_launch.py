@@ -3,43 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 from gunicorn.config import Config
 
-from kronos_api import __version__, launch
+from kronos_api import __version__
 from kronos_api.config import Settings
-from kronos_api.launch import announce, gunicorn_options, uvicorn_options, workers
+from kronos_api.launch import announce, gunicorn_options, uvicorn_options
 from kronos_api.server.worker import Worker
 from kronos_api.telemetry import logging
-
-
-@pytest.mark.parametrize(
-    ("settings", "cores", "gpu", "expected"),
-    [
-        ({}, 1, False, 1),
-        ({}, 2, False, 1),
-        ({}, 8, False, 2),
-        ({}, 15, False, 3),
-        ({}, 16, True, 1),
-        ({"device": "cpu"}, 16, True, 4),
-        ({"device": "cuda:1"}, 16, False, 1),
-        ({"GUNICORN_WORKERS": 3}, 1, True, 3),
-    ],
-)
-def test_default_number_of_workers(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    settings: dict[str, Any],
-    cores: int,
-    gpu: bool,
-    expected: int,
-) -> None:
-    monkeypatch.setattr(launch, "usable_cores", lambda: cores)
-    monkeypatch.setattr(launch, "GPU", tmp_path if gpu else tmp_path / "none")
-    assert workers(Settings(**settings)) == expected
 
 
 def test_gunicorn_options_have_the_documented_defaults() -> None:

@@ -14,6 +14,7 @@ from collections.abc import Sequence as Several
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
+from kronos_api.batching.completion_rate import CompletionRate
 from kronos_api.batching.start_policy import LOOK_AHEAD, StartPolicy
 from kronos_api.batching.ticket import Ticket
 from kronos_api.engine.pace import Pace
@@ -32,7 +33,7 @@ class Scheduler:
     """The queue and the running forecasts. Belongs to the engine's thread, but for reads.
 
     max_queue: forecasts that may wait. kv_budget: bytes of keys and values that running forecasts
-    may hold together. max_active: forecasts that may run.
+    may hold together. max_active: forecasts that may run, small ones aside that overtake.
     """
 
     def __init__(self, max_queue: int, kv_budget: int, max_active: int) -> None:
@@ -41,20 +42,20 @@ class Scheduler:
         self.max_active = max_active
         self.waiting: deque[Ticket] = deque()
         self.active: list[Ticket] = []
-        self._typical_seconds = 1.0  # of inference of one forecast
+        self._rate = CompletionRate()
         self._estimated_at = -math.inf
 
     def check_capacity(self, count: int, arriving: int) -> None:
         """Check that `count` tickets fit into the queue behind `arriving` others. Thread-safe.
 
-        An idle scheduler accepts any number at once, so that a batch longer than the queue can
-        ever be served.
+        While none waits, any number is accepted at once, so that a batch longer than the queue can
+        be served.
 
         Raises:
             QueueFull: they do not fit; `retry_after` estimates when they will.
         """
         waiting = len(self.waiting) + arriving
-        if waiting + count <= self.max_queue or not (waiting or self.active):
+        if waiting + count <= self.max_queue or not waiting:
             return
         seconds = self.retry_after()
         batch = f", {count} more do not fit" if count > 1 else ""
@@ -69,13 +70,15 @@ class Scheduler:
         self.waiting.extend(tickets)
 
     def retry_after(self) -> int:
-        """Whole seconds until half of the queue should have started, from 1 to 60."""
-        rounds = (len(self.waiting) / 2 + len(self.active)) / max(1, len(self.active))
-        return max(1, min(60, math.ceil(rounds * self._typical_seconds)))
+        """Whole seconds until half of the queue has started at the measured rate, from 1 to 60."""
+        seconds = len(self.waiting) / 2 / self._rate.per_second
+        return max(1, min(60, math.ceil(seconds)))
 
     def advance(self, engine: Engine, clock: Callable[[], float]) -> None:
         """End overdue and oversized forecasts, start the next, run one step, end the finished."""
         now = clock()
+        if self.waiting and not self.active:
+            self._rate.resume(self.waiting[0].accepted_at)
         self._end_overdue(now)
         self._end_oversized(engine, now)
         self._admit(engine, now)
@@ -124,8 +127,8 @@ class Scheduler:
         (self.waiting if ticket.sequence is None else self.active).remove(ticket)
 
     def _admit(self, engine: Engine, now: float) -> None:
-        policy = StartPolicy(engine.pace, self.kv_budget, now)
-        while self.waiting and len(self.active) < self.max_active:
+        policy = StartPolicy(engine.pace, self.kv_budget, self.max_active, now)
+        while self.waiting:
             ticket = policy.next(list(islice(self.waiting, LOOK_AHEAD + 1)), self.active)
             if ticket is None:
                 return
@@ -142,9 +145,9 @@ class Scheduler:
         """End the tickets of finished sequences."""
         finished = [t for t in self.active if t.sequence is not None and t.sequence.ended]
         self.active = [t for t in self.active if t.sequence is None or not t.sequence.ended]
+        self._rate.note(len(finished), now)
         for ticket in finished:
             ticket.finish(now)
-            self._typical_seconds += 0.2 * (ticket.inference_seconds - self._typical_seconds)
 
 
 def _fail(tickets: Iterable[Ticket], failure: Exception, now: float) -> None:

@@ -67,7 +67,8 @@ def _serve_workers(settings: Settings, listener: socket.socket) -> None:
         )
 
     from kronos_api.app import create_app
-    from kronos_api.launch import announce, gunicorn_options, share_metrics, workers
+    from kronos_api.capacity import workers
+    from kronos_api.launch import announce, gunicorn_options, share_metrics
     from kronos_api.lifecycle import preload
     from kronos_api.server.application import Application
 
@@ -76,9 +77,10 @@ def _serve_workers(settings: Settings, listener: socket.socket) -> None:
         # Made here although only workers serve it, so that an error is reported once.
         create_app(settings)
         preload()
-    announce(settings, workers(settings))
+    count = workers(settings)
+    announce(settings, count)
     Application(
-        lambda: create_app(settings, workers=workers(settings)),
+        lambda: create_app(settings, workers=count),
         gunicorn_options(settings),
         listener,
         settings.startup_timeout,

@@ -49,7 +49,7 @@ class Serving(BaseSettings):
     """Folder where workers keep their metrics; unset: /dev/shm, else a temporary one."""
 
     workers: int | None = _known("WORKERS", None, ge=1, le=1024)
-    """Processes that serve, each with a model of its own; unset: one for 4 cores, one on a GPU."""
+    """Processes with a model each; unset: one a core if memory allows, 8 at most; one on a GPU."""
     worker_connections: int = _known("WORKER_CONNECTIONS", 1000, ge=1, le=1_000_000)
     """Requests in progress per worker, probes and unfinished bodies aside; more get 503."""
     max_requests: int = _known("MAX_REQUESTS", 50_000, ge=0, le=1_000_000_000)

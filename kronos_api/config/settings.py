@@ -38,7 +38,7 @@ class Settings(Serving):
     window_policy: Literal["anchor", "exact"] = "anchor"
     """When history and horizon exceed the window: anchor (fast) or exact (slides each step)."""
     torch_threads: int | None = Field(default=None, ge=1, le=1024)
-    """PyTorch threads per worker; unset: the usable cores, divided by GUNICORN_WORKERS."""
+    """PyTorch threads per worker; unset: the usable cores, divided by the workers."""
     clip_value: float = Field(default=5.0, gt=0, le=100, allow_inf_nan=False)
     """Normalised candles are clipped to plus and minus this."""
 
@@ -56,11 +56,11 @@ class Settings(Serving):
     max_request_size_mb: float = Field(default=10, gt=0, le=1024, allow_inf_nan=False)
     """Largest request body, in MiB."""
     body_memory_mb: int = Field(default=256, ge=1, le=1_048_576)
-    """Memory for the bodies of all requests in progress per worker, in MiB; one caller has half."""
+    """Memory for bodies of requests in progress, in MiB, of all workers; a caller has half."""
     kv_cache_mb: int = Field(default=1024, ge=16, le=1_048_576)
-    """Memory of the KV cache, in MiB; series that do not fit wait."""
+    """Memory of the KV cache, in MiB, of all workers together; series that do not fit wait."""
     max_queue: int = Field(default=64, ge=1, le=100_000)
-    """Requests that wait for the model, at most; more get 503."""
+    """Series that wait for the model, at most, of all workers together; more get 503."""
     max_batch_items: int = Field(default=64, ge=1, le=1024)
     """Series of one batch, at most; not above MAX_QUEUE, or a full batch is never admitted."""
     max_samples: int = Field(default=64, ge=1, le=1024)

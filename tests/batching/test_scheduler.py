@@ -48,20 +48,25 @@ def test_full_queue_refuses_all_or_none_with_figures_and_retry_after() -> None:
     simulation.submit(request(1))
 
 
-def test_idle_scheduler_accepts_one_batch_of_any_size() -> None:
-    simulation = Simulation(max_queue=2)
+def test_batch_of_any_size_is_accepted_while_none_waits() -> None:
+    simulation = Simulation(max_queue=2, max_active=4)
+    simulation.submit(request(9))
+    simulation.advance()
     assert len(simulation.submit(*[request(1) for _ in range(6)])) == 6
+    with pytest.raises(QueueFull):
+        simulation.submit(request(1))
 
 
-def test_retry_after_grows_with_the_queue_and_the_length_of_forecasts() -> None:
+def test_retry_after_follows_the_queue_and_the_measured_rate() -> None:
     simulation = Simulation(max_queue=100, max_active=1)
     assert simulation.scheduler.retry_after() == 1
     simulation.submit(*[request(2) for _ in range(20)])
     assert simulation.scheduler.retry_after() == 10  # until anything is measured, 1 s each
     simulation.advance()
-    simulation.advance(seconds=10)
-    assert simulation.scheduler.retry_after() == 27  # half of 19, at 1 + 0.2 x 9 s each
-    simulation.advance()
+    for _ in range(4):  # one ends every 3 s
+        simulation.advance(seconds=1)
+        simulation.advance(seconds=2)
+    assert simulation.scheduler.retry_after() == 22  # half of 15, at almost 1 in 3 s
     simulation.advance(seconds=100)
     assert simulation.scheduler.retry_after() == 60
 

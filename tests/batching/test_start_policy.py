@@ -86,3 +86,25 @@ def test_small_forecast_does_not_wait_for_a_large_one_that_it_makes_late() -> No
     simulation.submit(request(60, bytes=64, rows=64), request(10), inference_timeout=30)
     simulation.advance()
     assert simulation.started_rows == [64, 1]
+
+
+def test_small_forecast_starts_while_a_convoy_of_large_ones_waits_for_kv_cache() -> None:
+    simulation = Simulation(max_queue=99, max_active=64, kv_budget=100)
+    simulation.submit(*[request(1000, bytes=10, rows=8) for _ in range(30)])
+    simulation.advance()
+    (small,) = simulation.submit(request(2, bytes=2))
+    simulation.advance()
+    simulation.advance()
+    assert failure(small) is None
+    assert len(simulation.engine.runs) == 9
+
+
+def test_small_forecast_starts_while_a_convoy_of_long_ones_reaches_max_active() -> None:
+    simulation = Simulation(max_queue=99, max_active=8, kv_budget=1000)
+    simulation.submit(*[request(1000, bytes=4) for _ in range(30)])
+    simulation.advance()
+    small = simulation.submit(request(2), request(2))
+    for _ in range(4):  # one at a time beyond max_active
+        simulation.advance()
+    assert [failure(ticket) for ticket in small] == [None, None]
+    assert simulation.engine.widest == 9

@@ -1,0 +1,21 @@
+"""Memory that this process may use: the machine's, or the limit of its cgroup."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from kronos_api.cores import CGROUP
+
+
+def usable_memory(cgroup: Path = CGROUP) -> int:
+    """Bytes of the machine's memory or of the cgroup's limit (version 2 or 1), the less."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        try:
+            limit = (cgroup / name).read_text().strip()
+        except OSError:
+            continue
+        # "max" is no limit; version 1 has a number above any machine's memory instead.
+        return min(machine, int(limit)) if limit.isdecimal() else machine
+    return machine
