@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -13,8 +13,10 @@ from starlette.routing import Route
 from kronos_api.build_info import this_build
 from kronos_api.capacity import share
 from kronos_api.config import Settings
-from kronos_api.exception_handlers import ExceptionHandlers
+from kronos_api.exception_handlers import ExceptionHandlers, Handler
 from kronos_api.lifecycle import Lifecycle
+from kronos_api.mcp import MCP_PATH, mcp_installed
+from kronos_api.mcp.routes import local_app
 from kronos_api.middleware.access_log import AccessLog
 from kronos_api.middleware.admission import Admission
 from kronos_api.middleware.allowed_hosts import AllowedHosts
@@ -104,13 +106,22 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
         openapi_url=None,  # `routes.documentation` has the rate limit
         middleware=_middleware(settings, service, routers, allowed, proxies, others, memory),
-        exception_handlers=ExceptionHandlers(_paths(*routers.all), others).by_class(),
+        exception_handlers=_exception_handlers(routers, others),
     )
     app.state.limiter = others
     for router in routers.all:
         app.include_router(router)
     _complete_document(app)
     return app
+
+
+def create_local(settings: Settings) -> tuple[Lifecycle, FastAPI]:
+    """The service for one caller in this process: its start and stop, and its routes."""
+    local = settings.model_copy(update={"rate_limit_enabled": False, "mcp": False})
+    service = Lifecycle(local, None)
+    others = OtherLimiter(local.rate_limit_other_per_minute, lambda _: "", enabled=False)
+    routers = _routers(local, service, None, others)
+    return service, _local_routes(local, service, routers, others)
 
 
 def _middleware(
@@ -135,7 +146,7 @@ def _middleware(
         # body, so that a refusal costs no quota and reads no body. Probes are exempt even if they
         # are not open to every caller.
         Middleware(Admission, limit=settings.concurrency, exempt=_paths(*routers.probes)),
-        Middleware(MediaType),
+        Middleware(MediaType, paths=(MCP_PATH,)),
         Middleware(RateLimit, limiter=service.limiter, others=others, by=by),
         Middleware(BodyLimit, limit=limit, memory=memory),
         Middleware(ContentEncoding, limit=limit, memory=memory),
@@ -156,7 +167,7 @@ def _routers(
     )
     if limiter is not None:
         limiter.quotas.check([path.removeprefix(PREFIX) for path in _paths(forecasts)])
-    return Routers(
+    routers = Routers(
         forecasts,
         probes=(
             health.router(predictor, build, others.limited, limiter, allowed),
@@ -168,6 +179,23 @@ def _routers(
             documentation.router(settings.app_name, others.limited),
         ),
     )
+    if not settings.mcp:
+        return routers
+    with mcp_installed("KRONOS_MCP is on"):
+        from kronos_api.mcp.http import router
+    tools = router(_local_routes(settings, service, routers, others), others.limited)
+    return replace(routers, others=(*routers.others, tools))
+
+
+def _local_routes(
+    settings: Settings, service: Lifecycle, routers: Routers, others: OtherLimiter
+) -> FastAPI:
+    handlers = _exception_handlers(routers, others)
+    return local_app(routers.all, handlers, service.limiter, others, by=settings.rate_limit_batch)
+
+
+def _exception_handlers(routers: Routers, others: OtherLimiter) -> dict[Any, Handler]:
+    return ExceptionHandlers(_paths(*routers.all), others).by_class()
 
 
 def _paths(*routers: APIRouter) -> list[str]:

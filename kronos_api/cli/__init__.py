@@ -1,4 +1,4 @@
-"""The command line: `kronos-api serve | check | predict | fetch`.
+"""The command line: `kronos-api serve | check | predict | fetch | mcp`.
 
 Slow modules are imported where they are used, so that `--help` is quick. Errors that a user can
 correct are one line.
@@ -12,6 +12,7 @@ import typer
 
 from kronos_api.cli.check import check
 from kronos_api.cli.fetch import fetch
+from kronos_api.cli.mcp import mcp
 from kronos_api.cli.predict import predict
 from kronos_api.cli.serve import serve
 from kronos_api.version import __version__
@@ -21,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (serve, check, predict, fetch):
+for command in (serve, check, predict, fetch, mcp):
     app.command()(command)
 
 

@@ -45,6 +45,8 @@ class Serving(BaseSettings):
     """Port the server binds."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     """Lowest level that is logged: DEBUG, INFO, WARNING, ERROR or CRITICAL."""
+    mcp: bool = False
+    """Whether /mcp serves tools to agents (Model Context Protocol); needs the extra `mcp`."""
     metrics_dir: Path | None = None
     """Folder where workers keep their metrics; unset: /dev/shm, else a temporary one."""
 

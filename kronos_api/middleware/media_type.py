@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Final
 
 from starlette.datastructures import Headers
@@ -21,17 +22,20 @@ _CHARSET: Final = re.compile(r"charset\s*=\s*\"?([^\s\";]*)", re.IGNORECASE)
 
 
 class MediaType:
-    """Refuse a body that is not JSON, or not encoded as `DECODERS` can decode, below `PREFIX`.
+    """Refuse a body that is not JSON, or not encoded as `DECODERS` can decode.
+
+    This holds below `PREFIX` and for `paths`.
 
     This comes before the rate limit. A web page of any origin can send text/plain, a form or no
     type without a preflight, but JSON only after one.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, paths: Collection[str] = ()) -> None:
         self.app = app
+        self.paths = frozenset(paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and PREFIX in scope["path"]:
+        if scope["type"] == "http" and (PREFIX in scope["path"] or scope["path"] in self.paths):
             headers = Headers(scope=scope)
             problem = has_body(headers) and (_type_problem(headers) or _encoding_problem(headers))
             if problem:

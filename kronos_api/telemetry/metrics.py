@@ -46,6 +46,7 @@ class Metrics:
     concurrent_requests = gauge("kronos_concurrent_requests", "Requests in progress.")
     errors = counter("kronos_errors", "Error responses.", "code")
     timeouts = counter("kronos_timeouts", "Predictions that missed their deadline.", "endpoint")
+    tool_calls = counter("kronos_tool_calls", "Calls of tools over MCP.", "tool", "status")
     admission_refusals = counter(
         "kronos_admission_refusals",
         "Requests refused because too many, or too large ones, were in progress.",
