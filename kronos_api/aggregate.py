@@ -8,22 +8,23 @@ import numpy as np
 
 from kronos_api.engine.request import ForecastRequest
 from kronos_api.forecast import Forecast
+from kronos_api.summary import CLOSE, summarise
 from kronos_api.timeseries.features import FIELDS, Floats, Scale, price_floor, repair
 
 QUANTILE_PATHS: Final = 30
-"""Sample paths of a request that asks for quantiles and sets no `sample_count`."""
+"""Sample paths of a request that asks for quantiles or a summary and sets no `sample_count`."""
 FEW_PATHS: Final = 10
-"""Quantiles of fewer sample paths are mostly noise: such a forecast has a warning."""
+"""Quantiles and summaries of fewer sample paths are mostly noise: such a forecast has a warning."""
 
 
-def default_paths(default: int, most: int, quantiles: bool) -> int:
-    """Sample paths of a request that sets no number: more if it asks for `quantiles`."""
-    return max(default, min(QUANTILE_PATHS, most)) if quantiles else default
+def default_paths(default: int, most: int, several: bool) -> int:
+    """Sample paths of a request that sets no number: more if it needs `several`."""
+    return max(default, min(QUANTILE_PATHS, most)) if several else default
 
 
 def cost(request: ForecastRequest) -> int:
-    """Numbers that `aggregate` reads: the sample paths, and again for each quantile level."""
-    passes = 1 + len(request.quantile_levels)
+    """Numbers that `aggregate` reads: the paths, again for each quantile level and the summary."""
+    passes = 1 + len(request.quantile_levels) + request.summary
     return request.sample_count * request.horizon * len(FIELDS) * passes
 
 
@@ -48,12 +49,19 @@ def aggregate(
     if request.return_samples:
         arrays.append(paths)
     repaired = floored = 0
+    floor = price_floor(request.candles)
     if request.repair:
-        floor = price_floor(request.candles)
         repairs = [repair(array, floor) for array in arrays]
         arrays = [array for array, _, _ in repairs]
         repaired = sum(count for _, count, _ in repairs)
         floored = sum(count for _, _, count in repairs)
+    summary = None
+    if request.summary:
+        # Returns need positive prices, so the summary is that of repaired paths in any case.
+        whole = request.repair and request.return_samples
+        possible, _, raised = (arrays[-1], 0, 0) if whole else repair(paths, floor)
+        floored += raised
+        summary = summarise(possible, float(request.candles[-1, CLOSE]), request.levels)
     return Forecast(
         mean=arrays[0],
         quantiles=dict(zip(request.quantile_levels, arrays[1:], strict=False)),
@@ -64,4 +72,5 @@ def aggregate(
         scaled=scale.scaled,
         queue_ms=queue_ms,
         inference_ms=inference_ms,
+        summary=summary,
     )

@@ -4,7 +4,35 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from kronos_api.timeseries.features import Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Summary:
+    """What the sample paths say of risk; returns are simple, since the last close of the history.
+
+    Attributes:
+        p_up: share of the paths whose close is above the last close, float32 [horizon].
+        expected_return: mean return, float32 [horizon].
+        volatility: standard deviation of the log return, float32 [horizon]; not annualised.
+        var_95, es_95: loss at the last step that 5 % of the paths exceed, and the mean loss of the
+            paths that lose at least as much; negative where these paths gain.
+        drawdown_median, drawdown_p95: quantiles of the largest fall of the close of a path.
+        levels: prices, float32 [levels].
+        p_touch: share of the paths that reach each level, float32 [levels].
+    """
+
+    p_up: Floats
+    expected_return: Floats
+    volatility: Floats
+    var_95: np.float32
+    es_95: np.float32
+    drawdown_median: np.float32
+    drawdown_p95: np.float32
+    levels: Floats
+    p_touch: Floats
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -20,6 +48,7 @@ class Forecast:
         queue_ms, inference_ms: milliseconds in the queue and in the engine.
         floored: prices among the repaired values that were below the floor.
         scaled: whether prices were scaled before they were normalised.
+        summary: None unless the request asked for it.
     """
 
     mean: Floats
@@ -31,3 +60,4 @@ class Forecast:
     inference_ms: float = 0.0
     floored: int = 0
     scaled: bool = False
+    summary: Summary | None = None

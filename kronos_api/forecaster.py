@@ -27,7 +27,9 @@ from kronos_api.limits import (
     MAX_TEMPERATURE,
     MAX_TOP_K,
 )
+from kronos_api.summary import as_json
 from kronos_api.timeseries import BarLabel, Calendars, Timestamps, continue_history
+from kronos_api.timeseries.candles import MAX_VALUE
 from kronos_api.timeseries.features import time_features
 from kronos_api.violations import InvalidFields, Violation
 
@@ -100,6 +102,8 @@ class Forecaster:
         bar_label: Literal["open", "close"] | None = None,
         quantile_levels: Sequence[float] = (),
         samples: bool = False,
+        summary: bool = False,
+        levels: Sequence[float] = (),
         sample_count: int | None = None,
         temperature: float = 1.0,
         top_k: int = 0,
@@ -121,7 +125,9 @@ class Forecaster:
                 decides where bars begin. None to infer it from the history.
             quantile_levels: quantiles over the sample paths, each between 0 and 1.
             samples: whether to return the sample paths instead of their mean.
-            sample_count: sample paths; None for 1, or 30 with quantiles.
+            summary: whether to summarise the risk over the sample paths.
+            levels: prices; the summary has the share of the paths that reach each.
+            sample_count: sample paths; None for 1, or 30 with quantiles or a summary.
             temperature, top_k, top_p: how tokens are sampled; temperature 0 is greedy.
             seed: 0 to 2^53 - 1, repeats a forecast; None for a random one.
             repair: whether to make candles possible: high and low enclose open and close.
@@ -132,7 +138,8 @@ class Forecaster:
             float32 columns open, high, low, close, volume and amount, then `close-q-0.1` and so on
             for each level; a row for each candle, indexed by time. With `samples`, a row for each
             path and candle, indexed by path and time. `attrs` holds `seed`, `context_used`,
-            `repaired`, `model` and `demo`.
+            `repaired`, `model` and `demo`. With `summary`, columns p_up, expected_return and
+            volatility follow, and `attrs["summary"]` is the summary as in a response of the API.
 
         Raises:
             InvalidInput: naming the argument or the column, the row and the rule.
@@ -141,12 +148,13 @@ class Forecaster:
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
-            sample_count=default_paths(1, QUANTILE_PATHS, bool(quantile_levels))
+            sample_count=default_paths(1, QUANTILE_PATHS, bool(quantile_levels) or summary)
             if sample_count is None
             else sample_count,
             seed=secrets.randbelow(MAX_SEED + 1) if seed is None else seed,
         )
         _check(params, horizon, quantile_levels, bar_label)
+        _check_summary(params, summary, levels)
         values, history = read_candles(candles, repair_input)
         future = self._future(history, horizon, freq, calendar, bar_label)
         request = ForecastRequest(
@@ -157,6 +165,8 @@ class Forecaster:
             quantile_levels=tuple(quantile_levels),
             return_samples=samples,
             repair=repair,
+            summary=summary,
+            levels=tuple(levels),
         )
         forecast = self._run(request)
         frame = forecast_frame(forecast, future_index(candles, future))
@@ -167,6 +177,8 @@ class Forecaster:
             "model": self.info.model.version,
             "demo": self.info.demo,
         }
+        if forecast.summary is not None:
+            frame.attrs["summary"] = as_json(forecast.summary)
         return frame
 
     def _run(self, request: ForecastRequest) -> Forecast:
@@ -215,4 +227,20 @@ def _check(
         rules.append(("sample_count", False, "at least 2 with quantile_levels"))
     violations = [Violation(name, rule) for name, holds, rule in rules if not holds]
     if violations:
+        raise InvalidFields(violations)
+
+
+def _check_summary(params: SamplingParams, summary: bool, levels: Sequence[float]) -> None:
+    """Raise `InvalidInput` for a summary or levels that the service would refuse."""
+    rules = [
+        (
+            "levels",
+            all(0 < level <= MAX_VALUE for level in levels),
+            f"prices above 0, up to {MAX_VALUE:g}",
+        ),
+        ("levels", len(set(levels)) == len(levels), "given once each"),
+        ("levels", summary or not levels, "absent, or summary=True beside them"),
+        ("sample_count", params.sample_count > 1 or not summary, "at least 2 with summary"),
+    ]
+    if violations := [Violation(name, rule) for name, holds, rule in rules if not holds]:
         raise InvalidFields(violations)

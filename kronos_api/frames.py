@@ -10,6 +10,7 @@ import pandas as pd
 from kronos_api.errors import InvalidInput
 from kronos_api.forecast import Forecast
 from kronos_api.limits import MAX_HISTORY
+from kronos_api.summary import step_columns
 from kronos_api.timeseries import Timestamps, parse_timestamps
 from kronos_api.timeseries.candles import check_candles
 from kronos_api.timeseries.features import FIELDS, PRICES, Floats
@@ -84,7 +85,8 @@ def future_index(frame: pd.DataFrame, future: Timestamps) -> pd.DatetimeIndex:
 def forecast_frame(forecast: Forecast, index: pd.DatetimeIndex) -> pd.DataFrame:
     """Mean and quantiles by time, or the sample paths by path and time if there are any.
 
-    float32 [horizon, 6 × (1 + levels)] with the columns `close`, ..., `close-q-0.1`, ..., or
+    float32 [horizon, 6 × (1 + levels)] with the columns `close`, ..., `close-q-0.1`, ..., then
+    `p_up`, `expected_return` and `volatility` if there is a summary; or, with sample paths,
     [sample_count × horizon, 6].
     """
     if forecast.samples is not None:
@@ -95,4 +97,4 @@ def forecast_frame(forecast: Forecast, index: pd.DatetimeIndex) -> pd.DataFrame:
     columns = {name: forecast.mean[:, at] for at, name in enumerate(FIELDS)}
     for level, quantile in forecast.quantiles.items():
         columns |= {f"{name}-q-{level:g}": quantile[:, at] for at, name in enumerate(FIELDS)}
-    return pd.DataFrame(columns, index=index)
+    return pd.DataFrame(columns | step_columns(forecast.summary), index=index)

@@ -53,6 +53,8 @@ async def test_seeded_forecast_has_the_bytes_of_the_service(
         quantile_levels=[0.1, 0.9],
         overrides={"seed": 7, "sample_count": 4, "temperature": 0.8},
         return_samples=samples,
+        summary=True,
+        levels=[90.0, 101.5],
     )
     async with serving(engine) as client:
         response = (await client.post(SINGLE, json=request)).json()
@@ -64,6 +66,8 @@ async def test_seeded_forecast_has_the_bytes_of_the_service(
         temperature=0.8,
         seed=7,
         samples=samples,
+        summary=True,
+        levels=(90.0, 101.5),
     )
     if samples:
         served = np.array([[path[name] for name in FIELDS] for path in response["samples"]])
@@ -76,6 +80,10 @@ async def test_seeded_forecast_has_the_bytes_of_the_service(
         for level in ("0.1", "0.9"):
             quantile = np.array(response["quantiles"][level][name], np.float32)
             assert found[f"{name}-q-{level}"].to_numpy().tobytes() == quantile.tobytes()
+    assert found.attrs["summary"] == response["summary"]
+    for name in ("p_up", "expected_return", "volatility"):
+        served_risk = np.array(response["summary"][name], np.float32)
+        assert np.array_equal(found[name], served_risk)
     times = [pd.Timestamp(candle["timestamp"]) for candle in response["prediction"]]
     assert list(found.index) == times
     assert found.attrs["seed"] == response["seed"] == 7

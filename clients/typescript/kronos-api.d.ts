@@ -321,6 +321,19 @@ export interface components {
             percent: number;
         };
         /**
+         * Drawdown
+         * @description Largest fall of the close below its peak, as a share of the peak, over the sample paths.
+         */
+        Drawdown: {
+            /** Median */
+            median: number;
+            /**
+             * P95
+             * @description 95 % of the paths fall by less.
+             */
+            p95: number;
+        };
+        /**
          * ErrorBody
          * @description What went wrong.
          */
@@ -409,6 +422,43 @@ export interface components {
             volume: number;
             /** Amount */
             amount: number;
+        };
+        /**
+         * ForecastSummary
+         * @description Risk over the sample paths; returns are simple, since the last close of the history.
+         */
+        ForecastSummary: {
+            /**
+             * P Up
+             * @description Share of the paths whose close is above the last close, for each step.
+             */
+            p_up: number[];
+            /**
+             * Expected Return
+             * @description Mean return, for each step.
+             */
+            expected_return: number[];
+            /**
+             * Volatility
+             * @description Standard deviation of the log return since the last close, for each step; not annualised.
+             */
+            volatility: number[];
+            /**
+             * Var 95
+             * @description Loss at the last step that 5 % of the paths exceed; negative where they gain.
+             */
+            var_95: number;
+            /**
+             * Es 95
+             * @description Mean loss of the paths that lose at least `var_95`.
+             */
+            es_95: number;
+            max_drawdown: components["schemas"]["Drawdown"];
+            /**
+             * P Touch
+             * @description In the order of `levels`.
+             */
+            p_touch: components["schemas"]["Touch"][];
         };
         /**
          * Health
@@ -537,6 +587,8 @@ export interface components {
              * @description The sample paths, if they were asked for.
              */
             samples?: components["schemas"]["Arrays"][] | null;
+            /** @description Risk over the sample paths, if it was asked for. */
+            summary?: components["schemas"]["ForecastSummary"] | null;
             /**
              * Seed
              * @description The same request with this seed has the same forecast.
@@ -637,6 +689,16 @@ export interface components {
             total: number;
         };
         /**
+         * Touch
+         * @description The share of the sample paths that reach a level.
+         */
+        Touch: {
+            /** Level */
+            level: number;
+            /** Probability */
+            probability: number;
+        };
+        /**
          * TradingHours
          * @description The regular hours of a session, HH:MM in the exchange's time zone.
          */
@@ -676,7 +738,7 @@ export interface components {
          * @description Why an answer deserves a second look.
          * @enum {string}
          */
-        WarningCode: "DEMO_MODEL" | "CONTEXT_TRIMMED" | "FEW_PATHS" | "HISTORY_GAPS" | "INPUT_REPAIRED" | "IRREGULAR_TIMESTAMPS" | "OUTSIDE_SESSIONS" | "PRICE_FLOORED" | "SCALED";
+        WarningCode: "DEMO_MODEL" | "CONTEXT_TRIMMED" | "FEW_PATHS" | "HISTORY_GAPS" | "INPUT_REPAIRED" | "IRREGULAR_TIMESTAMPS" | "OUTSIDE_SESSIONS" | "PRICE_FLOORED" | "SCALED" | "TAILS_CUT";
         /**
          * Welcome
          * @description Name and build of the service.
@@ -772,6 +834,17 @@ export interface components {
              * @description Whether the sample paths themselves come back; false by default.
              */
             return_samples?: boolean;
+            /**
+             * Summary
+             * @description Risk over the sample paths: probabilities, returns, losses, drawdowns; false by default.
+             *     Without `overrides.sample_count`, 30 paths are drawn; one path has no summary.
+             */
+            summary?: boolean;
+            /**
+             * Levels
+             * @description Prices for which `summary` has the share of the paths that reach them.
+             */
+            levels?: number[] | null;
             /**
              * Repair
              * @description Make what comes back possible candles: high and low enclose open and close, volume ≥ 0.
@@ -933,6 +1006,17 @@ export interface components {
              * @description Whether the sample paths themselves come back; false by default.
              */
             return_samples?: boolean;
+            /**
+             * Summary
+             * @description Risk over the sample paths: probabilities, returns, losses, drawdowns; false by default.
+             *     Without `overrides.sample_count`, 30 paths are drawn; one path has no summary.
+             */
+            summary?: boolean;
+            /**
+             * Levels
+             * @description Prices for which `summary` has the share of the paths that reach them.
+             */
+            levels?: number[] | null;
             /**
              * Repair
              * @description Make what comes back possible candles: high and low enclose open and close, volume ≥ 0.

@@ -56,6 +56,10 @@ def predict(
     top_p: Annotated[float | None, Option(min=0, max=1, help="1 keeps all.")] = None,
     seed: Annotated[int | None, Option(min=0, max=MAX_SEED, help="Repeats a forecast.")] = None,
     quantiles: Annotated[str, Option(help="Levels, such as 0.1,0.9.")] = "",
+    summary: Annotated[
+        bool, Option("--summary", help="Risk: p_up, returns, losses, drawdowns.")
+    ] = False,
+    levels: Annotated[str, Option(help="Prices that paths may reach, such as 105,95.")] = "",
     columns: Annotated[str, Option(help="Which is which: close=Last,time=When.")] = "",
     sep: Annotated[str | None, Option(help="Separator of the file; else found out.")] = None,
     decimal: Annotated[str | None, Option(help="Decimal sign, . or , ; else found out.")] = None,
@@ -70,7 +74,7 @@ def predict(
     log_to_stderr()
     with one_line_errors():
         settings = load_settings(note)
-        levels = parse_levels(quantiles)
+        quantile_levels, prices = parse_levels(quantiles), parse_prices(levels, summary)
         with progress("reading the candles"):
             from kronos_api.cli.report import forecast_notes, show, time_notes
             from kronos_api.cli.tables import draw, read_history, write
@@ -79,8 +83,9 @@ def predict(
             series = read_history(csv, history, options, repair=repair_input)
             continued = _continued(series.timestamps, horizon, freq, calendar, bar_label)
             future = continued.timestamps
-        params = _params(settings, temperature, top_k, top_p, samples, seed, bool(levels))
-        request = _request(settings, series, future, params, levels)
+        several = summary or bool(quantile_levels)
+        params = _params(settings, temperature, top_k, top_p, samples, seed, several)
+        request = _request(settings, series, future, params, quantile_levels, summary, prices)
         _check(request, settings)
         forecast, info = asyncio.run(_forecast(settings, request))
         typer.echo(f"{csv.name}: {series.understood}", err=True)
@@ -104,7 +109,7 @@ def _params(
     top_p: float | None,
     samples: int | None,
     seed: int | None,
-    quantiles: bool,
+    several: bool,
 ) -> SamplingParams:
     """The options that are given, else the defaults of the settings."""
     from kronos_api.aggregate import default_paths
@@ -115,7 +120,7 @@ def _params(
         top_k=settings.default_top_k if top_k is None else top_k,
         top_p=settings.default_top_p if top_p is None else top_p,
         sample_count=samples
-        or default_paths(settings.default_sample_count, settings.max_samples, quantiles),
+        or default_paths(settings.default_sample_count, settings.max_samples, several),
         seed=secrets.randbelow(MAX_SEED + 1) if seed is None else seed,
     )
 
@@ -125,6 +130,8 @@ def _request(
     history: History,
     future: Timestamps,
     params: SamplingParams,
+    quantile_levels: tuple[float, ...],
+    summary: bool,
     levels: tuple[float, ...],
 ) -> ForecastRequest:
     from kronos_api.engine.request import ForecastRequest
@@ -136,7 +143,9 @@ def _request(
         future_time_features=time_features(future.datetimes),
         params=params,
         clip=settings.clip_value,
-        quantile_levels=levels,
+        quantile_levels=quantile_levels,
+        summary=summary,
+        levels=levels,
     )
 
 
@@ -149,6 +158,21 @@ def parse_levels(text: str) -> tuple[float, ...]:
     if not all(0 < level < 1 for level in levels):
         raise InvalidInput("--quantiles must be levels between 0 and 1, such as 0.1,0.9")
     return tuple(sorted(levels))
+
+
+def parse_prices(text: str, summary: bool) -> tuple[float, ...]:
+    """Prices of `105,95`, each once, for a summary; raises `InvalidInput`."""
+    from kronos_api.timeseries.candles import MAX_VALUE
+
+    try:
+        prices = tuple(dict.fromkeys(float(part) for part in text.split(",") if part.strip()))
+    except ValueError:
+        prices = (0.0,)
+    if not all(0 < price <= MAX_VALUE for price in prices):
+        raise InvalidInput("--levels must be prices above 0, such as 105,95")
+    if prices and not summary:
+        raise InvalidInput("--levels need --summary, which has the share of paths that reach them")
+    return prices
 
 
 def _options(columns: str, sep: str | None, decimal: str | None, form: str | None) -> ReadOptions:
@@ -165,9 +189,10 @@ def _options(columns: str, sep: str | None, decimal: str | None, form: str | Non
 
 def _check(request: ForecastRequest, settings: Settings) -> None:
     """Check the rules that are not bounds of single options; raises `InvalidInput`."""
-    if request.quantile_levels and request.sample_count == 1:
+    if (request.quantile_levels or request.summary) and request.sample_count == 1:
         raise InvalidInput(
-            "--quantiles need --samples of 2 or more: those of one path are the same"
+            "--samples must be 2 or more with --quantiles or --summary: one path has no"
+            " distribution"
         )
     if request.sample_count > settings.max_samples:
         raise InvalidInput(f"--samples must be at most {settings.max_samples} (KRONOS_MAX_SAMPLES)")

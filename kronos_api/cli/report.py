@@ -8,7 +8,8 @@ from rich.table import Table
 from kronos_api.aggregate import FEW_PATHS
 from kronos_api.cli.console import results
 from kronos_api.engine.request import ForecastRequest
-from kronos_api.forecast import Forecast
+from kronos_api.forecast import Forecast, Summary
+from kronos_api.summary import step_columns, tails_cut
 from kronos_api.timeseries import Continuation, Timestamps
 from kronos_api.timeseries.features import FIELDS
 
@@ -16,12 +17,15 @@ from kronos_api.timeseries.features import FIELDS
 def forecast_notes(forecast: Forecast, request: ForecastRequest) -> list[str]:
     """The warnings of the service that concern the forecast, in the words of the options."""
     lines = []
-    if request.quantile_levels and request.sample_count < FEW_PATHS:
-        lines.append(f"quantiles of {request.sample_count} paths say little; --samples 30 or more")
+    if (request.quantile_levels or request.summary) and request.sample_count < FEW_PATHS:
+        asked = "quantiles" if request.quantile_levels else "summaries"
+        lines.append(f"{asked} of {request.sample_count} paths say little; --samples 30 or more")
     if forecast.floored:
         lines.append(f"{forecast.floored} prices were raised to a thousandth of the lowest one")
     if forecast.scaled:
         lines.append("the prices are small and were scaled before they were normalised")
+    if request.summary and (cut := tails_cut(request.params)):
+        lines.append(f"{cut} Set --temperature 1 --top-p 1 --top-k 0.")
     return lines
 
 
@@ -47,8 +51,27 @@ def show(title: str, forecast: Forecast, future: Timestamps) -> None:
     close = FIELDS.index("close")
     for level in forecast.quantiles:
         table.add_column(f"close {level * 100:g} %", justify="right")
+    risk = step_columns(forecast.summary)
+    for name in risk:
+        table.add_column(name, justify="right")
     for row, stamp in enumerate(future.texts):
         cuts = [values[row, close] for values in forecast.quantiles.values()]
-        numbers = [*forecast.mean[row, :5], *cuts]
-        table.add_row(stamp, *(f"{number:#.6g}" for number in numbers))
+        numbers = [f"{number:#.6g}" for number in (*forecast.mean[row, :5], *cuts)]
+        table.add_row(stamp, *numbers, *(f"{values[row]:.2%}" for values in risk.values()))
     results().print(table)
+    if forecast.summary is not None:
+        results().print(_horizon_risk(forecast.summary))
+
+
+def _horizon_risk(summary: Summary) -> Table:
+    """The parts of a summary that are of the whole horizon."""
+    table = Table(box=box.SIMPLE_HEAD, show_header=False)
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    table.add_row("value at risk at the last candle, 95 %", f"{summary.var_95:.2%}")
+    table.add_row("expected shortfall at the last candle, 95 %", f"{summary.es_95:.2%}")
+    table.add_row("maximum drawdown, median", f"{summary.drawdown_median:.2%}")
+    table.add_row("maximum drawdown, 95 %", f"{summary.drawdown_p95:.2%}")
+    for level, share in zip(summary.levels, summary.p_touch, strict=True):
+        table.add_row(f"paths that reach {level:g}", f"{share:.2%}")
+    return table

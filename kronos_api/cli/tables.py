@@ -12,6 +12,7 @@ import pandas as pd
 from kronos_api.errors import InvalidInput
 from kronos_api.files import FileCandles, ReadOptions, read_candles
 from kronos_api.forecast import Forecast
+from kronos_api.summary import step_columns
 from kronos_api.timeseries import Timestamps, parse_timestamps
 from kronos_api.timeseries.candles import check_candles
 from kronos_api.timeseries.features import FIELDS, Floats
@@ -78,10 +79,11 @@ def _by_line(error: InvalidFields, file: FileCandles) -> str:
 
 
 def to_table(forecast: Forecast, future: Timestamps) -> pd.DataFrame:
-    """One row a future candle: the six fields, then their quantiles as `close-q-0.1`."""
+    """One row a future candle: the six fields, their quantiles as `close-q-0.1`, then the risk."""
     columns = {name: forecast.mean[:, at] for at, name in enumerate(FIELDS)}
     for level, values in forecast.quantiles.items():
         columns |= {f"{name}-q-{level:g}": values[:, at] for at, name in enumerate(FIELDS)}
+    columns |= step_columns(forecast.summary)
     return pd.DataFrame(columns, index=pd.Index(future.texts, name="timestamps"))
 
 

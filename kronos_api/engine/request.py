@@ -18,8 +18,8 @@ class ForecastRequest:
             `features.time_features`.
         params: how tokens are sampled, and how many sample paths.
         clip: normalised candles are clipped to ±clip.
-        quantile_levels, return_samples, repair: how the predictor aggregates the sample paths;
-            the engine ignores them.
+        quantile_levels, return_samples, repair, summary, levels: how the predictor aggregates the
+            sample paths; the engine ignores them. `levels` are the prices of `p_touch`.
     """
 
     candles: Floats
@@ -30,6 +30,8 @@ class ForecastRequest:
     quantile_levels: tuple[float, ...] = ()
     return_samples: bool = False
     repair: bool = True
+    summary: bool = False
+    levels: tuple[float, ...] = ()
 
     @property
     def history(self) -> int:

@@ -204,6 +204,8 @@ def _requests(
             clip=clip,
             quantile_levels=one.quantile_levels,
             return_samples=one.return_samples,
+            summary=one.summary,
+            levels=one.levels,
             repair=one.repair,
         )
         for one, future in zip(series, futures, strict=True)

@@ -44,6 +44,11 @@ SINGLE_REQUESTS: Final[Mapping[str, Any]] = {
             "return_samples": True,
         },
     },
+    "summary": {
+        "summary": "Risk over 30 sample paths with their tails, and the chance to reach two prices",
+        "value": _COLUMNAR
+        | {"overrides": {"top_p": 1.0}, "summary": True, "levels": [102.5, 100.0]},
+    },
     "calendar": {
         "summary": "Only in the sessions of an exchange, in its local time",
         "value": {

@@ -87,6 +87,8 @@ class ParsedSeries:
     params: SamplingParams
     quantile_levels: tuple[float, ...]
     return_samples: bool
+    summary: bool
+    levels: tuple[float, ...]
     repair: bool
     repaired_input: int
     """Values of the history that `repair_input` moved."""
@@ -151,6 +153,8 @@ class RequestParser:
             ),
             quantile_levels=tuple(request.quantile_levels or ()),
             return_samples=request.return_samples,
+            summary=request.summary,
+            levels=tuple(request.levels or ()),
             repair=request.repair,
             repaired_input=repaired_input,
         )
@@ -158,14 +162,14 @@ class RequestParser:
     def _sample_count(
         self, request: PredictRequest, overrides: Overrides, violations: list[Violation]
     ) -> int:
-        quantiles = bool(request.quantile_levels)
+        several = bool(request.quantile_levels) or request.summary
         sample_count = overrides.sample_count or default_paths(
-            self.defaults.sample_count, self.limits.samples, quantiles
+            self.defaults.sample_count, self.limits.samples, several
         )
-        if quantiles and sample_count == 1:
+        if several and sample_count == 1:
             rule = (
-                "at least 2 where quantile_levels are given: all quantiles of one path are the"
-                f" same. Leave it out to draw {QUANTILE_PATHS}"
+                "at least 2 with quantile_levels or summary: one path has no distribution. Leave it"
+                f" out to draw {QUANTILE_PATHS}"
             )
             violations.append(Violation("overrides.sample_count", rule))
         if sample_count > self.limits.samples:

@@ -24,6 +24,7 @@ Price = Annotated[float, Field(json_schema_extra={"exclusiveMinimum": 0, "maximu
 Quantity = Annotated[float, Field(json_schema_extra={"minimum": 0, "maximum": MAX_VALUE})]
 Prices = Annotated[list[Price], Field(max_length=MAX_HISTORY)]
 Quantities = Annotated[list[Quantity], Field(max_length=MAX_HISTORY)]
+LevelPrice = Annotated[float, Field(gt=0, le=MAX_VALUE, allow_inf_nan=False)]
 Level = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
@@ -121,6 +122,11 @@ class PredictRequest(RequestModel):
     paths are drawn; of one path there are no quantiles."""
     return_samples: bool = False
     """Whether the sample paths themselves come back; false by default."""
+    summary: bool = False
+    """Risk over the sample paths: probabilities, returns, losses, drawdowns; false by default.
+    Without `overrides.sample_count`, 30 paths are drawn; one path has no summary."""
+    levels: list[LevelPrice] | None = Field(default=None, max_length=20)
+    """Prices for which `summary` has the share of the paths that reach them."""
     repair: bool = True
     """Make what comes back possible candles: high and low enclose open and close, volume ≥ 0.
     No price is below a thousandth of the lowest of the history. Mean, quantiles and samples are

@@ -42,6 +42,39 @@ class Arrays(ResponseModel):
     amount: list[float]
 
 
+class Touch(ResponseModel):
+    """The share of the sample paths that reach a level."""
+
+    level: float
+    probability: float
+
+
+class Drawdown(ResponseModel):
+    """Largest fall of the close below its peak, as a share of the peak, over the sample paths."""
+
+    median: float
+    p95: float
+    """95 % of the paths fall by less."""
+
+
+class ForecastSummary(ResponseModel):
+    """Risk over the sample paths; returns are simple, since the last close of the history."""
+
+    p_up: list[float]
+    """Share of the paths whose close is above the last close, for each step."""
+    expected_return: list[float]
+    """Mean return, for each step."""
+    volatility: list[float]
+    """Standard deviation of the log return since the last close, for each step; not annualised."""
+    var_95: float
+    """Loss at the last step that 5 % of the paths exceed; negative where they gain."""
+    es_95: float
+    """Mean loss of the paths that lose at least `var_95`."""
+    max_drawdown: Drawdown
+    p_touch: list[Touch]
+    """In the order of `levels`."""
+
+
 class Timings(ResponseModel):
     """Milliseconds in the queue, in the engine, and of the whole request."""
 
@@ -67,6 +100,8 @@ class PredictResponse(ResponseModel):
     """By level, if levels were asked for."""
     samples: list[Arrays] | None = None
     """The sample paths, if they were asked for."""
+    summary: ForecastSummary | None = None
+    """Risk over the sample paths, if it was asked for."""
     seed: int
     """The same request with this seed has the same forecast."""
     context_used: int

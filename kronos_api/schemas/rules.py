@@ -23,9 +23,12 @@ def contradictions(request: PredictRequest, overrides: Overrides) -> list[Violat
         violations.append(Violation("overrides.pred_len", rule))
     if 0 < (overrides.temperature or 0) < LEAST_TEMPERATURE:
         violations.append(Violation("overrides.temperature", f"0 or at least {LEAST_TEMPERATURE}"))
-    levels = request.quantile_levels or []
-    repeated = [index for index, level in enumerate(levels) if level in levels[:index]]
-    violations += [Violation("quantile_levels", "given once", index) for index in repeated]
+    for name in ("quantile_levels", "levels"):
+        levels = getattr(request, name) or []
+        repeated = [index for index, level in enumerate(levels) if level in levels[:index]]
+        violations += [Violation(name, "given once", index) for index in repeated]
+    if request.levels and not request.summary:
+        violations.append(Violation("levels", 'absent, or "summary": true beside them'))
     return violations
 
 

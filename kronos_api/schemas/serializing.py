@@ -17,6 +17,7 @@ from kronos_api.checkpoints.info import ModelInfo
 from kronos_api.forecast import Forecast
 from kronos_api.schemas.parsing import ParsedSeries
 from kronos_api.schemas.warnings import warnings_of
+from kronos_api.summary import as_dict
 from kronos_api.timeseries import Continuation
 from kronos_api.timeseries.features import FIELDS, Floats
 
@@ -33,7 +34,8 @@ class SeriesForecast:
     def size(self) -> int:
         """Numbers to be written."""
         paths = 0 if self.forecast.samples is None else len(self.forecast.samples)
-        return self.forecast.mean.size * (1 + len(self.forecast.quantiles) + paths)
+        summary = 0 if self.forecast.summary is None else 3 * len(self.forecast.mean)
+        return self.forecast.mean.size * (1 + len(self.forecast.quantiles) + paths) + summary
 
     @property
     def finite(self) -> bool:
@@ -77,6 +79,8 @@ def serialize_one(result: SeriesForecast, info: ModelInfo, total_ms: float) -> b
         }
     if forecast.samples is not None:
         content["samples"] = [_arrays(path) for path in forecast.samples]
+    if forecast.summary is not None:
+        content["summary"] = as_dict(forecast.summary)
     return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
 
 

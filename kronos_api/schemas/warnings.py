@@ -12,6 +12,7 @@ from kronos_api.aggregate import FEW_PATHS
 from kronos_api.checkpoints.info import ModelInfo
 from kronos_api.forecast import Forecast
 from kronos_api.schemas.parsing import ParsedSeries
+from kronos_api.summary import tails_cut
 from kronos_api.timeseries import Continuation, Timestamps
 
 MOSTLY_INSIDE: Final = 0.1
@@ -32,6 +33,7 @@ class WarningCode(StrEnum):
     OUTSIDE_SESSIONS = "OUTSIDE_SESSIONS"
     PRICE_FLOORED = "PRICE_FLOORED"
     SCALED = "SCALED"
+    TAILS_CUT = "TAILS_CUT"
 
 
 def warnings_of(
@@ -47,12 +49,7 @@ def warnings_of(
             f"The model saw the last {forecast.context_used} of {rows} candles; its window holds"
             f" {info.max_context}, with the horizon.",
         )
-    if series.quantile_levels and series.params.sample_count < FEW_PATHS:
-        yield (
-            WarningCode.FEW_PATHS,
-            f"Quantiles of {series.params.sample_count} sample paths say little; ask for"
-            " overrides.sample_count of 30 or more.",
-        )
+    yield from _of_sampling(series)
     if series.repaired_input:
         yield (
             WarningCode.INPUT_REPAIRED,
@@ -78,6 +75,22 @@ def warnings_of(
             "Prices that deviate by less than 0.1 were scaled by a power of two before they were"
             " normalised, so that the forecast does not depend on their unit; the published"
             " implementation does not.",
+        )
+
+
+def _of_sampling(series: ParsedSeries) -> Iterator[tuple[WarningCode, str]]:
+    """Warnings of few sample paths, and of a summary without its tails."""
+    if (series.quantile_levels or series.summary) and series.params.sample_count < FEW_PATHS:
+        asked = "Quantiles" if series.quantile_levels else "Summaries"
+        yield (
+            WarningCode.FEW_PATHS,
+            f"{asked} of {series.params.sample_count} sample paths say little; ask for"
+            " overrides.sample_count of 30 or more.",
+        )
+    if series.summary and (cut := tails_cut(series.params)):
+        yield (
+            WarningCode.TAILS_CUT,
+            f"{cut} Set overrides.temperature and overrides.top_p to 1, overrides.top_k to 0.",
         )
 
 

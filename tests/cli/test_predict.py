@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,20 @@ def test_forecast_as_table_csv_and_chart(command: Command, tmp_path: Path) -> No
         assert float(row["close-q-0.1"]) <= float(row["close-q-0.9"])
         assert float(row["low"]) <= float(row["close"]) <= float(row["high"])
     assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_summary_is_printed_and_written(command: Command, tmp_path: Path) -> None:
+    output = tmp_path / "out.csv"
+    options = ("--horizon", 2, "--history", 64, "--samples", 10, "--seed", 7, "--output", output)
+    result = command("predict", EXAMPLE, *options, "--summary", "--levels", "1,146.79")
+    assert result.exit_code == 0, result.output
+    assert re.search(r"paths that reach 146\.79 +100\.00%", result.stdout)
+    assert re.search(r"paths that reach 1 +0\.00%", result.stdout)
+    assert "expected shortfall" in result.stdout
+    assert "--top-p 1" in result.stderr
+    for row in rows(output):
+        assert 0 <= float(row["p_up"]) <= 1
+        assert float(row["volatility"]) > 0
 
 
 def test_seed_decides(command: Command, tmp_path: Path) -> None:
@@ -77,6 +92,12 @@ def test_future_timestamps(
     [
         (("--quantiles", "0.5,1"), "--quantiles must be levels between 0 and 1"),
         (("--quantiles", "high"), "--quantiles must be levels between 0 and 1"),
+        (("--levels", "0", "--summary"), "--levels must be prices above 0"),
+        (("--levels", "105"), "--levels need --summary"),
+        (
+            ("--summary", "--samples", "1"),
+            "--samples must be 2 or more with",
+        ),
         (("--samples", "65"), "--samples must be at most 64"),
         (("--top-p", "0"), "--top-p must be greater than 0"),
         (("--temperature", "0.0001"), "--temperature must be 0 or at least 0.001"),

@@ -61,6 +61,16 @@ def forecast(request: dict[str, Any]) -> dict[str, Any]:
     }
     if levels := request.get("quantile_levels"):
         response["quantiles"] = {str(level): arrays for level in levels}
+    if request.get("summary"):
+        response["summary"] = {
+            **dict.fromkeys(("p_up", "expected_return", "volatility"), [0.5] * len(texts)),
+            "var_95": 0.02,
+            "es_95": 0.03,
+            "max_drawdown": {"median": 0.01, "p95": 0.04},
+            "p_touch": [
+                {"level": level, "probability": 0.25} for level in request.get("levels", ())
+            ],
+        }
     if request.get("return_samples"):
         response["samples"] = [arrays, arrays]
     return response

@@ -94,6 +94,19 @@ async def test_warnings_have_codes() -> None:
     assert "sample_count" in warning.message
 
 
+async def test_summary_is_typed_and_adds_columns() -> None:
+    async with asynchronous() as client:
+        result = await client.forecast(history(), 3, summary=True, levels=[101, 103.3], top_p=1.0)
+        plain = await client.forecast(history(), 3)
+    assert result.summary is not None
+    assert list(result.summary.p_touch) == [101, 103.3]
+    assert result.summary.p_touch[101] == 1
+    assert list(result.summary.volatility) == list(result.frame["volatility"])
+    assert list(result.frame.columns[6:]) == ["p_up", "expected_return", "volatility"]
+    assert result.frame.attrs["kronos"]["summary"]["var_95"] == result.summary.var_95
+    assert plain.summary is None
+
+
 async def test_daily_bars_on_an_exchange_keep_midnight_when_the_clocks_change() -> None:
     zone = "America/New_York"
     frame = history(10, start="2025-02-21", freq="B", tz=zone)  # to Thursday, 6 March

@@ -48,6 +48,28 @@ async def test_quantiles_draw_thirty_paths_unless_told_otherwise() -> None:
     assert codes(await answer(quantile_levels=[0.1], overrides=few)) == {"FEW_PATHS"}
 
 
+async def test_summary_draws_thirty_paths_and_names_cut_tails() -> None:
+    levels = [90.0, 110.5]
+    response = await answer(summary=True, levels=levels, return_samples=True)
+    assert response.samples is not None
+    assert len(response.samples) == 30
+    assert response.summary is not None
+    assert [touch.level for touch in response.summary.p_touch] == levels
+    last = candles(60)[-1]["close"]
+    ups = [path.close[0] > last for path in response.samples]
+    assert response.summary.p_up[0] == pytest.approx(sum(ups) / 30)
+    assert codes(response) == {"TAILS_CUT"}
+    whole = {"top_p": 1.0, "sample_count": 9}
+    assert codes(await answer(summary=True, overrides=whole)) == {"FEW_PATHS"}
+
+
+async def test_summary_of_a_crash_is_finite() -> None:
+    response = await answer(Crash(), summary=True, repair=False)
+    assert response.summary is not None
+    assert response.summary.es_95 > 0.99
+    assert "PRICE_FLOORED" in codes(response)
+
+
 async def test_future_timestamps_that_are_no_steps() -> None:
     after = ["2026-01-01T00:05:00Z", "2026-01-01T00:14:00Z", "2026-01-01T00:34:00Z"]
     irregular = await answer(horizon=None, prediction_timestamps=after)

@@ -34,7 +34,7 @@ from kronos_api_client.errors import (
     ValidationFailed,
     WorkTooLarge,
 )
-from kronos_api_client.forecast import Forecast, Warning
+from kronos_api_client.forecast import Forecast, Summary, Warning
 from kronos_api_client.options import Options
 from kronos_api_client.plotting import plot
 from kronos_api_client.service import Calendar, Models, Part, Readiness, TradingHours
@@ -71,6 +71,7 @@ __all__ = [
     "RequestTimeout",
     "RequestTooLarge",
     "ShuttingDown",
+    "Summary",
     "TradingHours",
     "Unavailable",
     "UnsupportedMediaType",

@@ -26,12 +26,52 @@ class Warning:
 
 
 @dataclass(frozen=True, slots=True)
+class Summary:
+    """Risk over the sample paths. Returns are simple, since the last close of the history.
+
+    Attributes:
+        p_up: Share of the paths whose close is above the last close, for each step.
+        expected_return: Mean return, for each step.
+        volatility: Standard deviation of the log return, for each step; not annualised.
+        var_95: Loss at the last step that 5 % of the paths exceed; negative where they gain.
+        es_95: Mean loss of the paths that lose at least `var_95`.
+        max_drawdown_median: Largest fall of the close below its peak, median of the paths.
+        max_drawdown_p95: The fall that 5 % of the paths exceed.
+        p_touch: Level → share of the paths that reach it.
+    """
+
+    p_up: tuple[float, ...]
+    expected_return: tuple[float, ...]
+    volatility: tuple[float, ...]
+    var_95: float
+    es_95: float
+    max_drawdown_median: float
+    max_drawdown_p95: float
+    p_touch: Mapping[float, float]
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> Summary:
+        """The `summary` of a response."""
+        return cls(
+            p_up=tuple(content["p_up"]),
+            expected_return=tuple(content["expected_return"]),
+            volatility=tuple(content["volatility"]),
+            var_95=content["var_95"],
+            es_95=content["es_95"],
+            max_drawdown_median=content["max_drawdown"]["median"],
+            max_drawdown_p95=content["max_drawdown"]["p95"],
+            p_touch={touch["level"]: touch["probability"] for touch in content["p_touch"]},
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Forecast(Generic[FrameT]):
     """The forecast of one series.
 
     Attributes:
         frame: One row a step, of the same kind as the history: the mean over the sample paths, then
-            quantiles as `close-q-0.1` and sample paths as `close-s-0`.
+            quantiles as `close-q-0.1`, sample paths as `close-s-0`, and the summary's `p_up`,
+            `expected_return` and `volatility`.
         series_id: As the caller gave it.
         seed: The same request with this seed has the same forecast.
         warnings: Reasons to look at it twice.
@@ -43,6 +83,7 @@ class Forecast(Generic[FrameT]):
         demo: Whether the bundled demonstration checkpoint answered: nothing to trade on.
         request_id: The service's id of the request.
         response: The whole response.
+        summary: Risk over the sample paths, if it was asked for.
     """
 
     frame: FrameT
@@ -57,6 +98,7 @@ class Forecast(Generic[FrameT]):
     demo: bool
     request_id: str | None
     response: Mapping[str, Any]
+    summary: Summary | None = None
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -102,6 +144,7 @@ def read_forecast(answer: Answer, series: Series, backend: FrameBackend) -> Fore
             demo=response["demo"],
             request_id=answer.request_id,
             response=response,
+            summary=Summary.of(summary) if (summary := response.get("summary")) else None,
         )
     except (LookupError, TypeError) as error:
         raise KronosError(

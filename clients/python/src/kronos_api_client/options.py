@@ -10,7 +10,7 @@ from kronos_api_client.series import Series
 
 OVERRIDES: Final = ("temperature", "top_k", "top_p", "sample_count", "seed")
 QUANTILE_PATHS: Final = 30
-"""Sample paths that the service draws for quantiles where `sample_count` is absent."""
+"""Sample paths that the service draws for quantiles or a summary without `sample_count`."""
 LONGEST_ID: Final = 128
 
 
@@ -24,6 +24,8 @@ class Options(TypedDict, total=False):
     seed: The same request with the same seed has the same forecast.
     quantile_levels: Adds columns such as `close-q-0.1` for each level, 0 < level < 1.
     return_samples: Adds the sample paths as columns such as `close-s-0`.
+    summary: Adds the columns `p_up`, `expected_return` and `volatility`, and `Forecast.summary`.
+    levels: Prices; `Forecast.summary.p_touch` has the share of the paths that reach each.
     repair: Make the forecast possible candles (high ≥ open, volume ≥ 0, ...); true by default.
     repair_input: Move a high or low that lies within open and close by up to 0.1 %.
     bar_label: Which end of its bar a timestamp names, `open` or `close`.
@@ -38,6 +40,8 @@ class Options(TypedDict, total=False):
     seed: int | None
     quantile_levels: Sequence[float] | None
     return_samples: bool
+    summary: bool
+    levels: Sequence[float] | None
     repair: bool
     repair_input: bool
     bar_label: Literal["open", "close"] | None
@@ -53,8 +57,9 @@ def parameters(
         raise TypeError(f"unknown argument {unknown[0]!r}; known: {known}")
     given = {name: value for name, value in options.items() if value is not None}
     overrides = {name: given.pop(name) for name in OVERRIDES if name in given}
-    if "quantile_levels" in given:
-        given["quantile_levels"] = [float(level) for level in given["quantile_levels"]]
+    for name in ("quantile_levels", "levels"):
+        if name in given:
+            given[name] = [float(level) for level in given[name]]
     if "prediction_timestamps" not in given:
         given["horizon"] = horizon
     given |= {"freq": freq, "calendar": calendar, "overrides": overrides or None}
@@ -65,7 +70,8 @@ def decode_steps(request: Mapping[str, Any]) -> int:
     """Sample paths times forecast steps of one series with these parameters."""
     paths = request.get("overrides", {}).get("sample_count")
     if paths is None:
-        paths = QUANTILE_PATHS if request.get("quantile_levels") else 1
+        several = request.get("quantile_levels") or request.get("summary")
+        paths = QUANTILE_PATHS if several else 1
     steps = request.get("horizon") or len(request.get("prediction_timestamps", ()))
     return int(paths) * int(steps)
 

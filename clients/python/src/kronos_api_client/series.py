@@ -10,6 +10,8 @@ from typing import Any, Final, Protocol
 
 PRICES: Final = ("open", "high", "low", "close")
 FIELDS: Final = (*PRICES, "volume", "amount")
+STEPS: Final = ("p_up", "expected_return", "volatility")
+"""Parts of a summary with a number for each step."""
 TIME_COLUMNS: Final = ("timestamps", "timestamp", "datetime", "date", "time")
 """Names of the column of timestamps, in order of preference; case does not matter."""
 
@@ -101,11 +103,13 @@ def check_finite(field: str, values: Sequence[float | None]) -> None:
 
 
 def forecast_columns(response: Mapping[str, Any]) -> dict[str, list[float]]:
-    """The columns of a forecast: `close`, then `close-q-0.1` and sample paths as `close-s-0`."""
+    """The columns of a forecast: `close`, `close-q-0.1`, sample paths as `close-s-0`, `STEPS`."""
     steps = response["prediction"]
     columns = {field: [float(step[field]) for step in steps] for field in FIELDS}
     for level, arrays in (response.get("quantiles") or {}).items():
         columns |= {f"{field}-q-{level}": arrays[field] for field in FIELDS}
     for number, arrays in enumerate(response.get("samples") or ()):
         columns |= {f"{field}-s-{number}": arrays[field] for field in FIELDS}
+    if summary := response.get("summary"):
+        columns |= {name: summary[name] for name in STEPS}
     return columns
