@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from starlette.middleware import Middleware
-from starlette.routing import Route
 
 from kronos_api.build_info import this_build
 from kronos_api.capacity import share
@@ -36,6 +35,7 @@ from kronos_api.middleware.request_id import RequestId
 from kronos_api.predictor import AsyncPredictor
 from kronos_api.ratelimit.limiter import Limiter
 from kronos_api.ratelimit.other_routes import OtherLimiter
+from kronos_api.routers import Routers, paths_of
 from kronos_api.routes import calendars, documentation, health, metrics, models, predict
 from kronos_api.schemas.document import complete
 from kronos_api.schemas.parsing import Defaults, Limits, RequestParser
@@ -43,6 +43,7 @@ from kronos_api.security.build import build_identities
 from kronos_api.security.identity import Identity
 from kronos_api.security.peers import Peers
 from kronos_api.telemetry import logging
+from kronos_api.telemetry.metrics import metrics as observed_metrics
 
 DESCRIPTION = """\
 Forecasts of candlestick series. All errors have one shape, `ErrorResponse`. Every response has an
@@ -52,21 +53,6 @@ Bodies are `application/json` in UTF-8, optionally with `Content-Encoding: gzip`
 types get 415, and a duplicate key in an object gets 400. Responses of 2 KiB or more are compressed
 if `Accept-Encoding` names zstd or gzip.
 """
-
-
-@dataclass(frozen=True)
-class Routers:
-    """The routers of the service, by their limits."""
-
-    forecasts: APIRouter
-    probes: tuple[APIRouter, ...]
-    """Health and metrics: never refused because the service is busy."""
-    others: tuple[APIRouter, ...]
-
-    @property
-    def all(self) -> tuple[APIRouter, ...]:
-        """All routers, in the order of their routes."""
-        return (self.forecasts, *self.probes, *self.others)
 
 
 def create_app(
@@ -90,6 +76,7 @@ def create_app(
         servers=settings.nameservers,
         timeout=settings.dns_timeout,
         networks=settings.networks,
+        observe=lambda result, seconds: observed_metrics.dns_query.labels(result).observe(seconds),
     )
     others = OtherLimiter(
         settings.rate_limit_other_per_minute,
@@ -98,6 +85,7 @@ def create_app(
     )
     routers = _routers(settings, service, allowed, others)
     memory = BodyMemory(share(settings, workers).body_memory_mb * 2**20)
+    service.labels = routers.labels(() if allowed is None else allowed.whitelist.entries)
     app = FastAPI(
         title=settings.app_name,
         version=this_build().version,
@@ -137,7 +125,12 @@ def _middleware(
     return [  # outermost first
         Middleware(Lifespan, service=service, peers=Peers(allowed, proxies)),
         Middleware(RequestId),
-        Middleware(AccessLog, paths=_paths(*routers.all)),
+        Middleware(
+            AccessLog,
+            paths=paths_of(*routers.all),
+            probes=paths_of(*routers.probes),
+            scrapes=paths_of(routers.scrapes),
+        ),
         Middleware(Compression),
         Middleware(AllowedHosts, hosts=settings.hosts, exempt=exempt),
         Middleware(CrossOrigin, origins=settings.origins, exempt=exempt),
@@ -145,7 +138,7 @@ def _middleware(
         # After identity, so that unlisted clients take no place; before the rate limit and the
         # body, so that a refusal costs no quota and reads no body. Probes are exempt even if they
         # are not open to every caller.
-        Middleware(Admission, limit=settings.concurrency, exempt=_paths(*routers.probes)),
+        Middleware(Admission, limit=settings.concurrency, exempt=paths_of(*routers.probes)),
         Middleware(MediaType, paths=(MCP_PATH,)),
         Middleware(RateLimit, limiter=service.limiter, others=others, by=by),
         Middleware(BodyLimit, limit=limit, memory=memory),
@@ -166,13 +159,11 @@ def _routers(
         clip=settings.clip_value,
     )
     if limiter is not None:
-        limiter.quotas.check([path.removeprefix(PREFIX) for path in _paths(forecasts)])
+        limiter.quotas.check([path.removeprefix(PREFIX) for path in paths_of(forecasts)])
     routers = Routers(
         forecasts,
-        probes=(
-            health.router(predictor, build, others.limited, limiter, allowed),
-            metrics.router(predictor),
-        ),
+        health=health.router(predictor, build, others.limited, limiter, allowed),
+        scrapes=metrics.router(predictor),
         others=(
             models.router(predictor, settings.app_name, build, others.limited),
             calendars.router(others.limited),
@@ -195,12 +186,7 @@ def _local_routes(
 
 
 def _exception_handlers(routers: Routers, others: OtherLimiter) -> dict[Any, Handler]:
-    return ExceptionHandlers(_paths(*routers.all), others).by_class()
-
-
-def _paths(*routers: APIRouter) -> list[str]:
-    routes = [route for router in routers for route in router.routes]
-    return [route.path for route in routes if isinstance(route, Route)]
+    return ExceptionHandlers(paths_of(*routers.all), others).by_class()
 
 
 def _parser(settings: Settings, limiter: Limiter | None) -> RequestParser:

@@ -24,6 +24,7 @@ from kronos_api.predictor import AsyncPredictor, State
 from kronos_api.ratelimit.build import build_limiter
 from kronos_api.ratelimit.limiter import Limiter
 from kronos_api.telemetry import process_metrics
+from kronos_api.telemetry.known_labels import KnownLabels
 from kronos_api.telemetry.metrics import metrics
 
 LAST_SECOND: Final = 1.0
@@ -78,6 +79,7 @@ class Lifecycle:
     def __init__(
         self, settings: Settings, predictor: AsyncPredictor | None, workers: int = 1
     ) -> None:
+        self.labels = KnownLabels()
         self.settings = settings
         self.checkpoints = None
         if predictor is None:
@@ -115,7 +117,7 @@ class Lifecycle:
         if self.limiter is not None:
             await self.limiter.start()
         await self.predictor.start()
-        metrics.workers.set(1)
+        self._expose_metrics()
         build = this_build()
         metrics.build_info.labels(build.version, build.commit).set(1)
         recording = process_metrics.record_until_cancelled(self.predictor)
@@ -150,6 +152,16 @@ class Lifecycle:
             log.info("model_unloaded")
         else:
             log.warning("engine_stop_timeout", setting="KRONOS_SHUTDOWN_TIMEOUT")
+
+    def _expose_metrics(self) -> None:
+        """Count this process as a worker; expose its limits and the labels that are known."""
+        self.labels.expose()
+        metrics.workers.set(1)
+        metrics.queue_limit.set(self.predictor.max_queue)
+        metrics.kv_cache_limit.set(self.predictor.kv_cache_limit)
+        metrics.concurrent_requests_limit.set(self.settings.concurrency)
+        limited = self.settings.rate_limit_enabled
+        metrics.rate_limit_per_minute.set(self.settings.rate_limit_per_minute if limited else 0)
 
     async def _log_when_ready(self) -> None:
         try:

@@ -20,6 +20,7 @@ from kronos_api.engine.request import ForecastRequest
 from kronos_api.errors import ModelNotReady, StartupError
 from kronos_api.forecast import Forecast
 from kronos_api.off_loop import off_loop
+from kronos_api.telemetry import phases
 
 if TYPE_CHECKING:
     from kronos_api.engine.engine import Engine
@@ -55,10 +56,11 @@ class AsyncPredictor:
             max_active: forecasts that may run together.
         """
         self.max_queue = max_queue
+        self.kv_cache_limit = kv_cache_mb << 20
         self._inference_timeout = inference_timeout
         self._unready = False
         self._draining = False
-        scheduler = Scheduler(max_queue, kv_cache_mb << 20, max_active)
+        scheduler = Scheduler(max_queue, self.kv_cache_limit, max_active)
         self._thread = EngineThread(load, scheduler)
 
     @property
@@ -154,6 +156,8 @@ class AsyncPredictor:
             Ticket(request, now, now + timeout, self._inference_timeout) for request in requests
         ]
         self._thread.submit(tickets)
+        for ticket in tickets:
+            phases.follow(ticket.phases)
         try:
             # The scheduler checks deadlines between steps; this timeout covers a step that hangs.
             async with asyncio.timeout(timeout):

@@ -16,7 +16,7 @@ from kronos_api.checkpoints.info import ModelInfo, Part
 from kronos_api.engine.engine import Engine
 from kronos_api.engine.pace import Pace, PhaseCounts
 from kronos_api.engine.request import ForecastRequest
-from kronos_api.engine.sequence import Sequence
+from kronos_api.engine.sequence import Sequence, SequenceStatus
 from kronos_api.timeseries.features import normalise
 
 FAKE_INFO = ModelInfo(
@@ -43,6 +43,14 @@ class FakeSequence(Sequence):
         self.values: NDArray[np.float32] | None = None
         self.failure: Exception | None = None
         self.released = False
+
+    @property
+    def status(self) -> SequenceStatus:  # type: ignore[override]
+        return SequenceStatus.DONE if self.ended else SequenceStatus.DECODE
+
+    @property
+    def decoded(self) -> int:
+        return self.request.horizon if self.values is not None else 0
 
     @property
     def ended(self) -> bool:

@@ -38,7 +38,7 @@ def test_every_alert_fires_in_a_test() -> None:
 
 @pytest.mark.parametrize("path", [RULES, TESTS, DASHBOARD], ids=lambda path: path.name)
 def test_metrics_that_are_watched_exist(path: Path) -> None:
-    described = found(r"^\| `(kronos_\w+)` \|", ROOT / "docs" / "metrics.md")
+    described = found(r"^\| `(kronos_\w+)` \|", ROOT / "docs" / "monitoring.md")
     for name in set(found(r"\b(kronos_\w+)\b", path)):
         assert re.sub(r"_(bucket|count|sum)$", "", name) in described
 

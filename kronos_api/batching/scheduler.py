@@ -15,6 +15,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from kronos_api.batching.completion_rate import CompletionRate
+from kronos_api.batching.progress import note_batch, note_step
 from kronos_api.batching.start_policy import LOOK_AHEAD, StartPolicy
 from kronos_api.batching.ticket import Ticket
 from kronos_api.engine.pace import Pace
@@ -84,13 +85,16 @@ class Scheduler:
         self._admit(engine, now)
         if not self.active:
             return
+        note_batch(self.active)
         try:
             engine.step([ticket.sequence for ticket in self.active if ticket.sequence is not None])
         except Exception as failure:
             failed, self.active = self.active, []
             _fail(failed, failure, clock())
             return
-        self._collect(clock())
+        now = clock()
+        note_step(self.active, now)
+        self._collect(now)
 
     def fail_all(self, failure: Exception, now: float) -> None:
         """End every forecast, waiting or running, with `failure`."""
@@ -139,6 +143,7 @@ class Scheduler:
             except Exception as failure:
                 ticket.fail(failure, now)
                 continue
+            ticket.phases.enter(ticket.sequence.status.value, now)
             self.active.append(ticket)
 
     def _collect(self, now: float) -> None:

@@ -14,6 +14,7 @@ from kronos_api.engine.pace import PhaseCounts
 from kronos_api.engine.request import ForecastRequest
 from kronos_api.errors import InternalError, KronosError, QueueFull
 from kronos_api.telemetry.metrics import metrics
+from kronos_api.telemetry.phases import PhaseClock
 
 if TYPE_CHECKING:
     from kronos_api.engine.sequence import Sequence
@@ -40,6 +41,8 @@ class Ticket:
             `estimated`.
         overtook: whether it started before a larger forecast that was accepted earlier.
         context: of the request, so that a failure is logged under its request id.
+        phases: seconds in the queue and in each phase of the engine.
+        candles: candles decoded so far, over all sample paths.
     """
 
     request: ForecastRequest
@@ -55,6 +58,11 @@ class Ticket:
     estimated: bool = False
     overtook: bool = False
     context: Context = field(default_factory=copy_context)
+    phases: PhaseClock = field(init=False)
+    candles: int = 0
+
+    def __post_init__(self) -> None:
+        self.phases = PhaseClock(self.accepted_at)
 
     @property
     def queue_seconds(self) -> float:
@@ -82,6 +90,7 @@ class Ticket:
     def _end(self, now: float) -> bool:
         """Whether the future still wants an outcome: a cancelled one does not."""
         self.ended_at = now
+        self.phases.end(now)
         if self.sequence is not None:
             self.sequence.release()
         return self.future.set_running_or_notify_cancel()

@@ -8,6 +8,8 @@ from collections.abc import Collection
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from kronos_api.middleware.callers import caller_label
+from kronos_api.telemetry import phases
 from kronos_api.telemetry.metrics import metrics
 
 UNMATCHED = "unmatched"
@@ -25,35 +27,58 @@ class AccessLog:
 
     `endpoint` and the `route` label are the route's template, never the raw path, so the number of
     label values is the number of routes. A request that was refused before it was routed has its
-    path as template if that is one of `paths`. The line also holds the fields that handlers bind.
+    path as template if that is one of `paths`. The line also holds the fields that handlers bind,
+    and the time of each phase.
+
+    A request is counted before the end of its response is sent, so that a caller which has its
+    response is counted even if the process is killed. Requests of `probes` are not counted by
+    caller, and those of `scrapes` not at all.
     """
 
-    def __init__(self, app: ASGIApp, *, paths: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        paths: Collection[str] = (),
+        probes: Collection[str] = (),
+        scrapes: Collection[str] = (),
+    ) -> None:
         self.app = app
         self.paths = frozenset(paths)
+        self.probes = frozenset(probes)
+        self.scrapes = frozenset(scrapes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        counted = scope["path"] not in self.scrapes
         status = GONE
+        elapsed: float | None = None
+
+        def end() -> float:
+            seconds = time.perf_counter() - started
+            if counted:
+                self._count(scope, status, seconds)
+            return seconds
 
         async def send_watched(message: Message) -> None:
-            nonlocal status
+            nonlocal status, elapsed
             if message["type"] == "http.response.start":
                 status = message["status"]
+            elif elapsed is None and not message.get("more_body", False):
+                elapsed = end()
             await send(message)
 
+        phases.current.set(times := phases.RequestPhases())
         started = time.perf_counter()
-        metrics.concurrent_requests.inc()
+        metrics.concurrent_requests.inc(counted)
         try:
             await self.app(scope, receive, send_watched)
         finally:
-            metrics.concurrent_requests.dec()
-            elapsed = time.perf_counter() - started
+            metrics.concurrent_requests.dec(counted)
+            elapsed = end() if elapsed is None else elapsed
             route = self._template(scope)
-            metrics.requests.labels(route, str(status)).inc()
-            metrics.request_duration.labels(route).observe(elapsed)
             line = log.debug if route == LIVENESS and status < 400 else log.info
             line(
                 "request",
@@ -61,7 +86,15 @@ class AccessLog:
                 endpoint=route,
                 status=status,
                 latency_ms=round(elapsed * 1000, 3),
+                **times.milliseconds(),
             )
+
+    def _count(self, scope: Scope, status: int, seconds: float) -> None:
+        route = self._template(scope)
+        metrics.requests.labels(route, str(status)).inc()
+        metrics.request_duration.labels(route).observe(seconds)
+        if route not in self.probes:
+            metrics.caller_requests.labels(caller_label(scope), str(status)).inc()
 
     def _template(self, scope: Scope) -> str:
         """The template of the route that handled the request, or would have handled it."""

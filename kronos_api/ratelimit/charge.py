@@ -46,6 +46,7 @@ class Charge:
         self.verdict = await self.limiter.take(self.caller, self.route, cost)
         if self.verdict.allowed:
             self._granted.append((cost, self.verdict))
+            metrics.rate_limit_charged.labels(self.label).inc(cost)
         else:
             metrics.rate_limit_hits.labels(self.label).inc()
             raise RateLimited(self._refusal(self.verdict, cost), retry_after=self.verdict.wait)

@@ -56,11 +56,10 @@ def observe_series(endpoint: str, series: Sequence[ParsedSeries]) -> None:
 
 
 def observe_results(results: Sequence[SeriesForecast]) -> None:
-    """Count times and tokens of the model; the log line has the longest times of a batch."""
+    """Record the times of the model; the log line has the longest of a batch."""
     for one in results:
         metrics.queue_wait.observe(one.forecast.queue_ms / 1000)
         metrics.model_inference.observe(one.forecast.inference_ms / 1000)
-        metrics.tokens_decoded.inc(one.series.params.sample_count * one.series.horizon)
     structlog.contextvars.bind_contextvars(
         queue_ms=round(max(one.forecast.queue_ms for one in results), 3),
         inference_ms=round(max(one.forecast.inference_ms for one in results), 3),

@@ -34,6 +34,7 @@ from kronos_api.schemas.examples import (
 from kronos_api.schemas.parsing import ParsedSeries, RequestParser, numbered
 from kronos_api.schemas.responses import ErrorResponse, PredictResponse
 from kronos_api.schemas.serializing import SeriesForecast, serialize_many, serialize_one
+from kronos_api.telemetry.phases import measured
 from kronos_api.timeseries import Calendars, Continuation, find_gaps
 from kronos_api.timeseries.features import time_features
 from kronos_api.violations import InvalidFields
@@ -123,7 +124,8 @@ class Forecasts:
                 async with asyncio.timeout_at(deadline):
                     body = await request.body()
                     large = endpoint == "batch" or len(body) > LARGE_BODY
-                    series = await off_loop(large, read, body)
+                    with measured("parse"):
+                        series = await off_loop(large, read, body)
                     observe_series(endpoint, series)
                     work = [one.params.sample_count * one.horizon for one in series]
                     await charge_series(request.scope, work)
@@ -176,10 +178,11 @@ class Forecasts:
         observe_results(results)
         large = sum(one.size for one in results) > LARGE_RESPONSE
         total_ms = (time.perf_counter() - started) * 1000
-        if endpoint == "single":
-            content = await off_loop(large, serialize_one, results[0], info, total_ms)
-        else:
-            content = await off_loop(large, serialize_many, results, info, total_ms)
+        with measured("write"):
+            if endpoint == "single":
+                content = await off_loop(large, serialize_one, results[0], info, total_ms)
+            else:
+                content = await off_loop(large, serialize_many, results, info, total_ms)
         return Response(content, media_type="application/json")
 
 

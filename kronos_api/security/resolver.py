@@ -13,7 +13,7 @@ import socket
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 
 import dns.asyncbackend
 import dns.asyncresolver
@@ -35,8 +35,14 @@ questions than that."""
 LIFETIME: Final = 60.0
 """Deadline of dnspython by the clock, in seconds; our own deadlines are far below it."""
 
+Result = Literal["answered", "empty", "failed"]
+Observe = Callable[[Result, float], None]
 Key = TypeVar("Key", bound=Hashable)
 Answer = TypeVar("Answer")
+
+
+def unobserved(_result: Result, _seconds: float) -> None:
+    """Observes nothing."""
 
 
 class ResolverUnavailable(Exception):
@@ -129,7 +135,7 @@ class Resolver:
 
     `names` gives the names in the PTR records of an address, without the last dot; `addresses`
     the addresses of a name in IP version 4 or 6. Both are empty if there are no records, and raise
-    `ResolverUnavailable`.
+    `ResolverUnavailable`. `observe` is called with the result and the seconds of each question.
     """
 
     def __init__(
@@ -138,6 +144,7 @@ class Resolver:
         *,
         timeout: float,
         now: Callable[[], float] = time.monotonic,
+        observe: Observe = unobserved,
     ) -> None:
         try:
             self._client = dns.asyncresolver.Resolver(configure=not servers)
@@ -156,6 +163,7 @@ class Resolver:
         self._client.cache = None
         self._client.search = []
         self._timeout = timeout
+        self._observe = observe
         self.now = now
         self._backend: Any = _Backend(timeout / 2)
         self.names = Shared(self._names, now=now)
@@ -186,6 +194,18 @@ class Resolver:
         )
 
     async def _ask(self, question: dns.name.Name, kind: str) -> dns.resolver.Answer | tuple[()]:
+        began = self.now()
+        result: Result = "failed"
+        try:
+            found = await self._ask_servers(question, kind)
+            result = "answered" if found else "empty"
+            return found
+        finally:
+            self._observe(result, self.now() - began)
+
+    async def _ask_servers(
+        self, question: dns.name.Name, kind: str
+    ) -> dns.resolver.Answer | tuple[()]:
         try:
             return await within(self._timeout, self._resolve(question, kind))
         except dns.resolver.NXDOMAIN:

@@ -81,6 +81,12 @@ class Whitelist:
                 networks.append((entry, network))
         return cls(tuple(networks), tuple(names), LOCALHOST in entries)
 
+    @property
+    def entries(self) -> tuple[str, ...]:
+        """The texts of all entries."""
+        local = (LOCALHOST,) if self.localhost else ()
+        return (*(entry for entry, _ in self.networks), *self.names, *local)
+
     def __len__(self) -> int:
         return len(self.networks) + len(self.names) + self.localhost
 

@@ -54,6 +54,7 @@ class ConnectionLimit:
         """
         key = peer_key(peer)
         self._open[key] += 1
+        metrics.connections.inc()
         if self._open[key] > self.listed:
             self._exceeded(peer, listed=True)
             close()
@@ -66,6 +67,7 @@ class ConnectionLimit:
         """A counted connection has ended."""
         key = peer_key(peer)
         self._open[key] -= 1
+        metrics.connections.dec()
         if self._open[key] <= 0:
             del self._open[key]
 

@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 2.5, 5, 10, 30, 60)
 """Upper bounds in seconds."""
 
 M_co = TypeVar("M_co", bound=Counter | Gauge | Histogram, covariant=True)
@@ -34,10 +34,11 @@ class Definition(Generic[M_co]):
 
 
 def create(instance: object, registry: CollectorRegistry) -> None:
-    """Make every metric that the class of `instance` declares, and set it on `instance`."""
-    for name, definition in vars(type(instance)).items():
-        if isinstance(definition, Definition):
-            setattr(instance, name, definition.make(registry=registry))
+    """Make every metric that the classes of `instance` declare, and set it on `instance`."""
+    for owner in reversed(type(instance).__mro__):
+        for name, definition in vars(owner).items():
+            if isinstance(definition, Definition):
+                setattr(instance, name, definition.make(registry=registry))
 
 
 def counter(name: str, help: str, *labels: str) -> Definition[Counter]:

@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 PREVIOUS_NAMES: Final = {
+    "kronos_candles_decoded": "kronos_tokens_decoded",
     "kronos_rate_limit_degraded": "kronos_rate_limit_alone",
     "kronos_metrics_directory_bytes": "kronos_metrics_folder_bytes",
 }

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 from starlette.types import Scope
 
+from kronos_api.app import create_app
+from kronos_api.config import Settings
 from kronos_api.middleware.access_log import AccessLog
 from kronos_api.telemetry.metrics import metrics
-from tests.web import SINGLE, serving
+from tests.web import SINGLE, body, listening, predictor_of, serving
 
 
 def counted(route: str, status: int) -> float:
@@ -80,3 +83,61 @@ async def test_disconnected_client_is_counted() -> None:
         await AccessLog(leave)(scope, None, None)  # type: ignore[arg-type]
     assert metrics.registry.get_sample_value("kronos_concurrent_requests") == before
     assert counted("unmatched", 499) == requests + 1
+
+
+async def test_requests_count_for_their_caller_and_probes_for_none() -> None:
+    def by_caller(container: str, status: int) -> float:
+        labels = {"container": container, "status": str(status)}
+        return metrics.registry.get_sample_value("kronos_caller_requests_total", labels) or 0
+
+    before = by_caller("localhost", 200), by_caller("localhost", 400), by_caller("other", 200)
+    async with serving() as client:
+        await client.get("/v1/models")
+        await client.post(SINGLE, json=body(horizon=0))
+        await client.get("/v1/healthz")
+    after = by_caller("localhost", 200), by_caller("localhost", 400), by_caller("other", 200)
+    assert after == (before[0] + 1, before[1] + 1, before[2])
+
+
+async def test_scrape_does_not_count_itself() -> None:
+    async with serving() as client:
+        text = (await client.get("/metrics")).text
+        text = (await client.get("/v1/metrics")).text
+    assert "kronos_concurrent_requests 0.0" in text
+    assert 'route="/metrics"' not in text
+    assert 'route="/v1/metrics"' not in text
+
+
+async def test_invented_names_add_no_series() -> None:
+    async with serving() as client:
+        await client.get("/missing")
+        await client.request("HELLO", "/v1/models")
+        before = len(metrics.render().splitlines())
+        for number in range(50):
+            name = f"invented-{number}"
+            headers = {"X-Container-Name": name, "X-Forwarded-For": f"10.0.0.{number}"}
+            await client.get(f"/{name}", headers=headers | {"User-Agent": name})
+            await client.request(name.upper(), "/v1/models", headers=headers)
+            await client.post(SINGLE, json=body(series_id=name, horizon=0), headers=headers)
+        text = metrics.render().decode()
+    assert len(text.splitlines()) == before
+    assert "invented" not in text.lower()
+
+
+async def test_series_with_known_labels_exist_from_the_start(tmp_path: Path) -> None:
+    settings = Settings(container_whitelist="shop,10.0.0.0/8,localhost", rate_limit_dir=tmp_path)
+    async with listening(create_app(settings, predictor=predictor_of())):
+        text = metrics.render().decode()
+    for series in (
+        'kronos_requests_total{route="/v1/predict/batch",status="504"}',
+        'kronos_caller_requests_total{container="shop",status="503"}',
+        'kronos_rate_limit_hits_total{container="10.0.0.0/8"}',
+        'kronos_security_events_total{container="other",event="refused"}',
+        'kronos_errors_total{code="QUEUE_FULL"}',
+        'kronos_timeouts_total{endpoint="batch"}',
+        'kronos_phase_seconds_count{phase="detokenize"}',
+        'kronos_dns_query_seconds_count{result="failed"}',
+    ):
+        assert series in text
+    for limit in ("queue_limit 64", "kv_cache_limit_bytes 1.07", "rate_limit_per_minute 100"):
+        assert f"kronos_{limit}" in text

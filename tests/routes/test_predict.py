@@ -410,7 +410,7 @@ async def test_what_is_measured() -> None:
             value("kronos_requests_total", route=SINGLE, status="200"),
             value("kronos_prediction_latency_seconds_count", endpoint="single", status="200"),
             value("kronos_prediction_input_size_sum", endpoint="single"),
-            value("kronos_tokens_decoded_total"),
+            value("kronos_candles_decoded_total"),
             value("kronos_model_inference_seconds_count"),
             value("kronos_queue_wait_seconds_count"),
             value("kronos_errors_total", code="INVALID_INPUT"),
