@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -18,6 +18,9 @@ from kronos_api.telemetry import process_metrics
 from kronos_api.telemetry.directory import create_directory
 from kronos_api.telemetry.metrics import metrics
 from kronos_api.telemetry.slots import Slots
+
+if TYPE_CHECKING:
+    from kronos_api.server.worker import Worker
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -103,9 +106,10 @@ def pre_fork(_arbiter: object, _worker: object) -> None:
     process_metrics.maintain_master()
 
 
-def child_exit(_arbiter: object, worker: object) -> None:
+def child_exit(_arbiter: object, worker: Worker) -> None:
     """Called by Gunicorn when a worker has ended."""
-    if getattr(worker, "died", False):
+    worker.load.withdraw()
+    if worker.died:
         process_metrics.count_worker_death()
     with suppress(OSError):  # every scrape does it as well
         metrics.drop_dead_gauges()

@@ -102,6 +102,11 @@ class Lifecycle:
         """Whether it serves, and if not, why."""
         return self.predictor.state
 
+    @property
+    def forecasts(self) -> int:
+        """Series that wait for the model or are in it."""
+        return self.predictor.queue_depth + self.predictor.active
+
     async def start(self) -> None:
         """Before the port opens: check the checkpoints and begin to load them."""
         self._ready_by = time.monotonic() + self.settings.startup_timeout

@@ -1,20 +1,24 @@
 """`kronos-api` around an engine that sleeps for every candle instead of decoding it.
 
-For tests of real processes that need forecasts which take long, and no processor time:
+For tests of real processes that need forecasts which take long, and no processor time. The model's
+revision is the process id of the worker.
+
 `python -m tests.paced_service SECONDS serve`, with the seconds of one candle.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence as Several
+from dataclasses import replace
 from functools import partial
 
 from kronos_api.cli import main
 from kronos_api.engine import build
 from kronos_api.engine.request import ForecastRequest
 from kronos_api.engine.sequence import Sequence
-from tests.fakes import FakeSequence, SleepyEngine
+from tests.fakes import FAKE_INFO, FakeSequence, SleepyEngine
 
 
 class PacedEngine(SleepyEngine):
@@ -30,7 +34,8 @@ class PacedEngine(SleepyEngine):
 
 
 def build_engine(seconds: float, *_: object, **__: object) -> PacedEngine:
-    return PacedEngine(seconds=seconds, steps=1)
+    model = replace(FAKE_INFO.model, revision=str(os.getpid()))
+    return PacedEngine(seconds=seconds, steps=1, info=replace(FAKE_INFO, model=model))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,11 @@ class Drainable(Protocol):
         ...
 
     @property
+    def forecasts(self) -> int:
+        """Series that wait for the model or are in it."""
+        ...
+
+    @property
     def ended(self) -> bool:
         """Whether all its threads have ended, once it has stopped."""
         ...

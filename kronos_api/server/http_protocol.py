@@ -15,6 +15,7 @@ import sys
 from typing import Any
 
 import h11
+from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
@@ -28,6 +29,7 @@ from kronos_api.server.error_response import error_of, refusal
 from kronos_api.server.half_closed import HalfClosed
 from kronos_api.server.lingering import Lingering
 from kronos_api.server.parser import EVENTS_PER_TURN, Parser
+from kronos_api.server.worker_load import LOAD, WorkerLoad
 from kronos_api.telemetry.metrics import metrics
 
 
@@ -43,6 +45,8 @@ class Protocol(H11Protocol):
         **options: Any,
     ) -> None:
         super().__init__(*args, **options)
+        self.app = self._respond
+        self.load: WorkerLoad = self.app_state.get(LOAD) or WorkerLoad()
         self.limit = limit
         self.conn: Parser = Parser(max_body)
         self.deadlines = deadlines
@@ -78,7 +82,6 @@ class Protocol(H11Protocol):
             return False
         if self._half_closed is None:
             self._half_closed = HalfClosed(self.loop, self._link, self._responds)
-            self._announce_last()
         return True
 
     def handle_events(self) -> None:
@@ -112,7 +115,6 @@ class Protocol(H11Protocol):
         self._after_parsing()
 
     def _after_parsing(self) -> None:
-        self._announce_last()
         # The late end of a body whose response is out does not begin the next request's headers.
         cycle: RequestResponseCycle | None = self.cycle
         responded = cycle is not None and cycle.response_complete
@@ -121,7 +123,6 @@ class Protocol(H11Protocol):
     def on_response_complete(self) -> None:
         # Pipelined bytes belong to the next request, and so do log lines about them.
         contextvars.Context().run(super().on_response_complete)
-        self._announce_last()
         self._set_deadline("idle")
 
     def shutdown(self) -> None:
@@ -130,7 +131,6 @@ class Protocol(H11Protocol):
         An idle connection is not closed, because a request may be in flight to it.
         """
         self._draining = True
-        self._announce_last()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._step.stop()
@@ -141,6 +141,7 @@ class Protocol(H11Protocol):
             self._parsing.cancel()
         if self._peer is not None:
             self.limit.ended(self._peer)
+        self.load.note(self, busy=False)
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -164,15 +165,24 @@ class Protocol(H11Protocol):
         """Whether a request is incomplete; a malformed one always is."""
         return self.conn.their_state in (h11.SEND_BODY, h11.ERROR)
 
-    def _announce_last(self) -> None:
-        """Add `Connection: close` to the response that is due, if it is the last."""
-        cycle: RequestResponseCycle | None = self.cycle
-        last = self._draining or self._half_closed is not None
-        if not last or cycle is None or cycle.response_started:
-            return
-        # Requests that are pipelined behind this one still get their responses.
-        if not self.conn.trailing_data[0] and CLOSE_HEADER not in cycle.default_headers:
-            cycle.default_headers = [*cycle.default_headers, CLOSE_HEADER]
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application, and decide at the start of its response whether it is the last."""
+
+        async def respond(message: Message) -> None:
+            if message["type"] == "http.response.start" and self._is_last():
+                message = {**message, "headers": [*message.get("headers", []), CLOSE_HEADER]}
+            await send(message)
+
+        await self.config.loaded_app(scope, receive, respond)
+
+    def _is_last(self) -> bool:
+        """Whether the connection closes after this response.
+
+        It does if its client would be served sooner by another worker. Requests that are pipelined
+        behind this one still get their responses.
+        """
+        ends = self._draining or self._half_closed is not None or self.load.uneven
+        return ends and not self.conn.trailing_data[0]
 
     def _responds(self) -> bool:
         """Whether the response to the request in progress has begun."""
@@ -184,6 +194,7 @@ class Protocol(H11Protocol):
         theirs = self.conn.their_state
         parsed = self._parsing is None and self.conn.wants_body
         ended = self._half_closed is not None and parsed and theirs in (h11.IDLE, h11.SEND_BODY)
+        self.load.note(self, busy=theirs is not h11.IDLE or between_requests != "idle")
         if self.transport.is_closing() or ended:
             self._close()
         elif theirs is h11.SEND_BODY:

@@ -1,13 +1,15 @@
 """Accepts connections one at a time, and the waiting ones before it stops.
 
-All workers share a listening socket. asyncio's own server lets the worker that wakes up first
-accept all waiting connections, so that one works while others idle, and drops a connection that it
-has just accepted when it is closed at that moment.
+All workers share a listening socket. A worker leaves a connection to those with less load for a
+moment, and accepts it if none of them does. asyncio's own server lets the worker that wakes up
+first accept all waiting connections, so that one works while others idle, and drops a connection
+that it has just accepted when it is closed at that moment.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -15,9 +17,17 @@ from typing import Final, Protocol
 import structlog
 
 from kronos_api.errors import StartupError
+from kronos_api.server.worker_load import WorkerLoad
 
 PAUSE: Final = 1.0
 """Seconds without accepting after accept failed, for example for lack of descriptors."""
+
+OFFER: Final = 0.05
+"""Seconds in which a connection is left to workers with less load."""
+LOOK_AGAIN: Final = 0.001
+"""Seconds between two looks whether one of them has accepted it."""
+UNANSWERED: Final = 1.0
+"""Seconds without another offer after one that no worker took: the least loaded one may hang."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -44,15 +54,25 @@ class SocketLike(Protocol):
 
 
 class Listener:
-    """Makes a `protocol` for every connection to `shared`, between `start` and `stop`."""
+    """Makes a `protocol` for every connection to `shared`, between `start` and `stop`.
 
-    def __init__(self, shared: SocketLike, protocol: Callable[[], asyncio.Protocol]) -> None:
+    `load` compares this worker with the others that accept from it.
+    """
+
+    def __init__(
+        self,
+        shared: SocketLike,
+        protocol: Callable[[], asyncio.Protocol],
+        load: WorkerLoad | None = None,
+    ) -> None:
         # A socket made from the descriptor alone asks the kernel for its protocol. asyncio sets
         # TCP_NODELAY only where the protocol is TCP, and Gunicorn's sockets have protocol 0.
         self._socket = socket.socket(fileno=socket.dup(shared.fileno()))
         self._socket.setblocking(False)
         self._shared = shared
         self._protocol = protocol
+        self._load = load or WorkerLoad()
+        self._offered = self._looked = self._no_offer_until = -math.inf
         self._listening = False
         self._pause: asyncio.TimerHandle | None = None
         self._arrivals: set[asyncio.Task[None]] = set()
@@ -91,7 +111,24 @@ class Listener:
 
     def _watch(self) -> None:
         self._pause = None
-        asyncio.get_running_loop().add_reader(self._socket, self._accept)
+        asyncio.get_running_loop().add_reader(self._socket, self._arrived)
+
+    def _arrived(self) -> None:
+        """Called while a connection waits: accept it, or leave it to a worker with less load."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if now < self._no_offer_until or self._load.excess <= 0:
+            self._accept()
+            return
+        if now - self._looked > OFFER:  # the last one that was offered was accepted
+            self._offered = now
+        self._looked = now
+        if now - self._offered > OFFER:
+            self._no_offer_until = now + UNANSWERED
+            self._accept()
+            return
+        loop.remove_reader(self._socket)
+        self._pause = loop.call_later(LOOK_AGAIN, self._watch)
 
     def _accept(self) -> bool:
         """Accept one connection; whether to try again."""

@@ -28,6 +28,7 @@ from kronos_api.server.draining import Drainable, drain
 from kronos_api.server.exit import NOT_STARTED, exit_at_once
 from kronos_api.server.heartbeats import Watchdog
 from kronos_api.server.listener import Listener, SocketLike
+from kronos_api.server.worker_load import LOAD, WorkerLoad
 from kronos_api.server.worker_status import Command, Status, WorkerStatus
 
 STALL_TICKS: Final = 100
@@ -40,7 +41,8 @@ log = structlog.stdlib.get_logger(__name__)
 class Server(uvicorn.Server):
     """uvicorn's server with a shutdown of its own.
 
-    `shared` is the status that a master sees, if there is one. `listen_when_ready`: others serve,
+    `shared` is the status that a master sees, if there is one, and `load` what the other workers
+    see. `listen_when_ready`: others serve,
     so this one listens when its model is loaded, not before. After `max_requests` it asks the
     master to be recycled; without a master, uvicorn's `limit_max_requests` stops it. `supervised`:
     there is a master of ours. It handles Ctrl-C, which goes to all processes of a terminal, and it
@@ -53,6 +55,7 @@ class Server(uvicorn.Server):
         config: uvicorn.Config,
         *,
         shared: WorkerStatus | None = None,
+        load: WorkerLoad | None = None,
         listen_when_ready: bool = False,
         max_requests: float = math.inf,
         supervised: bool = False,
@@ -61,6 +64,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self.failed = False
         self._shared = shared or WorkerStatus()
+        self._load = load or WorkerLoad()
         self._listen_when_ready = listen_when_ready
         self._max_requests = max_requests
         self._supervised = supervised
@@ -72,7 +76,7 @@ class Server(uvicorn.Server):
 
     async def serve(self, sockets: Sequence[SocketLike] | None = None) -> None:
         """Serve on `sockets`; returns when the server has stopped."""
-        self._listeners = [Listener(shared, self._protocol) for shared in sockets or []]
+        self._listeners = [Listener(shared, self._protocol, self._load) for shared in sockets or []]
         await super().serve()
 
     async def startup(self, sockets: Any = None) -> None:
@@ -86,7 +90,7 @@ class Server(uvicorn.Server):
         except SystemExit:  # uvicorn has logged the reason
             self._give_up()
             return
-        self._service = self.lifespan.state.get(STATE)
+        self._service = self._load.service = self.lifespan.state.get(STATE)
         if self._watchdog is not None:
             self._watchdog.start(lambda: self._state == "loading")
         if self._shared.command:
@@ -116,6 +120,7 @@ class Server(uvicorn.Server):
             return True
         if self._watchdog is not None:
             self._watchdog.beat()
+        self._load.publish()
         if state == "ready":
             if self._listen_when_ready:
                 self._listen()
@@ -159,6 +164,7 @@ class Server(uvicorn.Server):
         began = time.monotonic()
         deadline = began + (self.config.timeout_graceful_shutdown or math.inf)
         self._mark_unready()
+        self._load.withdraw()
         log.info(
             "draining",
             reason=self._stop_reason(),
@@ -225,13 +231,15 @@ class Server(uvicorn.Server):
 
     def _protocol(self) -> asyncio.Protocol:
         make: Any = self.config.http_protocol_class
+        state = self.lifespan.state | {LOAD: self._load}
         protocol: asyncio.Protocol = make(
-            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+            config=self.config, server_state=self.server_state, app_state=state
         )
         return protocol
 
     def _listen(self) -> None:
         self._listen_when_ready = False
+        self._load.accept()
         for listener in self._listeners:
             listener.start(self.config.backlog)
         log.info("listening")

@@ -17,6 +17,7 @@ from uvicorn_worker import UvicornWorker
 from kronos_api.errors import StartupError
 from kronos_api.server.exit import NOT_STARTED
 from kronos_api.server.server import Server
+from kronos_api.server.worker_load import LoadTable, WorkerLoad
 from kronos_api.server.worker_status import Status, WorkerStatus
 from kronos_api.telemetry import logging
 
@@ -35,6 +36,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # it has no annotations
     """
 
     OPTIONS: ClassVar[dict[str, Any]] = {}
+    LOADS: ClassVar = LoadTable()
+    """Of all workers of this master."""
 
     def __init__(
         self, *args: Any, supervised: bool = False, listen_when_ready: bool = False, **kwargs: Any
@@ -42,6 +45,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # it has no annotations
         super().__init__(*args, **kwargs)
         logging.adopt_servers()  # undone by the constructor above
         self.shared = WorkerStatus()
+        self.load = WorkerLoad(self.LOADS, self.age)
         self.supervised = supervised
         self.listen_when_ready = listen_when_ready
         limit = None if supervised or not self.cfg.max_requests else self.max_requests
@@ -73,6 +77,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # it has no annotations
         server = Server(
             self.config,
             shared=self.shared,
+            load=self.load,
             listen_when_ready=self.listen_when_ready,
             max_requests=self.max_requests if self.supervised else math.inf,
             supervised=self.supervised,
