@@ -36,7 +36,15 @@ from kronos_api.predictor import AsyncPredictor
 from kronos_api.ratelimit.limiter import Limiter
 from kronos_api.ratelimit.other_routes import OtherLimiter
 from kronos_api.routers import Routers, paths_of
-from kronos_api.routes import calendars, documentation, health, metrics, models, predict
+from kronos_api.routes import (
+    calendars,
+    documentation,
+    health,
+    metrics,
+    models,
+    playground,
+    predict,
+)
 from kronos_api.schemas.document import complete
 from kronos_api.schemas.parsing import Defaults, Limits, RequestParser
 from kronos_api.security.build import build_identities
@@ -122,6 +130,7 @@ def _middleware(
     memory: BodyMemory,
 ) -> list[Middleware]:
     exempt, limit, by = settings.exempt_paths, settings.max_request_bytes, settings.rate_limit_batch
+    own_pages = [playground.READ]
     return [  # outermost first
         Middleware(Lifespan, service=service, peers=Peers(allowed, proxies)),
         Middleware(RequestId),
@@ -133,7 +142,7 @@ def _middleware(
         ),
         Middleware(Compression),
         Middleware(AllowedHosts, hosts=settings.hosts, exempt=exempt),
-        Middleware(CrossOrigin, origins=settings.origins, exempt=exempt),
+        Middleware(CrossOrigin, origins=settings.origins, exempt=exempt, own_pages=own_pages),
         Middleware(CallerIdentity, allowed=allowed, proxies=proxies, exempt=exempt),
         # After identity, so that unlisted clients take no place; before the rate limit and the
         # body, so that a refusal costs no quota and reads no body. Probes are exempt even if they
@@ -170,6 +179,9 @@ def _routers(
             documentation.router(settings.app_name, others.limited),
         ),
     )
+    if settings.playground:
+        pages = playground.router(settings.app_name, others.limited, settings.max_request_bytes)
+        routers = replace(routers, others=(*routers.others, pages))
     if not settings.mcp:
         return routers
     with mcp_installed("KRONOS_MCP is on"):

@@ -16,6 +16,7 @@ from kronos_api.middleware.access_log import GONE
 from kronos_api.middleware.callers import caller_label
 from kronos_api.middleware.envelope import render
 from kronos_api.ratelimit.other_routes import OtherLimiter
+from kronos_api.routes.playground import PLAYGROUND
 from kronos_api.telemetry.metrics import metrics
 
 Handler = Callable[[Request, Any], Coroutine[Any, Any, Response]]
@@ -59,6 +60,8 @@ class ExceptionHandlers:
         return response
 
     def _no_path(self, path: str) -> str:
+        if path == PLAYGROUND:
+            return "The playground is off. KRONOS_PLAYGROUND=true turns it on."
         near = difflib.get_close_matches(path, self.paths, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         return f"There is no path {path!a}.{hint} /docs lists all paths."

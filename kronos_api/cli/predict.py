@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 from typer import Option
@@ -24,11 +24,9 @@ from kronos_api.limits import (
 
 if TYPE_CHECKING:
     from kronos_api.checkpoints.info import ModelInfo
-    from kronos_api.cli.tables import History
     from kronos_api.engine.request import ForecastRequest
     from kronos_api.engine.sampling import SamplingParams
-    from kronos_api.files import ReadOptions
-    from kronos_api.files.numbers import Decimal
+    from kronos_api.files.history import History
     from kronos_api.forecast import Forecast
     from kronos_api.timeseries import Continuation, Timestamps
 
@@ -78,8 +76,9 @@ def predict(
         with progress("reading the candles"):
             from kronos_api.cli.report import forecast_notes, show, time_notes
             from kronos_api.cli.tables import draw, read_history, write
+            from kronos_api.files.options import parse_options
 
-            options = _options(columns, sep, decimal, time_format)
+            options = parse_options(columns, sep, decimal, time_format)
             series = read_history(csv, history, options, repair=repair_input)
             continued = _continued(series.timestamps, horizon, freq, calendar, bar_label)
             future = continued.timestamps
@@ -173,18 +172,6 @@ def parse_prices(text: str, summary: bool) -> tuple[float, ...]:
     if prices and not summary:
         raise InvalidInput("--levels need --summary, which has the share of paths that reach them")
     return prices
-
-
-def _options(columns: str, sep: str | None, decimal: str | None, form: str | None) -> ReadOptions:
-    from kronos_api.files import ReadOptions
-    from kronos_api.files.columns import parse_choice
-
-    separator = {None: None, "\\t": "\t", "tab": "\t"}.get(sep, sep)
-    if separator is not None and len(separator) != 1:
-        raise InvalidInput(f"--sep must be one character or tab; found {sep!a}")
-    if decimal not in (None, ".", ","):
-        raise InvalidInput(f"--decimal must be . or , ; found {decimal!a}")
-    return ReadOptions(separator, cast("Decimal | None", decimal), form, parse_choice(columns))
 
 
 def _check(request: ForecastRequest, settings: Settings) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -10,31 +9,15 @@ import numpy as np
 import pandas as pd
 
 from kronos_api.errors import InvalidInput
-from kronos_api.files import FileCandles, ReadOptions, read_candles
+from kronos_api.files import ReadOptions, read_candles
+from kronos_api.files.history import History, check_file
 from kronos_api.forecast import Forecast
 from kronos_api.summary import step_columns
-from kronos_api.timeseries import Timestamps, parse_timestamps
-from kronos_api.timeseries.candles import check_candles
-from kronos_api.timeseries.features import FIELDS, Floats
-from kronos_api.violations import InvalidFields
+from kronos_api.timeseries import Timestamps
+from kronos_api.timeseries.features import FIELDS
 
 HISTORY_SHOWN: Final = 120
 """Candles of the history in a chart."""
-OWN_WORDS: Final = {"repair_input": "--repair-input", "finite in float32": "a finite number"}
-"""Words of the API's messages, and those of the command line."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class History:
-    """The last candles of a file: float32 [history, 6], and as many timestamps.
-
-    understood: how the file was read, in one line. repaired: values that were repaired.
-    """
-
-    candles: Floats
-    timestamps: Timestamps
-    understood: str
-    repaired: int = 0
 
 
 def read_history(
@@ -45,37 +28,11 @@ def read_history(
     Raises `InvalidInput` that names file and line.
     """
     try:
-        return _checked(read_candles(path.read_bytes(), options, rows), repair)
+        return check_file(read_candles(path.read_bytes(), options, rows), repair=repair)
     except OSError as error:
         raise InvalidInput(f"{path}: cannot be read: {error.strerror or error}") from None
     except InvalidInput as error:
         raise InvalidInput(f"{path}: {error}") from None
-
-
-def _checked(file: FileCandles, repair: bool) -> History:
-    try:
-        timestamps = parse_timestamps(file.timestamps, file.time_name)
-        candles, repaired = check_candles(file.columns, repair=repair)
-    except InvalidFields as error:
-        raise InvalidInput(_by_line(error, file)) from None
-    return History(candles, timestamps, file.understood, repaired)
-
-
-def _by_line(error: InvalidFields, file: FileCandles) -> str:
-    """The first violation, with its line of the file and the text found there."""
-    first, more = error.violations[0], len(error.violations) - 1
-    rule = first.constraint
-    for api, own in OWN_WORDS.items():
-        rule = rule.replace(api, own)
-    if first.index is None:
-        return f"{first.field} must be {rule}"
-    found = file.cell(first.field, first.index)
-    text = f"line {file.lines[first.index]}: {first.field} must be {rule}"
-    if found is not None:
-        text += f"; found {found[:40]!r}" if found else "; found an empty field"
-    if "finite" in first.constraint or "greater than 0" in first.constraint:
-        text += "; fill it, or remove the line"
-    return text + (f" (and {more} more)" if more else "")
 
 
 def to_table(forecast: Forecast, future: Timestamps) -> pd.DataFrame:

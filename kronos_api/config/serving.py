@@ -47,6 +47,8 @@ class Serving(BaseSettings):
     """Lowest level that is logged: DEBUG, INFO, WARNING, ERROR or CRITICAL."""
     mcp: bool = False
     """Whether /mcp serves tools to agents (Model Context Protocol); needs the extra `mcp`."""
+    playground: bool = False
+    """Whether /playground is a page to try forecasts; it needs the extra playground."""
     metrics_dir: Path | None = None
     """Folder where workers keep their metrics; unset: /dev/shm, else a temporary one."""
 

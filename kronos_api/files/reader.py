@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
@@ -15,8 +15,9 @@ from kronos_api.errors import InvalidInput
 from kronos_api.files.columns import ColumnMap, find_columns
 from kronos_api.files.names import CLOCK, TIME, plain
 from kronos_api.files.numbers import Decimal, find_decimal, is_missing, parse_numbers
+from kronos_api.files.options import ReadOptions
 from kronos_api.files.table import SEPARATORS, Table, parse_table
-from kronos_api.files.text import CSV, decode, decompress
+from kronos_api.files.text import CSV, LARGEST, decode, decompress
 from kronos_api.files.times import EXAMPLE, Unreadable, join_clocks, looks_like_time, to_iso
 from kronos_api.timeseries.features import FIELDS, PRICES
 
@@ -26,16 +27,6 @@ LOT: Final = 100.0
 """Shares of a lot, in which Chinese sources give volume."""
 
 Columns = dict[str, NDArray[np.float64]]
-
-
-@dataclass(frozen=True, slots=True)
-class ReadOptions:
-    """Properties of the file that the user gave; None: found from the file."""
-
-    separator: str | None = None
-    decimal: Decimal | None = None
-    time_format: str | None = None
-    columns: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,15 +50,23 @@ class FileCandles:
 
 
 def read_candles(
-    data: bytes, options: ReadOptions | None = None, last: int | None = None
+    data: bytes,
+    options: ReadOptions | None = None,
+    last: int | None = None,
+    *,
+    largest: int = LARGEST,
+    text_only: bool = False,
 ) -> FileCandles:
     """Read the file `data`: CSV of most forms, compressed or not; Parquet and Feather by an extra.
 
     Of a longer file, only the `last` candles by time are returned. The caller checks the rules of
-    candles. Raises `InvalidInput` that says what was found and which option changes it.
+    candles. largest: bytes after decompression. text_only: Parquet and Feather, whose memory
+    nothing bounds, are refused.
+
+    Raises `InvalidInput` that says what was found and which option changes it.
     """
     options = options or ReadOptions()
-    table, notes = _table(decompress(data), options)
+    table, notes = _table(decompress(data, largest), options, text_only)
     found = find_columns(
         table.names,
         options.columns,
@@ -96,10 +95,12 @@ def read_candles(
     return FileCandles(columns, timestamps, lines, time_name, understood, texts)
 
 
-def _table(data: bytes, options: ReadOptions) -> tuple[Table, list[str]]:
+def _table(data: bytes, options: ReadOptions, text_only: bool) -> tuple[Table, list[str]]:
     """The table in `data`, and notes on its form."""
     if data[:4] in (b"PAR1", b"ARRO", b"FEA1"):
         form = "Parquet" if data[:4] == b"PAR1" else "Feather"
+        if text_only:
+            raise InvalidInput(f"is {form}; save it as CSV, or use kronos-api predict")
         return _from_arrow(data, form), [form]
     text, encoding = decode(data)
     table = parse_table(text, options.separator)

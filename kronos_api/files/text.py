@@ -33,26 +33,26 @@ NUL_SHARE: Final = 0.2
 """Above this share of NUL bytes, text without a BOM is UTF-16."""
 
 
-def decompress(data: bytes) -> bytes:
-    """`data`, or what it packs as gzip, bzip2, xz or a zip archive of one file.
+def decompress(data: bytes, largest: int = LARGEST) -> bytes:
+    """`data`, or what it packs as gzip, bzip2, xz or a zip archive of one file: `largest` bytes.
 
     Raises `InvalidInput`.
     """
     try:
         if data.startswith(b"\x1f\x8b"):
-            return _bounded(gzip.GzipFile(fileobj=io.BytesIO(data)))
+            return _bounded(gzip.GzipFile(fileobj=io.BytesIO(data)), largest)
         if data.startswith(b"BZh"):
-            return _bounded(bz2.BZ2File(io.BytesIO(data)))
+            return _bounded(bz2.BZ2File(io.BytesIO(data)), largest)
         if data.startswith(b"\xfd7zXZ\x00"):
-            return _bounded(lzma.LZMAFile(io.BytesIO(data)))
+            return _bounded(lzma.LZMAFile(io.BytesIO(data)), largest)
         if data.startswith(b"PK\x03\x04"):
-            return _unzipped(data)
+            return _unzipped(data, largest)
     except (OSError, EOFError, lzma.LZMAError, zipfile.BadZipFile, RuntimeError) as error:
         raise InvalidInput(f"cannot be decompressed: {error}") from None
     return data
 
 
-def _unzipped(data: bytes) -> bytes:
+def _unzipped(data: bytes, largest: int) -> bytes:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         names = [name for name in archive.namelist() if not name.endswith("/")]
         if "[Content_Types].xml" in names:
@@ -60,13 +60,13 @@ def _unzipped(data: bytes) -> bytes:
         if len(names) != 1:
             raise InvalidInput(f"is a zip archive of {len(names)} files; it must hold one")
         with archive.open(names[0]) as member:
-            return _bounded(member)
+            return _bounded(member, largest)
 
 
-def _bounded(file: IO[bytes] | gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile) -> bytes:
-    content = file.read(LARGEST + 1)
-    if len(content) > LARGEST:
-        raise InvalidInput(f"is larger than {LARGEST // 2**20} MiB after decompression")
+def _bounded(file: IO[bytes] | gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile, largest: int) -> bytes:
+    content = file.read(largest + 1)
+    if len(content) > largest:
+        raise InvalidInput(f"is larger than {largest / 2**20:g} MiB after decompression")
     return content
 
 

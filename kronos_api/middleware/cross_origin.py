@@ -8,6 +8,7 @@ from typing import Final
 import structlog
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kronos_api.errors import OriginNotAllowed
@@ -34,11 +35,20 @@ class CrossOrigin:
 
     A browser has the access of its machine: without this, any web page could call the service from
     there, although it cannot read the response. Origins in `origins` get CORS headers and answers
-    to their preflights. Paths in `exempt` are open to every origin.
+    to their preflights. Paths in `exempt` are open to every origin, and those in `own_pages` to no
+    other origin at all.
     """
 
-    def __init__(self, app: ASGIApp, *, origins: Collection[str], exempt: Collection[str]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        origins: Collection[str],
+        exempt: Collection[str],
+        own_pages: Collection[str] = (),
+    ) -> None:
         self.app = app
+        self.own_pages = frozenset(own_pages)
         self.origins = frozenset(origin.lower() for origin in origins)
         self.exempt = frozenset(exempt)
         # The router judges the requests of an allowed page, not the preflight.
@@ -55,21 +65,31 @@ class CrossOrigin:
         origin = Headers(scope=scope).get("origin") if scope["type"] == "http" else None
         if origin is None:
             await self.app(scope, receive, send)
+            return
+        own = origin == _own_origin(scope)
+        if scope["path"] in self.own_pages:
+            allowed = own
         elif origin in self.origins or ANY in self.origins:
             await self.cors(scope, receive, send)
-        elif scope["path"] in self.exempt or origin == _own_origin(scope):
+            return
+        else:
+            allowed = own or scope["path"] in self.exempt
+        if allowed:
             await self.app(scope, receive, send)
         else:
-            shown = origin[:_SHOWN]
-            metrics.security_events.labels("origin_refused", OTHER).inc()
-            log.warning("origin_refused", origin=shown)
-            message = (
-                f"Web pages of {shown!a} are not allowed to call this service. Add the origin to "
-                "KRONOS_CORS_ORIGINS."
-            )
-            response = render(OriginNotAllowed(message), scope)
-            response.headers["Connection"] = "close"
-            await response(scope, receive, send)
+            await self._refusal(origin, scope)(scope, receive, send)
+
+    def _refusal(self, origin: str, scope: Scope) -> Response:
+        shown = origin[:_SHOWN]
+        metrics.security_events.labels("origin_refused", OTHER).inc()
+        log.warning("origin_refused", origin=shown)
+        remedy = "Add the origin to KRONOS_CORS_ORIGINS."
+        if scope["path"] in self.own_pages:
+            remedy = "This path is for the service's own page."
+        message = f"Web pages of {shown!a} are not allowed to call this service. {remedy}"
+        response = render(OriginNotAllowed(message), scope)
+        response.headers["Connection"] = "close"
+        return response
 
 
 def _own_origin(scope: Scope) -> str:

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kronos_api.cli.tables import History, read_history
+from kronos_api.cli.tables import read_history
 from kronos_api.config import Settings
 from kronos_api.engine.request import ForecastRequest
 from kronos_api.engine.sampling import SamplingParams
+from kronos_api.files.history import History
 from kronos_api.lifecycle import Checkpoints
 from kronos_api.predictor import AsyncPredictor
 from kronos_api.timeseries import infer_frequency

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kronos_api.cli.tables import History, draw, read_history, to_table, write
+from kronos_api.cli.tables import draw, read_history, to_table, write
 from kronos_api.errors import InvalidInput
+from kronos_api.files.history import History
 from kronos_api.forecast import Forecast
 from kronos_api.timeseries import Timestamps, parse_timestamps
 from kronos_api.timeseries.features import FIELDS
