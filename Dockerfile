@@ -19,9 +19,11 @@ RUN python -m venv --without-pip /opt/venv
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip install --no-deps "torch===${TORCH}" \
     || pip install --no-deps "torch===${TORCH}" --index-url "${TORCH_INDEX}"
-COPY requirements/runtime.txt /requirements/
+# LOCK=playground adds Swagger UI for /docs and the charts of /playground.
+ARG LOCK=runtime
+COPY requirements/${LOCK}.txt /requirements/locked.txt
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --no-deps --require-hashes --requirement /requirements/runtime.txt \
+    pip install --no-deps --require-hashes --requirement /requirements/locked.txt \
     && case "${TORCH}" in *+cpu) ;; *) pip install "torch===${TORCH}" ;; esac \
     && pip check
 # Tests and headers are a fifth of it. The rest is compiled here, because the service has no

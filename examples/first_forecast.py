@@ -104,7 +104,10 @@ def main() -> int:
     # A process that listens this early is another one; the service then fails with its own message.
     if listens(host, port) or not wait(url, int(sys.argv[1])):
         return 0
-    print(f"\nReady: {url} (documentation: {url}/docs)\n", flush=True)
+    pages = f"documentation: {url}/docs"
+    if os.environ.get("KRONOS_PLAYGROUND", "").lower() in ("true", "1", "yes", "on"):
+        pages = f"try it: {url}/playground, {pages}"
+    print(f"\nReady: {url} ({pages})\n", flush=True)
     try:
         lines = describe(forecast(url))
     except (OSError, HTTPException) as error:

@@ -19,7 +19,13 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 TEST = ("test", "arrow", "charts", "fast", "mcp", "otel", "playground")
-EXTRAS = {"docs": ("docs",), "runtime": (), "test": TEST, "train": (*TEST, "train")}
+EXTRAS = {
+    "docs": ("docs",),
+    "playground": ("playground",),
+    "runtime": (),
+    "test": TEST,
+    "train": (*TEST, "train"),
+}
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)", re.MULTILINE)
 
 
