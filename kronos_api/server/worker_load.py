@@ -8,11 +8,12 @@ after their response, whose clients then connect again.
 from __future__ import annotations
 
 import mmap
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from kronos_api.server.draining import Drainable
+if TYPE_CHECKING:
+    from kronos_api.server.draining import Drainable
 
 LOAD: Final = "load"
 """Name of this worker's load in the state of its connections."""
