@@ -1,49 +1,149 @@
-"""Alerts and dashboard: tested, explained, and about metrics that there are."""
+"""Alerts and receivers: tested, explained, and about metrics that exist."""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-RULES = ROOT / "monitoring" / "prometheus" / "alerts.yml"
-TESTS = ROOT / "monitoring" / "prometheus" / "alerts.test.yml"
-DASHBOARD = ROOT / "monitoring" / "grafana" / "dashboards" / "kronos-api.json"
+MONITORING = ROOT / "monitoring"
+RULES = sorted((MONITORING / "prometheus" / "rules").glob("*.yml"))
+TESTS = sorted((MONITORING / "prometheus" / "tests").glob("*.yml"))
+DASHBOARDS = sorted((MONITORING / "grafana" / "dashboards").glob("*.json"))
+START = MONITORING / "alertmanager" / "start"
+ANNOTATIONS = {"summary", "description", "runbook", "runbook_url", "dashboard_url"}
+RECEIVERS = {
+    "ALERT_EMAIL_TO": "operators@example.org",
+    "ALERT_EMAIL_FROM": "kronos@example.org",
+    "ALERT_SMTP_SERVER": "mail.example.org:587",
+    "ALERT_SMTP_USER": "kronos",
+    "ALERT_SMTP_PASSWORD": 'it\'s: "secret" #1 \\',
+    "ALERT_SLACK_URL": "https://hooks.example.org/services/secret",
+    "ALERT_SLACK_CHANNEL": "#operations",
+    "ALERT_WEBHOOK_URL": "https://example.org/hook?token='1'",
+    "ALERT_WATCHDOG_URL": "https://example.org/watchdog",
+}
+
+needs_promtool = pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="no promtool (Debian: prometheus)"
+)
+needs_amtool = pytest.mark.skipif(
+    shutil.which("amtool") is None, reason="no amtool (Debian: prometheus-alertmanager)"
+)
 
 
-def found(pattern: str, path: Path) -> list[str]:
-    return re.findall(pattern, path.read_text("utf-8"), re.MULTILINE)
+def alerts() -> list[dict[str, Any]]:
+    """All alerting rules."""
+    loaded = [yaml.safe_load(path.read_text("utf-8")) for path in RULES]
+    rules = [rule for file in loaded for group in file["groups"] for rule in group["rules"]]
+    return [rule for rule in rules if "alert" in rule]
 
 
-ALERTS = found(r"- alert: (\w+)$", RULES)
+def watched(path: Path) -> set[str]:
+    """Metrics of the service that a file names."""
+    named = re.findall(r"\b(kronos_(?!test)\w+)\b", path.read_text("utf-8"))
+    return {re.sub(r"_(bucket|count|sum)$", "", name) for name in named}
 
 
-def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
-    assert len(ALERTS) == len(set(ALERTS))
-    assert found(r"^## (\w+)$", ROOT / "docs" / "runbooks.md") == ALERTS
-    assert found(r"runbook: docs/runbooks\.md#(\w+)$", RULES) == [name.lower() for name in ALERTS]
+def test_every_alert_has_a_severity_texts_and_links() -> None:
+    for rule in alerts():
+        name, annotations = rule["alert"], rule["annotations"]
+        assert rule["labels"]["severity"] in ("critical", "warning", "none"), name
+        assert set(annotations) - {"container"} == ANNOTATIONS, name
+        assert annotations["runbook"] == f"docs/runbooks/{name}.md"
+        assert annotations["runbook_url"].endswith(f"/{name}/")
+        # An address alone does not name the container to look at.
+        about_a_replica = "$labels.instance" in annotations["summary"]
+        assert ("container" in annotations) == about_a_replica, name
 
 
-def test_every_alert_fires_in_a_test() -> None:
-    fired = re.findall(
-        r"- alertname: (\w+)\n +eval_time: \w+\n +exp_alerts:\n +- exp_labels",
-        TESTS.read_text("utf-8"),
-    )
-    assert set(fired) == set(ALERTS)
+def test_every_alert_fires_and_clears_in_a_test() -> None:
+    text = "".join(path.read_text("utf-8") for path in TESTS)
+    fired = set(re.findall(r'kronos_test:firing\{alertname="(\w+)"', text))
+    assert fired == {rule["alert"] for rule in alerts()} - {"Watchdog"}
+    assert "- alertname: Watchdog" in text
 
 
-@pytest.mark.parametrize("path", [RULES, TESTS, DASHBOARD], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [*RULES, *TESTS, *DASHBOARDS], ids=lambda path: f"{path.parent.name}-{path.stem}"
+)
 def test_metrics_that_are_watched_exist(path: Path) -> None:
-    described = found(r"^\| `(kronos_\w+)` \|", ROOT / "docs" / "monitoring.md")
-    for name in set(found(r"\b(kronos_\w+)\b", path)):
-        assert re.sub(r"_(bucket|count|sum)$", "", name) in described
+    page = (ROOT / "docs" / "monitoring.md").read_text("utf-8")
+    assert watched(path) <= set(re.findall(r"^\| `(kronos_\w+)` \|", page, re.MULTILINE))
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool (Debian: prometheus)")
-def test_alerts_fire_when_they_should_and_only_then() -> None:
-    done = subprocess.run(["promtool", "test", "rules", TESTS], capture_output=True, text=True)
+@needs_promtool
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
+def test_alerts_fire_when_they_should_and_only_then(path: Path) -> None:
+    done = subprocess.run(["promtool", "test", "rules", path], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def rendered(folder: Path, **settings: str) -> Any:
+    """Alertmanager's configuration, as its container writes it from `settings`."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("ALERT_")}
+    subprocess.run([START, "--render", folder], env=clean | settings, check=True)
+    return yaml.safe_load((folder / "alertmanager.yml").read_text("utf-8"))
+
+
+def integrations(config: Any) -> dict[str, set[str]]:
+    """The ways in which each receiver sends."""
+    return {one["name"]: set(one) - {"name"} for one in config["receivers"]}
+
+
+def test_critical_alerts_go_to_every_receiver(tmp_path: Path) -> None:
+    config = rendered(tmp_path, **RECEIVERS)
+    chat = {"slack_configs", "webhook_configs"}
+    assert integrations(config) == {
+        "critical": {"email_configs", *chat},
+        "warning": chat,
+        "watchdog": {"webhook_configs"},
+    }
+    critical = config["receivers"][0]
+    assert critical["webhook_configs"][0]["url"] == RECEIVERS["ALERT_WEBHOOK_URL"]
+    (email,) = critical["email_configs"]
+    assert Path(email["auth_password_file"]).read_text("utf-8") == RECEIVERS["ALERT_SMTP_PASSWORD"]
+    (chat_config,) = critical["slack_configs"]
+    assert Path(chat_config["api_url_file"]).read_text("utf-8") == RECEIVERS["ALERT_SLACK_URL"]
+    assert {path.stat().st_mode & 0o077 for path in tmp_path.iterdir()} == {0}
+
+
+def test_warnings_go_by_mail_where_there_is_no_chat(tmp_path: Path) -> None:
+    mail = {name: value for name, value in RECEIVERS.items() if "SMTP" in name or "EMAIL" in name}
+    assert integrations(rendered(tmp_path, **mail))["warning"] == {"email_configs"}
+    assert set().union(*integrations(rendered(tmp_path)).values()) == set()
+
+
+def test_incomplete_mail_settings_are_refused(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [START, "--render", tmp_path],
+        env=os.environ | {"ALERT_EMAIL_TO": "operators@example.org"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "ALERT_SMTP_SERVER" in done.stderr
+
+
+@needs_amtool
+def test_alerts_take_the_route_of_their_severity(tmp_path: Path) -> None:
+    rendered(tmp_path, **RECEIVERS)
+    file = f"--config.file={tmp_path / 'alertmanager.yml'}"
+    subprocess.run(["amtool", "check-config", tmp_path / "alertmanager.yml"], check=True)
+    for rule in alerts():
+        labels = [f"alertname={rule['alert']}", f"severity={rule['labels']['severity']}"]
+        done = subprocess.run(
+            ["amtool", "config", "routes", "test", file, *labels],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        expected = "watchdog" if rule["alert"] == "Watchdog" else rule["labels"]["severity"]
+        assert done.stdout.split() == [expected]

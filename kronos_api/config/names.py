@@ -47,6 +47,7 @@ OTHERS: Final = frozenset(
         "KRONOS_DEV_PORT",
         "KRONOS_SOURCE",
         "KRONOS_MONITORING_NETWORK",
+        "KRONOS_STORE_NETWORK",
     }
 )
 """Variables that the compose files, deploy.sh and Gunicorn's own command read."""
