@@ -26,6 +26,7 @@ from kronos_api.ratelimit.limiter import Limiter
 from kronos_api.telemetry import process_metrics
 from kronos_api.telemetry.known_labels import KnownLabels
 from kronos_api.telemetry.metrics import metrics
+from kronos_api.telemetry.replica import record_replica
 
 LAST_SECOND: Final = 1.0
 """Seconds that the model has to stop, even if the time of the whole stop is over."""
@@ -160,6 +161,7 @@ class Lifecycle:
 
     def _expose_metrics(self) -> None:
         """Count this process as a worker; expose its limits and the labels that are known."""
+        record_replica(self.settings.replicas)
         self.labels.expose()
         metrics.workers.set(1)
         metrics.queue_limit.set(self.predictor.max_queue)

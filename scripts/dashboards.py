@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -584,10 +585,10 @@ def _annotation(name: str, color: str, expression: str, title: str) -> dict[str,
     }
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
     """Write or compare all files; 1 if one differs."""
     files = {FOLDER / f"kronos-{one.name}.json": as_json(one) for one in DASHBOARDS}
-    if "--check" not in sys.argv[1:]:
+    if "--check" not in arguments:
         for path, text in files.items():
             path.write_text(text, "utf-8")
         return 0
@@ -603,4 +604,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -10,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
+
+from scripts import dashboards
 
 ROOT = Path(__file__).resolve().parents[1]
 MONITORING = ROOT / "monitoring"
@@ -79,8 +82,18 @@ def test_metrics_that_are_watched_exist(path: Path) -> None:
     assert watched(path) <= set(re.findall(r"^\| `(kronos_\w+)` \|", page, re.MULTILINE))
 
 
+# Windows of hours take seconds to evaluate.
+LONG = {"service", "slo"}
+
+
 @needs_promtool
-@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in LONG else [])
+        for path in TESTS
+    ],
+)
 def test_alerts_fire_when_they_should_and_only_then(path: Path) -> None:
     done = subprocess.run(["promtool", "test", "rules", path], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -130,6 +143,67 @@ def test_incomplete_mail_settings_are_refused(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert "ALERT_SMTP_SERVER" in done.stderr
+
+
+def test_dashboards_are_those_of_the_script() -> None:
+    assert dashboards.main(["--check"]) == 0
+
+
+def test_every_panel_has_a_unit_a_description_and_queries() -> None:
+    panels = [panel for board in dashboards.DASHBOARDS for panel in board.panels]
+    assert len(panels) > 40
+    for panel in panels:
+        assert panel.unit, panel.title
+        assert panel.description.endswith("."), panel.title
+        assert panel.queries, panel.title
+
+
+def test_links_of_alerts_lead_to_dashboards() -> None:
+    boards = {f"kronos-{board.name}": board for board in dashboards.DASHBOARDS}
+    for rule in alerts():
+        board, _, query = rule["annotations"]["dashboard_url"].rpartition("/")[2].partition("?")
+        assert board in boards
+        for name in re.findall(r"var-(\w+)=", query):
+            assert name in boards[board].variables
+
+
+@needs_amtool
+def test_rendered_example_is_that_of_the_template(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "runbooks" / "monitoring.md").read_text("utf-8")
+    subject, _, text = page.partition("```text\nSubject: ")[2].partition("```")[0].partition("\n\n")
+    (rule,) = [rule for rule in alerts() if rule["alert"] == "KronosWorkerDied"]
+    labels = {"alertname": rule["alert"], **rule["labels"], "instance": "172.28.0.4:8000"}
+    values = {"$labels.instance": labels["instance"], "$value | humanize": "1"}
+    values |= {"$externalLabels.grafana": "http://localhost:3000"}
+    values |= {"$externalLabels.runbooks": "http://localhost:8001/runbooks"}
+    annotations = rule["annotations"] | {"container": "kronos-kronos-api-2"}
+    for name, text_of in annotations.items():
+        for variable, value in values.items():
+            text_of = text_of.replace(f"{{{{ {variable} }}}}", value)
+        annotations[name] = text_of
+    alert = {"status": "firing", "labels": labels, "annotations": annotations}
+    alert |= {"startsAt": "2026-11-26T03:00:00Z", "endsAt": "0001-01-01T00:00:00Z"}
+    data = {"status": "firing", "alerts": [alert], "commonLabels": labels}
+    data |= {"externalURL": "http://localhost:9093", "receiver": "critical"}
+    (tmp_path / "data.json").write_text(json.dumps(data), "utf-8")
+    shown = {name: template(name, tmp_path / "data.json") for name in ("subject", "text")}
+    assert shown == {"subject": subject, "text": text}
+
+
+def template(name: str, data: Path) -> str:
+    """A template of notifications, rendered."""
+    done = subprocess.run(
+        [
+            *("amtool", "template", "render"),
+            f"--template.glob={MONITORING / 'alertmanager' / 'templates' / '*.tmpl'}",
+            f'--template.text={{{{ template "kronos.{name}" . }}}}',
+            f"--template.data={data}",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
 
 
 @needs_amtool

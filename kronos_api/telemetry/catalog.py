@@ -78,6 +78,15 @@ class Catalog:
     build_info = gauge(
         "kronos_build_info", "1 for the running build.", "version", "commit", over_workers="livemax"
     )
+    replica_info = gauge(
+        "kronos_replica_info",
+        "1 for the container of this replica.",
+        *("container", "hostname"),
+        over_workers="livemax",
+    )
+    replicas = gauge(
+        "kronos_replicas", "Replicas that KRONOS_REPLICAS states.", over_workers="livemax"
+    )
     model_info = gauge(
         "kronos_model_info",
         "1 for the loaded checkpoints.",

@@ -84,9 +84,10 @@ def test_every_replica_is_scraped(monitoring: Stack, deployment: Deployment) -> 
     assert len(expected) == 2
     until_told(lambda: targets(monitoring) == expected, 90, f"{expected} up")
     groups = ask(monitoring, "/api/v1/rules")["data"]["groups"]
-    rules = (ROOT / "monitoring" / "prometheus" / "alerts.yml").read_text("utf-8")
-    named = re.findall(r"- alert: (\w+)", rules)
-    assert [rule["name"] for group in groups for rule in group["rules"]] == named
+    files = (ROOT / "monitoring" / "prometheus" / "rules").glob("*.yml")
+    rules = "".join(path.read_text("utf-8") for path in files)
+    named = re.findall(r"- (?:alert|record): (\S+)", rules)
+    assert sorted(rule["name"] for group in groups for rule in group["rules"]) == sorted(named)
 
 
 def test_monitoring_containers_are_hardened_and_on_loopback(monitoring: Stack) -> None:
