@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
 from kronos_api.engine.request import ForecastRequest
-from kronos_api.forecast import Forecast
+from kronos_api.forecast import Forecast, ForecastSteps
 from kronos_api.summary import CLOSE, summarise
 from kronos_api.timeseries.features import FIELDS, Floats, Scale, price_floor, repair
 
@@ -74,3 +75,16 @@ def aggregate(
         inference_ms=inference_ms,
         summary=summary,
     )
+
+
+def aggregate_steps(
+    request: ForecastRequest, values: Floats, scale: Scale, first: int
+) -> ForecastSteps:
+    """Steps of a forecast that is not complete, from number `first` on.
+
+    values: normalised sample paths, float32 [sample_count, n, 6].
+    """
+    part = aggregate(
+        replace(request, return_samples=False, summary=False), values, scale, context_used=0
+    )
+    return ForecastSteps(first, part.mean, part.quantiles)

@@ -36,6 +36,26 @@ class Summary:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class ForecastSteps:
+    """Consecutive steps of a forecast, aggregated over the sample paths.
+
+    Attributes:
+        first: number of the first of them, counted from 0.
+        mean: float32 [n, 6].
+        quantiles: level → float32 [n, 6].
+    """
+
+    first: int
+    mean: Floats
+    quantiles: dict[float, Floats]
+
+    @property
+    def finite(self) -> bool:
+        """Whether all numbers are finite: JSON has no others."""
+        return all(bool(np.isfinite(one).all()) for one in (self.mean, *self.quantiles.values()))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Forecast:
     """Aggregated sample paths, in the order of `features.FIELDS`.
 
@@ -61,3 +81,8 @@ class Forecast:
     floored: int = 0
     scaled: bool = False
     summary: Summary | None = None
+
+    def steps(self, first: int) -> ForecastSteps:
+        """The steps from number `first` on."""
+        quantiles = {level: values[first:] for level, values in self.quantiles.items()}
+        return ForecastSteps(first, self.mean[first:], quantiles)

@@ -10,6 +10,7 @@ from typing import Final
 
 import structlog
 
+from kronos_api.batching.refusals import State
 from kronos_api.build_info import this_build
 from kronos_api.capacity import share, threads
 from kronos_api.checkpoints.hub import locate
@@ -20,7 +21,7 @@ from kronos_api.daemon_thread import run_in_daemon_thread
 from kronos_api.engine.build import build_engine
 from kronos_api.engine.engine import Engine
 from kronos_api.errors import StartupError
-from kronos_api.predictor import AsyncPredictor, State
+from kronos_api.predictor import AsyncPredictor
 from kronos_api.ratelimit.build import build_limiter
 from kronos_api.ratelimit.limiter import Limiter
 from kronos_api.telemetry import process_metrics

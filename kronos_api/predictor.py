@@ -8,27 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, Literal
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import TYPE_CHECKING, Final
 
-from kronos_api.aggregate import aggregate, cost
-from kronos_api.batching.engine_thread import EngineThread, shutting_down
+from kronos_api.aggregate import aggregate, aggregate_steps, cost
+from kronos_api.batching.candle_channel import CandleChannel
+from kronos_api.batching.engine_thread import EngineThread
+from kronos_api.batching.refusals import SHORTEST_STALL, State, not_ready
 from kronos_api.batching.scheduler import Scheduler, deadline_passed
 from kronos_api.batching.ticket import Ticket
 from kronos_api.checkpoints.info import ModelInfo
 from kronos_api.engine.request import ForecastRequest
-from kronos_api.errors import ModelNotReady, StartupError
-from kronos_api.forecast import Forecast
+from kronos_api.errors import StartupError
+from kronos_api.forecast import Forecast, ForecastSteps
 from kronos_api.off_loop import off_loop
 from kronos_api.telemetry import phases
 
 if TYPE_CHECKING:
     from kronos_api.engine.engine import Engine
 
-State = Literal["loading", "ready", "stalled", "draining", "failed"]
-
-SHORTEST_STALL: Final = 10.0
-"""Seconds that one step of the engine may take, however short KRONOS_INFERENCE_TIMEOUT is."""
 LARGE: Final = 50_000
 """Requests whose sample paths have more numbers, counted once more for each quantile level, are
 aggregated off the event loop."""
@@ -171,6 +169,35 @@ class AsyncPredictor:
         large = sum(map(cost, requests)) > LARGE
         return [await off_loop(large, _forecast, ticket) for ticket in tickets]
 
+    async def stream(
+        self, request: ForecastRequest, *, timeout: float
+    ) -> AsyncGenerator[ForecastSteps | Forecast]:
+        """Forecast one series: each step once, as it is decoded, then what `predict` returns.
+
+        Closing the generator cancels the forecast at its next step. Raises as `predict_many`.
+        """
+        self._check_state()
+        now, by = time.monotonic(), asyncio.get_running_loop().time() + timeout
+        channel = CandleChannel()
+        ticket = Ticket(request, now, now + timeout, self._inference_timeout, channel)
+        ticket.future.add_done_callback(channel.end)
+        self._thread.submit([ticket])
+        phases.follow(ticket.phases)
+        large, done = cost(request) > LARGE, 0
+        try:
+            while new := await channel.receive(by):
+                steps = await off_loop(large, aggregate_steps, request, *new, done)
+                done += len(steps.mean)
+                yield steps
+            forecast = await off_loop(large, _forecast, ticket)
+            if done < request.horizon:
+                yield forecast.steps(done)
+            yield forecast
+        except TimeoutError:  # of a step that hangs: the scheduler checks deadlines between steps
+            raise deadline_passed(ticket, time.monotonic()) from None
+        finally:
+            ticket.future.cancel()
+
     @property
     def _admission(self) -> State:
         """The state without `mark_unready`: whether a forecast would be accepted."""
@@ -188,29 +215,8 @@ class AsyncPredictor:
         return max(self._inference_timeout, SHORTEST_STALL)
 
     def _check_state(self) -> None:
-        match self._admission:
-            case "loading":
-                raise ModelNotReady(
-                    "The model is still loading. Retry in 1 s, or wait until /v1/readyz responds"
-                    " with 200; KRONOS_STARTUP_TIMEOUT limits how long loading takes.",
-                    retry_after=1,
-                )
-            case "failed":
-                raise ModelNotReady(
-                    "The model could not be loaded; the log has the reason. Correct"
-                    " KRONOS_MODEL_ID, KRONOS_MODEL_PATH or KRONOS_DEVICE (`kronos-api check` tests"
-                    " them) and restart the service.",
-                    retry_after=30,
-                )
-            case "stalled":
-                raise ModelNotReady(
-                    f"The engine makes no progress: its step has taken longer than"
-                    f" {self._stall:g} s, the larger of KRONOS_INFERENCE_TIMEOUT and"
-                    f" {SHORTEST_STALL:g} s. Retry in 5 s; restart the service if it persists.",
-                    retry_after=5,
-                )
-            case "draining":
-                raise shutting_down()
+        if (state := self._admission) != "ready":
+            raise not_ready(state, self._stall)
 
 
 def _forecast(ticket: Ticket) -> Forecast:

@@ -17,6 +17,7 @@ from kronos_api.engine.engine import Engine
 from kronos_api.engine.pace import Pace, PhaseCounts
 from kronos_api.engine.request import ForecastRequest
 from kronos_api.engine.sequence import Sequence, SequenceStatus
+from kronos_api.engine.streaming import CandleDecoder
 from kronos_api.timeseries.features import normalise
 
 FAKE_INFO = ModelInfo(
@@ -36,7 +37,7 @@ class FakeSequence(Sequence):
         self, request: ForecastRequest, remaining: PhaseCounts, *, steps: int, context_used: int = 0
     ) -> None:
         self.request = request
-        self.steps = steps  # until it ends
+        self.steps = self.total_steps = steps  # until it ends
         self.normalised, self.scale = normalise(request.candles, request.clip)
         self.remaining = remaining
         self.context_used = context_used
@@ -49,15 +50,35 @@ class FakeSequence(Sequence):
         return SequenceStatus.DONE if self.ended else SequenceStatus.DECODE
 
     @property
-    def decoded(self) -> int:
-        return self.request.horizon if self.values is not None else 0
-
-    @property
     def ended(self) -> bool:
         return self.values is not None or self.failure is not None
 
+    @property
+    def decoded(self) -> int:
+        """As if every step decoded its share of the horizon."""
+        return self.request.horizon * (self.total_steps - self.steps) // self.total_steps
+
+    def fail(self, failure: Exception) -> None:
+        self.failure = failure
+
     def release(self) -> None:
         self.released = True
+
+
+class FakeCandleDecoder(CandleDecoder):
+    """Has each candle of a `FakeSequence` ready as soon as its step is taken."""
+
+    def __init__(self) -> None:
+        self.done = 0
+
+    @property
+    def cache_bytes(self) -> int:
+        return 0
+
+    def decode(self, sequence: Sequence) -> NDArray[np.float32]:
+        assert isinstance(sequence, FakeSequence)
+        first, self.done = self.done, sequence.decoded
+        return _walk(sequence)[:, first : self.done]
 
 
 @dataclass(slots=True, eq=False)
@@ -80,6 +101,10 @@ class SleepyEngine(Engine):
 
     def phase_counts(self, request: ForecastRequest) -> PhaseCounts:
         return PhaseCounts(request.sample_count, request.horizon)
+
+    def candle_decoder(self, request: ForecastRequest) -> FakeCandleDecoder:
+        del request
+        return FakeCandleDecoder()
 
     def start(self, request: ForecastRequest) -> FakeSequence:
         context_used = min(request.history, self.info.max_context)

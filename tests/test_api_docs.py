@@ -21,7 +21,7 @@ from kronos_api.errors import KronosError
 from kronos_api.schemas.requests import Candle, Overrides, PredictRequest
 from kronos_api.schemas.responses import PredictResponse
 from kronos_api.schemas.warnings import WarningCode
-from tests.web import listening
+from tests.web import STREAM, events, listening
 
 ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = (ROOT / "docs" / "api.md").read_text("utf-8")
@@ -43,13 +43,14 @@ def examples() -> list[Example]:
     for number, (language, text) in enumerate(BLOCKS):
         if language == "bash":
             words = shlex.split(text)
-            assert words[:2] == ["curl", "-s"], text
+            assert words[:2] in (["curl", "-s"], ["curl", "-sN"]), text
             data = words[words.index("-d") + 1] if "-d" in words else None
             body = data.encode() if data is not None else None
             if data is not None and data.startswith("@"):
                 body = (ROOT / data[1:]).read_bytes()
             below = BLOCKS[number + 1] if number + 1 < len(BLOCKS) else ("", "")
             shown = json.loads(below[1]) if below[0] == "json" else None
+            shown = events(below[1]) if below[0] == "text" else shown
             found.append(Example(words[2].removeprefix("localhost:8000"), body, shown))
     return found
 
@@ -84,6 +85,10 @@ async def test_example_gets_the_response_shown(client: httpx.AsyncClient, exampl
     headers = {"Content-Type": "application/json"}
     method = "GET" if example.body is None else "POST"
     response = await client.request(method, example.path, content=example.body, headers=headers)
+    if example.path == STREAM:
+        sent = [(name, shape(data)) for name, data in events(response.text)]
+        assert sent == [(name, shape(data)) for name, data in example.shown]
+        return
     answer = response.json()
     if isinstance(example.shown, dict) and "error" in example.shown:
         shown, found = example.shown["error"], answer["error"]
@@ -98,7 +103,7 @@ async def test_example_gets_the_response_shown(client: httpx.AsyncClient, exampl
 def test_each_response_belongs_to_a_command() -> None:
     assert len(EXAMPLES) > 5
     for (language, _), (before, _) in zip(BLOCKS[1:], BLOCKS, strict=False):
-        assert language != "json" or before == "bash"
+        assert language not in ("json", "text") or before == "bash"
 
 
 @pytest.mark.parametrize(

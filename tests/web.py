@@ -25,6 +25,7 @@ from tests.fakes import SleepyEngine
 
 SINGLE = "/v1/predict/single"
 BATCH = "/v1/predict/batch"
+STREAM = "/v1/predict/stream"
 JSON = {"Content-Type": "application/json"}
 START = datetime(2025, 3, 3, 9)
 
@@ -62,6 +63,16 @@ def columns(rows: int = 4) -> dict[str, list[float]]:
     """`candles` as columns."""
     listed = candles(rows)
     return {name: [candle[name] for candle in listed] for name in listed[0]}
+
+
+def events(text: str) -> list[tuple[str, Any]]:
+    """Name and data of each server-sent event in `text`, without heartbeats."""
+    blocks = [block for block in text.strip().split("\n\n") if not block.startswith(":")]
+    pairs = [block.split("\n") for block in blocks]
+    return [
+        (name.removeprefix("event: "), json.loads(data.removeprefix("data: ")))
+        for name, data in pairs
+    ]
 
 
 def with_candle(index: int, **changes: Any) -> dict[str, Any]:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from kronos_api.batching.refusals import shutting_down
 from kronos_api.batching.scheduler import Scheduler
 from kronos_api.batching.ticket import Ticket
 from kronos_api.checkpoints.info import ModelInfo
-from kronos_api.errors import InternalError, ShuttingDown, StartupError
+from kronos_api.errors import InternalError, StartupError
 
 if TYPE_CHECKING:
     from kronos_api.engine.engine import Engine
@@ -134,12 +135,3 @@ class EngineThread:
             arrived, self._inbox = self._inbox, []
             scheduler.add(arrived)
         return True
-
-
-def shutting_down() -> ShuttingDown:
-    """The refusal of a new forecast while accepted ones are finished."""
-    return ShuttingDown(
-        "The service is shutting down and accepts no new forecasts. Retry in 1 s: another replica,"
-        " or this one after its restart, will respond.",
-        retry_after=1,
-    )

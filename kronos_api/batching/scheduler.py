@@ -11,6 +11,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Several
+from heapq import nlargest
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 TOO_LARGE: Final = 1.5
 """A forecast is refused if its estimate exceeds KRONOS_INFERENCE_TIMEOUT so many times."""
+STREAMS_A_STEP: Final = 4
+"""Streams that get their candles after one step, so that many of them do not hold up the rest; each
+of more streams gets several candles at a time."""
 ESTIMATE_EVERY: Final = 0.5
 """Seconds between two estimates of all forecasts; new ones are estimated at once."""
 
@@ -92,6 +96,7 @@ class Scheduler:
             failed, self.active = self.active, []
             _fail(failed, failure, clock())
             return
+        self._send_candles()
         now = clock()
         note_step(self.active, now)
         self._collect(now)
@@ -121,6 +126,9 @@ class Scheduler:
             if not ticket.estimated:
                 ticket.kv_bytes = engine.kv_cache_bytes(ticket.request)
                 ticket.counts = engine.phase_counts(ticket.request)
+                if ticket.channel is not None:
+                    ticket.decoder = engine.candle_decoder(ticket.request)
+                    ticket.kv_bytes += ticket.decoder.cache_bytes
                 ticket.estimated = True
             seconds = _inference_seconds(ticket, engine.pace, now)
             if seconds > TOO_LARGE * ticket.inference_timeout:
@@ -145,6 +153,12 @@ class Scheduler:
                 continue
             ticket.phases.enter(ticket.sequence.status.value, now)
             self.active.append(ticket)
+
+    def _send_candles(self) -> None:
+        """Send new candles of the streams that are furthest behind."""
+        for ticket in nlargest(STREAMS_A_STEP, self.active, key=lambda one: one.backlog):
+            if ticket.backlog:
+                ticket.send_candles()
 
     def _collect(self, now: float) -> None:
         """End the tickets of finished sequences."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from kronos_api.batching.candle_channel import CandleChannel
 from kronos_api.engine.pace import PhaseCounts
 from kronos_api.engine.request import ForecastRequest
 from kronos_api.errors import InternalError, KronosError, QueueFull
@@ -18,6 +19,7 @@ from kronos_api.telemetry.phases import PhaseClock
 
 if TYPE_CHECKING:
     from kronos_api.engine.sequence import Sequence
+    from kronos_api.engine.streaming import CandleDecoder
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -39,6 +41,8 @@ class Ticket:
         sequence: the forecast inside the engine; None while it waits.
         kv_bytes, counts: keys and values, steps and chunks of the whole forecast, once
             `estimated`.
+        channel: takes candles to the event loop as they are decoded; None unless it is a stream.
+        decoder: of those candles.
         overtook: whether it started before a larger forecast that was accepted earlier.
         context: of the request, so that a failure is logged under its request id.
         phases: seconds in the queue and in each phase of the engine.
@@ -49,10 +53,12 @@ class Ticket:
     accepted_at: float
     deadline: float
     inference_timeout: float
+    channel: CandleChannel | None = None
     future: Future[Sequence] = field(default_factory=Future)
     started_at: float = 0.0
     ended_at: float = 0.0
     sequence: Sequence | None = None
+    decoder: CandleDecoder | None = None
     kv_bytes: int = 0
     counts: PhaseCounts = field(default_factory=lambda: PhaseCounts(0, 0))
     estimated: bool = False
@@ -74,6 +80,26 @@ class Ticket:
         """Seconds between the start and the end of inference."""
         return self.ended_at - self.started_at
 
+    @property
+    def backlog(self) -> int:
+        """Candles that the engine has sampled and `send_candles` has not sent."""
+        if self.decoder is None or self.sequence is None or self.sequence.ended:
+            return 0
+        return self.decoder.backlog(self.sequence)
+
+    def send_candles(self) -> None:
+        """Decode the next candles and send them to the event loop; a failure ends the forecast."""
+        assert self.channel is not None
+        assert self.decoder is not None
+        assert self.sequence is not None
+        try:
+            candles = self.decoder.decode(self.sequence)
+        except Exception as failure:
+            self.sequence.fail(failure)
+            return
+        if candles.shape[1]:
+            self.channel.send(candles, self.sequence.scale)
+
     def finish(self, now: float) -> None:
         """Free the KV cache and hand over the sequence, or its failure. Called once."""
         assert self.sequence is not None
@@ -91,6 +117,7 @@ class Ticket:
         """Whether the future still wants an outcome: a cancelled one does not."""
         self.ended_at = now
         self.phases.end(now)
+        self.decoder = None
         if self.sequence is not None:
             self.sequence.release()
         return self.future.set_running_or_notify_cancel()

@@ -46,8 +46,8 @@ def shared_prefix_attention(
 ) -> Tensor:
     """Attend to a prompt that all B rows share and to each row's own suffix.
 
-    The two softmaxes are merged by their log-sum-exps (lse), so the prompt is never copied. With
-    q_len > 1, the suffix consists of the queries' own positions and is attended causally.
+    The two softmaxes are merged by their log-sum-exps (lse), so the prompt is never copied. The
+    suffix, whose last q_len positions are the queries' own, is attended causally.
 
     Args:
         query: [B, q_len, H, D].
@@ -75,7 +75,10 @@ def _attention_lse(
     q = query.transpose(1, 2)
     if q.device.type == "cpu":
         run = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
-        mixed, lse = run(q, keys, values, 0.0, causal)
+        if causal and (cached := keys.shape[2] - q.shape[2]):
+            mixed, lse = run(q, keys, values, attn_mask=_later(q, cached))
+        else:
+            mixed, lse = run(q, keys, values, 0.0, causal)
     else:
         mixed, lse = _plain_attention_lse(q, keys, values, causal)
     return mixed.transpose(1, 2).contiguous(), lse.transpose(1, 2)
@@ -85,6 +88,12 @@ def _plain_attention_lse(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> tuple
     """The same by ordinary operators; every tensor is [B, H, positions, D]."""
     scores = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5
     if causal:
-        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
-        scores = scores.masked_fill(later, float("-inf"))
+        scores += _later(q, k.shape[2] - q.shape[2])
     return torch.softmax(scores, dim=-1).to(v.dtype) @ v, torch.logsumexp(scores, dim=-1)
+
+
+def _later(q: Tensor, cached: int) -> Tensor:
+    """Added to scores: -inf for positions after the query's own, of which `cached` come before."""
+    q_len = q.shape[2]
+    later = torch.full((q_len, cached + q_len), float("-inf"), device=q.device, dtype=q.dtype)
+    return later.triu(cached + 1)

@@ -30,6 +30,7 @@ from kronos_api.engine.pace import Pace, PhaseCounts
 from kronos_api.engine.request import ForecastRequest
 from kronos_api.engine.sampling import SamplingTensors, sample, uniforms
 from kronos_api.engine.sequence import Chunks, Sequence, SequenceStatus
+from kronos_api.engine.streaming import CandleDecoder
 from kronos_api.engine.tokenizer_runner import TokenizerRunner
 from kronos_api.engine.window import Segment, WindowPolicy, plan_candles, plan_decoding
 from kronos_api.timeseries.features import normalise
@@ -63,6 +64,10 @@ class Engine:
     def phase_counts(self, request: ForecastRequest) -> PhaseCounts:
         """All chunks and decode steps of `request`."""
         return count_phases(request, self._segments(request), self._windows(request))
+
+    def candle_decoder(self, request: ForecastRequest) -> CandleDecoder:
+        """A decoder of the candles of `request` for use after each step."""
+        return CandleDecoder(self.tokenizer, request, self._windows(request))
 
     @torch.inference_mode()
     def start(self, request: ForecastRequest) -> Sequence:

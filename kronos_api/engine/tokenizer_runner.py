@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from kronos_api.engine.kv_cache import KVCache
+from kronos_api.engine.kv_cache import KVCache, cache_bytes
 from kronos_api.engine.linear import Linear, pack_linear
 from kronos_api.engine.transformer import Transformer
 from kronos_api.model import KronosTokenizer
@@ -44,6 +44,10 @@ class TokenizerRunner:
     def decoder_cache(self, batch_size: int, capacity: int) -> KVCache:
         """Reserve the decoder's cache for `capacity` positions of `batch_size` sample paths."""
         return self._allocate(self._decoder, batch_size, capacity)
+
+    def decoder_cache_bytes(self, positions: int) -> int:
+        """Bytes of the decoder's keys and values of `positions`, counted over all paths."""
+        return cache_bytes(len(self._decoder), positions, self._decoder.width, torch.float32)
 
     def encode(self, candles: Tensor, cache: KVCache) -> tuple[Tensor, Tensor]:
         """Encode the next normalised candles, float32 [n, 6] → s1 and s2, int64 [n] each."""

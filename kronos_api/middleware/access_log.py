@@ -14,7 +14,7 @@ from kronos_api.telemetry.metrics import metrics
 
 UNMATCHED = "unmatched"
 GONE = 499
-"""Status logged for a client that disconnected before its response."""
+"""Status logged for a client that disconnected before the end of its response."""
 
 LIVENESS = "/v1/healthz"
 """The gateway requests this of each replica about every second; successes are logged as debug."""
@@ -75,6 +75,8 @@ class AccessLog:
         metrics.concurrent_requests.inc(counted)
         try:
             await self.app(scope, receive, send_watched)
+            if elapsed is None:
+                status = GONE
         finally:
             metrics.concurrent_requests.dec(counted)
             elapsed = end() if elapsed is None else elapsed

@@ -9,25 +9,17 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kronos_api.errors import InternalError, KronosError
-from kronos_api.telemetry.metrics import metrics
+from kronos_api.telemetry.error_envelope import error_envelope
 
 log = structlog.stdlib.get_logger("kronos_api.errors")
 
 
 def render(error: KronosError, scope: Scope) -> JSONResponse:
     """The response to `error`, counted by its code."""
-    metrics.errors.labels(error.code).inc()
-    structlog.contextvars.bind_contextvars(code=error.code)
     headers = {}
     if error.retry_after is not None or error.status == 503:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after or 1)))
-    content = {
-        "code": error.code,
-        "message": error.message,
-        "details": error.details,
-        "request_id": scope.get("state", {}).get("request_id"),
-    }
-    return JSONResponse({"error": content}, status_code=error.status, headers=headers)
+    return JSONResponse(error_envelope(error, scope), status_code=error.status, headers=headers)
 
 
 class Envelope:

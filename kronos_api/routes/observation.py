@@ -47,7 +47,7 @@ def observe_series(endpoint: str, series: Sequence[ParsedSeries]) -> None:
         horizon=sum(one.horizon for one in series),
         samples=sum(one.params.sample_count for one in series),
     )
-    if endpoint == "single":
+    if endpoint != "batch":
         structlog.contextvars.bind_contextvars(series_id=series[0].series_id)
     else:
         structlog.contextvars.bind_contextvars(items=len(series))

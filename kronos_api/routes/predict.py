@@ -1,4 +1,4 @@
-"""Forecasts: one series, or several in a batch.
+"""Forecasts: one series, at once or as a stream, or several in a batch.
 
 A request is parsed, its future timestamps are computed, the predictor forecasts, the response is
 serialized; one deadline covers all of it. Long computations run in threads. If the caller
@@ -7,32 +7,36 @@ disconnects, its forecast is cancelled.
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import structlog
 from fastapi import APIRouter, Request, Response
-from starlette.requests import ClientDisconnect
-from starlette.types import Receive
 
 from kronos_api.engine.request import ForecastRequest
-from kronos_api.errors import InternalError, PredictionTimeout
+from kronos_api.errors import InternalError
+from kronos_api.forecast import Forecast, ForecastSteps
 from kronos_api.off_loop import off_loop
 from kronos_api.predictor import AsyncPredictor
 from kronos_api.ratelimit.charge import charge_series
+from kronos_api.routes.deadline import in_time, seconds_left
+from kronos_api.routes.event_stream import Events, EventStream
 from kronos_api.routes.observation import observe_results, observe_series, observed
+from kronos_api.routes.presence import items_while_present, while_present
+from kronos_api.schemas.candle_events import candle_events
 from kronos_api.schemas.examples import (
     BATCH_ANSWER,
     BATCH_REQUESTS,
     SINGLE_ANSWER,
     SINGLE_REQUESTS,
     described,
+    described_stream,
 )
 from kronos_api.schemas.parsing import ParsedSeries, RequestParser, numbered
-from kronos_api.schemas.responses import ErrorResponse, PredictResponse
+from kronos_api.schemas.responses import FORECAST_ERRORS, PredictResponse
 from kronos_api.schemas.serializing import SeriesForecast, serialize_many, serialize_one
 from kronos_api.telemetry.phases import measured
 from kronos_api.timeseries import Calendars, Continuation, find_gaps
@@ -47,29 +51,9 @@ LARGE_SERIES: Final = 2_560
 LARGE_RESPONSE: Final = 100_000
 """Responses of more numbers are written in a thread: this many take some 3 ms."""
 
-ERRORS: Final[dict[int | str, dict[str, Any]]] = {
-    400: {
-        "model": ErrorResponse,
-        "description": "INVALID_INPUT, MALFORMED_JSON, MALFORMED_BODY, WORK_TOO_LARGE",
-    },
-    403: {
-        "model": ErrorResponse,
-        "description": "CONTAINER_NOT_ALLOWED, HOST_NOT_ALLOWED, ORIGIN_NOT_ALLOWED",
-    },
-    408: {"model": ErrorResponse, "description": "REQUEST_TIMEOUT"},
-    413: {"model": ErrorResponse, "description": "REQUEST_TOO_LARGE"},
-    415: {"model": ErrorResponse, "description": "UNSUPPORTED_MEDIA_TYPE"},
-    422: {"model": ErrorResponse, "description": "VALIDATION_ERROR"},
-    429: {"model": ErrorResponse, "description": "RATE_LIMITED"},
-    500: {"model": ErrorResponse, "description": "INTERNAL_ERROR"},
-    503: {
-        "model": ErrorResponse,
-        "description": "MODEL_NOT_READY, QUEUE_FULL, SHUTTING_DOWN, CALLER_UNKNOWN",
-    },
-    504: {"model": ErrorResponse, "description": "PREDICTION_TIMEOUT"},
-}
+HEARTBEAT: Final = 15.0
+"""Seconds without an event after which a stream sends a heartbeat: proxies wait for 30 or more."""
 
-Result = TypeVar("Result")
 log = structlog.stdlib.get_logger(__name__)
 
 
@@ -80,7 +64,7 @@ def router(
 
     clip: normalised candles are clipped to ±clip.
     """
-    routes = APIRouter(tags=["predict"], responses=ERRORS)
+    routes = APIRouter(tags=["predict"], responses=FORECAST_ERRORS)
     forecasts = Forecasts(predictor, Calendars(), timeout, clip)
 
     @routes.post(
@@ -101,6 +85,20 @@ def router(
         """Forecast several series; the answers come in the order of the items."""
         return await forecasts.answer("batch", request, parser.batch)
 
+    @routes.post(
+        "/v1/predict/stream",
+        status_code=200,
+        response_class=EventStream,
+        openapi_extra=described_stream(SINGLE_REQUESTS),
+    )
+    async def predict_stream(request: Request) -> Response:
+        """Forecast one series, and send each candle as it is decoded.
+
+        Server-sent events: a `candle` for each step, in order, then `done` with the response of
+        `/v1/predict/single`; or `error`, with the envelope of errors, at any place.
+        """
+        return EventStream(lambda events: forecasts.stream(events, request, parser.single))
+
     return routes
 
 
@@ -119,37 +117,66 @@ class Forecasts:
         """The response to `request`, whose body `read` takes apart; raises `KronosError`."""
         started = time.perf_counter()
         with observed(endpoint, started):
-            deadline = asyncio.get_running_loop().time() + self.timeout
-            try:
-                async with asyncio.timeout_at(deadline):
-                    body = await request.body()
-                    large = endpoint == "batch" or len(body) > LARGE_BODY
-                    with measured("parse"):
-                        series = await off_loop(large, read, body)
-                    observe_series(endpoint, series)
-                    work = [one.params.sample_count * one.horizon for one in series]
-                    await charge_series(request.scope, work)
-                    results = await _while_present(
-                        request.receive, self._forecast(series, deadline)
-                    )
-                    return await self._response(endpoint, results, started)
-            except TimeoutError:
-                raise PredictionTimeout(
-                    f"The request exceeded KRONOS_REQUEST_TIMEOUT ({self.timeout:g} s) and was"
-                    " cancelled. Ask for fewer series, sample paths or steps, or raise"
-                    " KRONOS_REQUEST_TIMEOUT."
-                ) from None
+            async with in_time(self.timeout) as deadline:
+                series = await self._read(endpoint, request, read)
+                results = await while_present(request.receive, self._forecast(series, deadline))
+                content = await self._content(endpoint, results, started)
+            return Response(content, media_type="application/json")
+
+    async def stream(
+        self, events: Events, request: Request, read: Callable[[bytes], list[ParsedSeries]]
+    ) -> None:
+        """Send the events of the one series that `read` finds; raises as `answer` does.
+
+        After the last candle there is no deadline but that of sending.
+        """
+        started = time.perf_counter()
+        with observed("stream", started):
+            async with in_time(self.timeout) as deadline:
+                series = await self._read("stream", request, read)
+                (future,), requests = await while_present(request.receive, self._prepare(series))
+            items = self.predictor.stream(requests[0], timeout=seconds_left(deadline))
+            async with aclosing(items_while_present(request.receive, items, HEARTBEAT)) as present:
+                async for item in present:
+                    match item:
+                        case None:
+                            await events.heartbeat()
+                        case ForecastSteps():
+                            _check_finite([item])
+                            await events.event("candle", *candle_events(item, future.timestamps))
+                        case Forecast():
+                            results = [SeriesForecast(series[0], future, item)]
+                            content = await self._content("stream", results, started)
+                            await events.event("done", content)
+
+    async def _read(
+        self, endpoint: str, request: Request, read: Callable[[bytes], list[ParsedSeries]]
+    ) -> list[ParsedSeries]:
+        """The series of `request`, which are charged to the caller."""
+        body = await request.body()
+        large = endpoint == "batch" or len(body) > LARGE_BODY
+        with measured("parse"):
+            series = await off_loop(large, read, body)
+        observe_series(endpoint, series)
+        work = [one.params.sample_count * one.horizon for one in series]
+        await charge_series(request.scope, work)
+        return series
 
     async def _forecast(
         self, series: Sequence[ParsedSeries], deadline: float
     ) -> list[SeriesForecast]:
-        large = sum(len(one.history) + one.horizon for one in series) > LARGE_SERIES
-        futures = await self._futures(series, large)
-        requests = await off_loop(large, _requests, series, futures, self.clip)
-        left = deadline - asyncio.get_running_loop().time()
-        forecasts = await self.predictor.predict_many(requests, timeout=max(left, 0.001))
+        futures, requests = await self._prepare(series)
+        forecasts = await self.predictor.predict_many(requests, timeout=seconds_left(deadline))
         answers = zip(series, futures, forecasts, strict=True)
         return [SeriesForecast(*answer) for answer in answers]
+
+    async def _prepare(
+        self, series: Sequence[ParsedSeries]
+    ) -> tuple[list[Continuation], list[ForecastRequest]]:
+        """Future timestamps of each series, and what the engine is asked for."""
+        large = sum(len(one.history) + one.horizon for one in series) > LARGE_SERIES
+        futures = await self._futures(series, large)
+        return futures, await off_loop(large, _requests, series, futures, self.clip)
 
     async def _futures(self, series: Sequence[ParsedSeries], large: bool) -> list[Continuation]:
         """Future timestamps of each series, as given or continued."""
@@ -168,22 +195,25 @@ class Forecasts:
             one.calendar, one.history, one.horizon, one.freq, one.bar_label
         )
 
-    async def _response(
+    async def _content(
         self, endpoint: str, results: Sequence[SeriesForecast], started: float
-    ) -> Response:
+    ) -> bytes:
         info = self.predictor.info
-        if info is None or not all(one.finite for one in results):
-            log.error("forecast_not_finite")
-            raise InternalError
+        _check_finite(results)
+        assert info is not None
         observe_results(results)
         large = sum(one.size for one in results) > LARGE_RESPONSE
         total_ms = (time.perf_counter() - started) * 1000
         with measured("write"):
-            if endpoint == "single":
-                content = await off_loop(large, serialize_one, results[0], info, total_ms)
-            else:
-                content = await off_loop(large, serialize_many, results, info, total_ms)
-        return Response(content, media_type="application/json")
+            if endpoint == "batch":
+                return await off_loop(large, serialize_many, results, info, total_ms)
+            return await off_loop(large, serialize_one, results[0], info, total_ms)
+
+
+def _check_finite(parts: Sequence[SeriesForecast | ForecastSteps]) -> None:
+    if not all(one.finite for one in parts):
+        log.error("forecast_not_finite")
+        raise InternalError
 
 
 def _continued(one: ParsedSeries) -> Continuation:
@@ -213,29 +243,3 @@ def _requests(
         )
         for one, future in zip(series, futures, strict=True)
     ]
-
-
-async def _while_present(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
-    """The result of `work`, which is cancelled if the caller disconnects first.
-
-    The body must have been read.
-
-    Raises:
-        ClientDisconnect: the caller disconnected.
-    """
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_disconnected(receive))
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
-    finally:
-        working.cancel()
-        leaving.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -8,6 +8,7 @@ from typing import Any, Final
 from pydantic.json_schema import models_json_schema
 
 from kronos_api.schemas.requests import BatchRequest, PredictRequest
+from kronos_api.schemas.responses import CandleEvent
 
 RETRIED: Final = ("429", "503")
 """Statuses whose responses say by Retry-After when to ask again."""
@@ -41,13 +42,17 @@ HEADERS: Final[dict[str, dict[str, Any]]] = {
 def complete(document: dict[str, Any]) -> dict[str, Any]:
     """Add to FastAPI's `document` what it cannot know; changes and returns it.
 
-    The routes read request bodies themselves, so their models are added here. Response headers are
-    set by middleware, so they are added here. Defaults go, since generators make a field with a
-    default one that the caller must give; the descriptions name them. A constant becomes an enum of
-    one value, since generators type constants wrongly.
+    The routes read request bodies and write events themselves, so their models are added here.
+    Response headers are set by middleware, so they are added here. Defaults go, since generators
+    make a field with a default one that the caller must give; the descriptions name them. A
+    constant becomes an enum of one value, since generators type constants wrongly.
     """
     _, definitions = models_json_schema(
-        [(PredictRequest, "validation"), (BatchRequest, "validation")],
+        [
+            (PredictRequest, "validation"),
+            (BatchRequest, "validation"),
+            (CandleEvent, "serialization"),
+        ],
         ref_template="#/components/schemas/{model}",
     )
     document["components"]["schemas"] |= definitions["$defs"]

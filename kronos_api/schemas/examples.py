@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -80,19 +81,18 @@ BATCH_REQUESTS: Final[Mapping[str, Any]] = {
     },
 }
 
+_CANDLE: Final = {
+    "timestamp": "2025-03-03T13:00:00Z",
+    "open": 101.28,
+    "high": 101.72,
+    "low": 100.97,
+    "close": 101.35,
+    "volume": 1304.6,
+    "amount": 132102.3,
+}
 _ANSWER: Final = {
     "series_id": "BTC-USD",
-    "prediction": [
-        {
-            "timestamp": "2025-03-03T13:00:00Z",
-            "open": 101.28,
-            "high": 101.72,
-            "low": 100.97,
-            "close": 101.35,
-            "volume": 1304.6,
-            "amount": 132102.3,
-        }
-    ],
+    "prediction": [_CANDLE],
     "seed": 5129640023714,
     "context_used": 4,
     "repaired": 0,
@@ -111,6 +111,20 @@ _ANSWER: Final = {
 SINGLE_ANSWER: Final[Mapping[str, Any]] = {"one step": {"value": _ANSWER}}
 BATCH_ANSWER: Final[Mapping[str, Any]] = {"one series": {"value": [_ANSWER]}}
 
+
+STREAM: Final = (
+    "Server-sent events. `candle` has a `CandleEvent` as its data, `done` a `PredictResponse`,"
+    " `error` an `ErrorResponse`. Lines that begin with a colon are heartbeats."
+)
+_LATE: Final = {
+    "error": {
+        "code": "PREDICTION_TIMEOUT",
+        "message": "Inference exceeded KRONOS_INFERENCE_TIMEOUT (30 s) and was cancelled. Ask for"
+        " fewer sample paths or steps.",
+        "details": [],
+        "request_id": "4f0c6f1a5b0e4a3c9a7d",
+    }
+}
 
 CALENDARS_ANSWER: Final[Mapping[str, Any]] = {
     "one calendar": {
@@ -149,3 +163,21 @@ def described(
         "requestBody": {"required": True, "content": body},
         "responses": {"200": {"content": answer}},
     }
+
+
+def described_stream(requests: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of a stream of events, whose data are a `CandleEvent` and a `PredictResponse`."""
+    operation = described("PredictRequest", requests, {})
+    candle = {"step": 0, **_CANDLE}
+    events = {
+        "one step": {"value": _event("candle", candle) + _event("done", _ANSWER)},
+        "an error after the start": {"value": _event("candle", candle) + _event("error", _LATE)},
+    }
+    schema = {"type": "string", "description": STREAM}
+    content = {"text/event-stream": {"schema": schema, "examples": events}}
+    operation["responses"]["200"]["content"] = content
+    return operation
+
+
+def _event(name: str, data: Any) -> str:
+    return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n"

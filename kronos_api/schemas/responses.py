@@ -116,6 +116,29 @@ class PredictResponse(ResponseModel):
     """Whether the bundled demonstration checkpoint made the forecast: not for trading."""
 
 
+class FieldValues(ResponseModel):
+    """The six fields at one step."""
+
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
+    amount: float
+
+
+class CandleEvent(ForecastCandle):
+    """The data of a `candle` event: one step, as soon as it is decoded.
+
+    The numbers are those of `done` within 0.01 %: they are decoded step by step.
+    """
+
+    step: int
+    """Counted from 0."""
+    quantiles: dict[str, FieldValues] | None = None
+    """By level, if levels were asked for."""
+
+
 class FieldError(ResponseModel):
     """One rule that the request breaks."""
 
@@ -163,3 +186,25 @@ LIMITED: Final[dict[int | str, dict[str, Any]]] = {
     429: {"model": ErrorResponse, "description": "RATE_LIMITED"},
 }
 """Error responses of routes that check the caller, without and with a rate limit."""
+FORECAST_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
+    400: {
+        "model": ErrorResponse,
+        "description": "INVALID_INPUT, MALFORMED_JSON, MALFORMED_BODY, WORK_TOO_LARGE",
+    },
+    403: {
+        "model": ErrorResponse,
+        "description": "CONTAINER_NOT_ALLOWED, HOST_NOT_ALLOWED, ORIGIN_NOT_ALLOWED",
+    },
+    408: {"model": ErrorResponse, "description": "REQUEST_TIMEOUT"},
+    413: {"model": ErrorResponse, "description": "REQUEST_TOO_LARGE"},
+    415: {"model": ErrorResponse, "description": "UNSUPPORTED_MEDIA_TYPE"},
+    422: {"model": ErrorResponse, "description": "VALIDATION_ERROR"},
+    429: {"model": ErrorResponse, "description": "RATE_LIMITED"},
+    500: {"model": ErrorResponse, "description": "INTERNAL_ERROR"},
+    503: {
+        "model": ErrorResponse,
+        "description": "MODEL_NOT_READY, QUEUE_FULL, SHUTTING_DOWN, CALLER_UNKNOWN",
+    },
+    504: {"model": ErrorResponse, "description": "PREDICTION_TIMEOUT"},
+}
+"""Error responses of routes that forecast."""
