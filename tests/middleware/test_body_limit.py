@@ -16,12 +16,23 @@ from kronos_api.server.deadlines import Deadlines
 from kronos_api.server.uvicorn_config import options
 from kronos_api.telemetry.metrics import metrics
 from tests.fakes import SleepyEngine, stuck
-from tests.web import BATCH, JSON, SINGLE, body, encode, listening, predictor_of, serving, until
+from tests.web import (
+    BATCH,
+    JSON,
+    SINGLE,
+    STREAM,
+    body,
+    encode,
+    listening,
+    predictor_of,
+    serving,
+    until,
+)
 
 KIB = 1 / 1024
 LIMIT = 1024
 POST = f"POST {SINGLE} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-READING = [SINGLE, BATCH]
+READING = [SINGLE, BATCH, STREAM]
 PATHS = create_app(Settings(), predictor=predictor_of()).openapi()["paths"]
 ROUTES = [(method.upper(), path) for path in PATHS for method in PATHS[path]]
 
