@@ -23,10 +23,10 @@ from kronos_api.checkpoints.info import Source
 from kronos_api.config import Settings
 from kronos_api.errors import StartupError
 from kronos_api.predictor import AsyncPredictor
-from kronos_api.schemas.responses import ErrorResponse, PredictResponse
+from kronos_api.schemas.responses import CandleEvent, ErrorResponse, PredictResponse
 from kronos_api.telemetry.metrics import metrics
 from tests.fakes import FAKE_INFO, SleepyEngine
-from tests.web import SINGLE, body, listening, predictor_of, serving, until
+from tests.web import SINGLE, STREAM, body, events, listening, predictor_of, serving, until
 
 
 def document() -> dict[str, Any]:
@@ -60,13 +60,24 @@ async def test_examples_of_requests_work(path: str, request_: Any) -> None:
 
 
 def test_examples_of_answers_are_answers() -> None:
-    for operations in DOCUMENT["paths"].values():
-        if "post" in operations:
+    for path, operations in DOCUMENT["paths"].items():
+        if "post" in operations and path != STREAM:
             content = operations["post"]["responses"]["200"]["content"]["application/json"]
             for example in content["examples"].values():
                 value = example["value"]
                 for answer in value if isinstance(value, list) else [value]:
                     PredictResponse.model_validate(answer)
+
+
+def test_examples_of_streams_are_events() -> None:
+    responses = DOCUMENT["paths"][STREAM]["post"]["responses"]
+    models = {"candle": CandleEvent, "done": PredictResponse, "error": ErrorResponse}
+    names = []
+    for example in responses["200"]["content"]["text/event-stream"]["examples"].values():
+        for name, data in events(example["value"]):
+            models[name].model_validate(data)
+            names.append(name)
+    assert set(names) == set(models)
 
 
 def test_the_document_tells_of_errors_in_our_shape_alone() -> None:

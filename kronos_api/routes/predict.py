@@ -87,8 +87,7 @@ def router(
 
     @routes.post(
         "/v1/predict/stream",
-        status_code=200,
-        response_class=EventStream,
+        response_class=Response,
         openapi_extra=described_stream(SINGLE_REQUESTS),
     )
     async def predict_stream(request: Request) -> Response:
