@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from pydantic import BaseModel
 
 from kronos_api import __version__
 from kronos_api.app import create_app
@@ -71,6 +72,7 @@ def test_examples_of_answers_are_answers() -> None:
 
 def test_examples_of_streams_are_events() -> None:
     responses = DOCUMENT["paths"][STREAM]["post"]["responses"]
+    models: dict[str, type[BaseModel]]
     models = {"candle": CandleEvent, "done": PredictResponse, "error": ErrorResponse}
     names = []
     for example in responses["200"]["content"]["text/event-stream"]["examples"].values():
