@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from benchmarks.http import service
 from benchmarks.report import parser, print_row, processor, write_json
+from benchmarks.service import service
 from benchmarks.slow_clients import others, over
 from tests.oracle import make_oracle
 
@@ -102,7 +102,8 @@ def main() -> None:
         make_oracle(options.shape, Path(folder))
         print(f"{options.count} flooding connections on {processor()}; milliseconds")
         print_row(HEADINGS, WIDTHS)
-        with service(Path(folder), options.threads) as url:
+        with service(Path(folder), GUNICORN_WORKERS=1, TORCH_THREADS=options.threads) as running:
+            url = running.url
             for kind in options.kinds:
                 # The machine may have other work: each kind is compared with the seconds before.
                 alone = asyncio.run(beside(url, None, 0, options.seconds))

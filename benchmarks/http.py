@@ -8,15 +8,9 @@ clients while `/v1/healthz` is asked every few milliseconds.
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -26,64 +20,12 @@ import numpy as np
 import torch
 
 from benchmarks.report import parser, print_row, write_json
+from benchmarks.service import body, service
 from kronos_api.engine.build import build_engine
-from kronos_api.timeseries.features import FIELDS
-from tests.oracle import Oracle, Series, make_oracle, walk
+from tests.oracle import Oracle, make_oracle, walk
 
 HISTORY, HORIZON = 400, 24
 WIDTHS = (34, 10, 10, 10)
-
-
-@contextmanager
-def service(folder: Path, threads: int) -> Iterator[str]:
-    """The base URL of a service on the checkpoint in `folder`, ready to forecast."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    settings = {
-        "KRONOS_HOST": "127.0.0.1",
-        "KRONOS_PORT": str(port),
-        "KRONOS_MODEL_PATH": str(folder),
-        "KRONOS_TORCH_THREADS": str(threads),
-        "GUNICORN_WORKERS": "1",
-        "KRONOS_LOG_LEVEL": "ERROR",
-        "KRONOS_RATE_LIMIT_ENABLED": "false",
-        "KRONOS_MAX_QUEUE": "1000",
-    }
-    process = subprocess.Popen(
-        [sys.executable, "-m", "kronos_api", "serve"], env=os.environ | settings
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        while not _ready(url):
-            if process.poll() is not None:
-                raise SystemExit("the service did not start")
-            time.sleep(0.1)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
-def _ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/v1/readyz").status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-def body(series: Series, horizon: int, seed: int = 0) -> dict[str, Any]:
-    """The request for `series` with its candles in columns."""
-    names = [name for name in FIELDS if name in series.frame]
-    timestamps = [
-        timestamp.isoformat() for timestamp in series.timestamps[: len(series.frame) + horizon]
-    ]
-    return {
-        "candles": {name: series.frame[name].to_list() for name in names},
-        "timestamps": timestamps[: len(series.frame)],
-        "prediction_timestamps": timestamps[len(series.frame) :],
-        "overrides": {"seed": seed},
-    }
 
 
 def milliseconds(count: int, run: Any) -> list[float]:
@@ -109,7 +51,8 @@ def main() -> None:
         print(f"Kronos-{options.shape} shape, {HISTORY} candles, horizon {HORIZON}; milliseconds")
         print_row(["", "p50", "p95", "p99"], WIDTHS)
         direct = _direct(oracle, options.threads, options.requests)
-        with service(Path(folder), options.threads) as url:
+        with service(Path(folder), GUNICORN_WORKERS=1, TORCH_THREADS=options.threads) as running:
+            url = running.url
             over_http = _over_http(url, options.requests)
             with httpx.Client(base_url=url) as client:
                 idle = milliseconds(200, lambda: client.get("/v1/healthz"))

@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 import httpx
 import numpy as np
 
-from benchmarks.http import body, service
 from benchmarks.report import parser, print_row, write_json
+from benchmarks.service import body, service
 from benchmarks.slow_callers import KINDS, PAUSE, STEP
 from tests.oracle import make_oracle, walk
 
@@ -103,7 +103,8 @@ def main() -> None:
         make_oracle(options.shape, Path(folder))
         print(f"{options.count} slow connections of each kind; seconds until closed, p99 in ms")
         print_row(HEADINGS, WIDTHS)
-        with service(Path(folder), options.threads) as url:
+        with service(Path(folder), GUNICORN_WORKERS=1, TORCH_THREADS=options.threads) as running:
+            url = running.url
             for kind in options.kinds:
                 rows[kind] = asyncio.run(measure(url, kind, options.count))
                 print_row([kind, *rows[kind].values()], WIDTHS)

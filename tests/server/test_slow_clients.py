@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.http import service
+from benchmarks.service import service
 from benchmarks.slow_callers import GIVE_UP, KINDS
 from benchmarks.slow_clients import others, slow_callers
 from tests.oracle import make_oracle
@@ -30,7 +30,8 @@ async def test_a_thousand_slow_clients_of_each_kind_are_disconnected() -> None:
         pytest.skip(f"needs {wanted} open files; the system grants {hard}")
     with tempfile.TemporaryDirectory() as folder:
         make_oracle("tiny", Path(folder))
-        with service(Path(folder), threads=1) as url:
+        with service(Path(folder), GUNICORN_WORKERS=1, TORCH_THREADS=1) as running:
+            url = running.url
             slow = [asyncio.create_task(slow_callers(url, kind, EACH)) for kind in KINDS]
             all_closed = asyncio.gather(*slow)
             healths, forecasts = await others(url, all_closed.done)
