@@ -47,9 +47,8 @@ from kronos_api.routes import (
 )
 from kronos_api.schemas.document import complete
 from kronos_api.schemas.parsing import Defaults, Limits, RequestParser
-from kronos_api.security.build import build_identities
+from kronos_api.security.build import Callers, build_callers
 from kronos_api.security.identity import Identity
-from kronos_api.security.peers import Peers
 from kronos_api.telemetry import logging
 from kronos_api.telemetry.metrics import metrics as observed_metrics
 
@@ -74,13 +73,15 @@ def create_app(
     rate limit of callers.
 
     Raises:
-        StartupError: a setting names a checkpoint, a route or a nameserver that does not exist.
+        StartupError: a setting names a checkpoint, a route, a nameserver or a file that does not
+            exist.
     """
     logging.configure(settings.log_level)
     service = Lifecycle(settings, predictor, workers)
-    allowed, proxies = build_identities(
+    callers = build_callers(
         settings.whitelist if settings.security_enabled else None,
         settings.proxies,
+        keys=settings.api_keys_file,
         servers=settings.nameservers,
         timeout=settings.dns_timeout,
         networks=settings.networks,
@@ -91,9 +92,9 @@ def create_app(
         lambda request: caller_key(request.scope),
         enabled=settings.rate_limit_enabled,
     )
-    routers = _routers(settings, service, allowed, others)
+    routers = _routers(settings, service, callers.allowed, others)
     memory = BodyMemory(share(settings, workers).body_memory_mb * 2**20)
-    service.labels = routers.labels(() if allowed is None else allowed.whitelist.entries)
+    service.labels = routers.labels(callers.labels)
     app = FastAPI(
         title=settings.app_name,
         version=this_build().version,
@@ -101,13 +102,13 @@ def create_app(
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
         openapi_url=None,  # `routes.documentation` has the rate limit
-        middleware=_middleware(settings, service, routers, allowed, proxies, others, memory),
+        middleware=_middleware(settings, service, routers, callers, others, memory),
         exception_handlers=_exception_handlers(routers, others),
     )
     app.state.limiter = others
     for router in routers.all:
         app.include_router(router)
-    _complete_document(app)
+    _complete_document(app, keys=callers.keys is not None)
     return app
 
 
@@ -124,15 +125,14 @@ def _middleware(
     settings: Settings,
     service: Lifecycle,
     routers: Routers,
-    allowed: Identity | None,
-    proxies: Identity,
+    callers: Callers,
     others: OtherLimiter,
     memory: BodyMemory,
 ) -> list[Middleware]:
     exempt, limit, by = settings.exempt_paths, settings.max_request_bytes, settings.rate_limit_batch
     own_pages = [playground.READ]
     return [  # outermost first
-        Middleware(Lifespan, service=service, peers=Peers(allowed, proxies)),
+        Middleware(Lifespan, service=service, peers=callers.peers),
         Middleware(RequestId),
         Middleware(
             AccessLog,
@@ -143,7 +143,14 @@ def _middleware(
         Middleware(Compression),
         Middleware(AllowedHosts, hosts=settings.hosts, exempt=exempt),
         Middleware(CrossOrigin, origins=settings.origins, exempt=exempt, own_pages=own_pages),
-        Middleware(CallerIdentity, allowed=allowed, proxies=proxies, exempt=exempt),
+        Middleware(
+            CallerIdentity,
+            allowed=callers.allowed,
+            proxies=callers.proxies,
+            exempt=exempt,
+            keys=callers.keys,
+            probes=paths_of(*routers.probes),
+        ),
         # After identity, so that unlisted clients take no place; before the rate limit and the
         # body, so that a refusal costs no quota and reads no body. Probes are exempt even if they
         # are not open to every caller.
@@ -228,12 +235,12 @@ def _parser(settings: Settings, limiter: Limiter | None) -> RequestParser:
     )
 
 
-def _complete_document(app: FastAPI) -> None:
+def _complete_document(app: FastAPI, *, keys: bool) -> None:
     generate: Callable[[], dict[str, Any]] = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = complete(generate())
+            app.openapi_schema = complete(generate(), keys=keys)
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]

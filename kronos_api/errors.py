@@ -84,6 +84,20 @@ class MalformedRequest(KronosError):
     code = "MALFORMED_REQUEST"
 
 
+class Unauthenticated(KronosError):
+    """The caller has no API key, or one that is not valid."""
+
+    status = 401
+    code = "UNAUTHENTICATED"
+
+
+class InsufficientScope(KronosError):
+    """The caller's API key does not cover the path."""
+
+    status = 403
+    code = "INSUFFICIENT_SCOPE"
+
+
 class ContainerNotAllowed(KronosError):
     """The caller is not on the whitelist."""
 

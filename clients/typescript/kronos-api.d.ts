@@ -366,7 +366,7 @@ export interface components {
              * @description Decide by this or by the status, not by the message. Later versions may add codes.
              * @enum {string}
              */
-            code: "CALLER_UNKNOWN" | "CONTAINER_NOT_ALLOWED" | "HEADERS_TOO_LARGE" | "HOST_NOT_ALLOWED" | "INTERNAL_ERROR" | "INVALID_INPUT" | "MALFORMED_BODY" | "MALFORMED_JSON" | "MALFORMED_REQUEST" | "METHOD_NOT_ALLOWED" | "MODEL_NOT_READY" | "NOT_FOUND" | "ORIGIN_NOT_ALLOWED" | "PREDICTION_TIMEOUT" | "QUEUE_FULL" | "RATE_LIMITED" | "REQUEST_TIMEOUT" | "REQUEST_TOO_LARGE" | "SHUTTING_DOWN" | "UNSUPPORTED_MEDIA_TYPE" | "VALIDATION_ERROR" | "WORK_TOO_LARGE";
+            code: "CALLER_UNKNOWN" | "CONTAINER_NOT_ALLOWED" | "HEADERS_TOO_LARGE" | "HOST_NOT_ALLOWED" | "INSUFFICIENT_SCOPE" | "INTERNAL_ERROR" | "INVALID_INPUT" | "MALFORMED_BODY" | "MALFORMED_JSON" | "MALFORMED_REQUEST" | "METHOD_NOT_ALLOWED" | "MODEL_NOT_READY" | "NOT_FOUND" | "ORIGIN_NOT_ALLOWED" | "PREDICTION_TIMEOUT" | "QUEUE_FULL" | "RATE_LIMITED" | "REQUEST_TIMEOUT" | "REQUEST_TOO_LARGE" | "SHUTTING_DOWN" | "UNAUTHENTICATED" | "UNSUPPORTED_MEDIA_TYPE" | "VALIDATION_ERROR" | "WORK_TOO_LARGE";
             /**
              * Message
              * @description One or two sentences for people: the rule, what was found, and what changes it.

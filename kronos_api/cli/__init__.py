@@ -1,4 +1,4 @@
-"""The command line: `kronos-api serve | check | predict | fetch | mcp`.
+"""The command line: `kronos-api serve | check | predict | fetch | mcp | key`.
 
 Slow modules are imported where they are used, so that `--help` is quick. Errors that a user can
 correct are one line.
@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from kronos_api.cli import key
 from kronos_api.cli.check import check
 from kronos_api.cli.fetch import fetch
 from kronos_api.cli.mcp import mcp
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 for command in (serve, check, predict, fetch, mcp):
     app.command()(command)
+app.add_typer(key.app, name="key")
 
 
 def main() -> None:

@@ -72,6 +72,8 @@ class Settings(Serving):
     """Whether callers that CONTAINER_WHITELIST does not list are refused."""
     container_whitelist: str = "localhost"
     """Allowed callers: names of containers or services, addresses, CIDR blocks, localhost."""
+    api_keys_file: Path | None = None
+    """File of API keys (`kronos-api key new`), which name callers; unset: off."""
     security_exempt_paths: str = "/health,/v1/healthz,/v1/readyz,/metrics,/v1/metrics"
     """Paths that are open to every caller, compared exactly; or none."""
     trusted_proxies: str | None = None

@@ -9,8 +9,15 @@ import structlog
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from kronos_api.errors import CallerUnknown, ContainerNotAllowed, KronosError
+from kronos_api.errors import (
+    CallerUnknown,
+    ContainerNotAllowed,
+    InsufficientScope,
+    KronosError,
+    Unauthenticated,
+)
 from kronos_api.middleware.envelope import render
+from kronos_api.security.api_keys import METRICS, PREDICT, ApiKeys
 from kronos_api.security.identity import OTHER, Caller, Connection, Identification, Identity
 from kronos_api.security.resolver import ResolverUnavailable
 from kronos_api.security.whitelist import Address, parse_address
@@ -22,6 +29,11 @@ NOT_LISTED: Final = (
     "or address block there; the service's log line `caller_refused` has its address."
 )
 """Message of a 403. The address is left out, because behind a proxy it is the proxy's."""
+NO_KEY: Final = (
+    "The request has no API key, and no entry of KRONOS_CONTAINER_WHITELIST names this caller. Send"
+    " Authorization: Bearer KEY, with a key of KRONOS_API_KEYS_FILE."
+)
+"""Message of a 401 without a key."""
 UNKNOWN: Final = (
     "The caller cannot be identified, because DNS did not answer within KRONOS_DNS_TIMEOUT. Retry "
     "in 1 s; KRONOS_DNS_SERVERS sets the nameservers."
@@ -43,6 +55,10 @@ class CallerIdentity:
     Nothing else in a request is read. Paths in `exempt` are open to every caller.
 
     Without `allowed` every caller passes, and its address identifies it.
+
+    With `keys`, `Authorization: Bearer` names the caller in place of its address, and a request
+    with a key that is not valid is refused, whichever address it comes from. Paths in `probes` need
+    another scope than all others.
     """
 
     def __init__(
@@ -52,8 +68,12 @@ class CallerIdentity:
         allowed: Identity | None,
         proxies: Identity,
         exempt: Collection[str],
+        keys: ApiKeys | None = None,
+        probes: Collection[str] = (),
     ) -> None:
         self.app = app
+        self.keys = keys
+        self.probes = frozenset(probes)
         self.allowed = allowed
         self.proxies = proxies
         self.exempt = frozenset(exempt)
@@ -63,9 +83,11 @@ class CallerIdentity:
             await self.app(scope, receive, send)
             return
         try:
-            caller = await self._identify(scope)
+            caller = await self._by_key(scope) or await self._identify(scope)
         except KronosError as refusal:
             response = render(refusal, scope)
+            if isinstance(refusal, (Unauthenticated, InsufficientScope)):
+                response.headers["WWW-Authenticate"] = self._challenge(refusal, scope)
             # Its body is not read, so nothing can follow on this connection.
             response.headers["Connection"] = "close"
             await response(scope, receive, send)
@@ -73,6 +95,32 @@ class CallerIdentity:
         scope.setdefault("state", {})["caller"] = caller
         structlog.contextvars.bind_contextvars(container_name=caller.name)
         await self.app(scope, receive, send)
+
+    async def _by_key(self, scope: Scope) -> Caller | None:
+        """The caller that the request's API key names; None if it has none, or keys are off."""
+        key = None if self.keys is None else bearer(Headers(scope=scope))
+        if self.keys is None or key is None:
+            return None
+        try:
+            caller = await self.keys.caller(key, self._needed(scope))
+        except KronosError as refusal:
+            metrics.security_events.labels("refused", OTHER).inc()
+            peer = scope["client"][0] if scope.get("client") else None
+            log.warning("api_key_refused", peer=peer, reason=refusal.code, **_asked(scope))
+            raise
+        metrics.security_events.labels("allowed", caller.label).inc()
+        return caller
+
+    def _needed(self, scope: Scope) -> str:
+        """The scope that the path needs."""
+        return METRICS if scope["path"] in self.probes else PREDICT
+
+    def _challenge(self, refusal: KronosError, scope: Scope) -> str:
+        """The value of WWW-Authenticate, by RFC 6750."""
+        if isinstance(refusal, InsufficientScope):
+            return f'Bearer error="insufficient_scope", scope="{self._needed(scope)}"'
+        known = bearer(Headers(scope=scope)) is not None
+        return 'Bearer error="invalid_token"' if known else "Bearer"
 
     async def _identify(self, scope: Scope) -> Caller:
         """The caller; raises `KronosError` if it is refused or cannot be identified."""
@@ -153,10 +201,22 @@ class CallerIdentity:
         given = Headers(scope=scope).getlist(FORWARDED)
         return parse_address(given[-1].rpartition(",")[2].strip()) if given else None
 
-    def _refuse(self, scope: Scope, peer: str | None, reason: str) -> ContainerNotAllowed:
+    def _refuse(self, scope: Scope, peer: str | None, reason: str) -> KronosError:
         metrics.security_events.labels("refused", OTHER).inc()
         log.warning("caller_refused", peer=peer, reason=reason, **_asked(scope))
+        if self.keys is not None:
+            return Unauthenticated(NO_KEY)
         return ContainerNotAllowed(NOT_LISTED)
+
+
+def bearer(headers: Headers) -> str | None:
+    """The key of an `Authorization: Bearer` header; None without one.
+
+    Empty, and so not valid, if there are several.
+    """
+    given = [value.partition(" ") for value in headers.getlist("authorization")]
+    keys = [key.strip() for scheme, _, key in given if scheme.lower() == "bearer"]
+    return None if not keys else keys[0] if len(keys) == 1 else ""
 
 
 def _asked(scope: Scope) -> dict[str, str]:

@@ -13,10 +13,17 @@ from kronos_api.schemas.responses import CandleEvent
 RETRIED: Final = ("429", "503")
 """Statuses whose responses say by Retry-After when to ask again."""
 
+KEY: Final = "ApiKey"
+"""Name of the security scheme."""
+
 HEADERS: Final[dict[str, dict[str, Any]]] = {
     "X-Request-ID": {
         "description": "The caller's own request id if it matches `^[A-Za-z0-9._-]{1,64}$`, "
         "else one made by the service. Quote it when you report a failure.",
+        "schema": {"type": "string"},
+    },
+    "WWW-Authenticate": {
+        "description": "`Bearer`, with `error` if the request has an API key that is not valid.",
         "schema": {"type": "string"},
     },
     "Retry-After": {
@@ -39,13 +46,15 @@ HEADERS: Final[dict[str, dict[str, Any]]] = {
 }
 
 
-def complete(document: dict[str, Any]) -> dict[str, Any]:
+def complete(document: dict[str, Any], *, keys: bool = False) -> dict[str, Any]:
     """Add to FastAPI's `document` what it cannot know; changes and returns it.
 
     The routes read request bodies and write events themselves, so their models are added here.
     Response headers are set by middleware, so they are added here. Defaults go, since generators
     make a field with a default one that the caller must give; the descriptions name them. A
     constant becomes an enum of one value, since generators type constants wrongly.
+
+    keys: whether API keys are accepted.
     """
     _, definitions = models_json_schema(
         [
@@ -56,7 +65,11 @@ def complete(document: dict[str, Any]) -> dict[str, Any]:
         ref_template="#/components/schemas/{model}",
     )
     document["components"]["schemas"] |= definitions["$defs"]
-    document["components"]["headers"] = HEADERS
+    document["components"]["headers"] = {
+        name: header for name, header in HEADERS.items() if keys or name != "WWW-Authenticate"
+    }
+    if keys:
+        _add_keys(document)
     for operations in document["paths"].values():
         for operation in operations.values():
             limited = "429" in operation["responses"]
@@ -69,12 +82,31 @@ def complete(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
+def _add_keys(document: dict[str, Any]) -> None:
+    """Add the security scheme, and 401, to the operations that check the caller.
+
+    A key is optional, because the whitelist lists callers as well.
+    """
+    document["components"]["securitySchemes"] = {
+        KEY: {"type": "http", "scheme": "bearer", "description": "A key of KRONOS_API_KEYS_FILE."}
+    }
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            refusal = operation["responses"].get("403")
+            if refusal is not None:
+                operation["security"] = [{KEY: []}, {}]
+                operation["responses"]["401"] = refusal | {"description": "UNAUTHENTICATED"}
+                refusal["description"] += ", INSUFFICIENT_SCOPE"
+
+
 def _headers(status: str, limited: bool) -> Iterator[str]:
     yield "X-Request-ID"
+    if status == "401":
+        yield "WWW-Authenticate"
     if status in RETRIED:
         yield "Retry-After"
     # The limit counts after the caller is known and the place is taken: 403 and 503 may lack them.
-    if limited and status not in ("403", "503"):
+    if limited and status not in ("401", "403", "503"):
         yield from ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
 
 

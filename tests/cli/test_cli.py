@@ -1,5 +1,6 @@
 """The command line as a whole."""
 
+import hashlib
 import subprocess
 import sys
 
@@ -16,7 +17,7 @@ def test_version(command: Command) -> None:
     assert (result.exit_code, result.output) == (0, f"kronos-api {__version__}\n")
 
 
-@pytest.mark.parametrize("name", ["serve", "predict", "fetch"])
+@pytest.mark.parametrize("name", ["serve", "predict", "fetch", "mcp"])
 def test_commands_explain_themselves(command: Command, name: str) -> None:
     assert name in command("--help").output
     result = command(name, "--help")
@@ -45,3 +46,16 @@ def test_module_is_the_command() -> None:
         [sys.executable, "-m", "kronos_api", "--version"], capture_output=True, text=True
     )
     assert (result.returncode, result.stdout) == (0, f"kronos-api {__version__}\n")
+
+
+def test_key_new_shows_the_key_once_and_prints_its_line(command: Command) -> None:
+    result = command("key", "new", "shop", "--scope", "predict", "--scope", "metrics")
+    key = result.stderr.split()[-1]
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    assert result.stdout == f"shop metrics,predict sha256:{digest}\n"
+
+
+def test_key_new_refuses_an_unknown_scope(command: Command) -> None:
+    result = command("key", "new", "shop", "--scope", "admin")
+    assert result.exit_code == 1
+    assert "scopes are predict, metrics" in result.stderr

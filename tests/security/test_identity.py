@@ -15,7 +15,7 @@ import pytest
 from dns.resolver import BaseResolver, NoResolverConfiguration
 
 from kronos_api.errors import StartupError
-from kronos_api.security.build import build_identities
+from kronos_api.security.build import build_callers
 from kronos_api.security.identity import Caller, Identification, Identity
 from kronos_api.security.local_networks import LocalNetworks, own_interfaces
 from kronos_api.security.resolver import (
@@ -297,15 +297,16 @@ def test_dns_is_set_up_where_an_entry_needs_it(monkeypatch: pytest.MonkeyPatch) 
         raise NoResolverConfiguration
 
     monkeypatch.setattr(BaseResolver, "read_resolv_conf", unconfigured)
-    options: Any = {"servers": (), "timeout": 0.1, "networks": ()}
+    options: Any = {"keys": None, "servers": (), "timeout": 0.1, "networks": ()}
     plain, named = Whitelist.parse("localhost,10.0.0.0/8"), Whitelist.parse("web")
-    allowed, proxies = build_identities(plain, plain, **options)
+    callers = build_callers(plain, plain, **options)
+    allowed, proxies = callers.allowed, callers.proxies
     assert allowed is not None
     assert allowed.local_networks is proxies.local_networks is None
-    assert build_identities(None, plain, **options)[0] is None
+    assert build_callers(None, plain, **options).allowed is None
     for pair in ((named, plain), (plain, named), (None, named)):
         with pytest.raises(StartupError, match="KRONOS_DNS_SERVERS"):
-            build_identities(*pair, **options)
+            build_callers(*pair, **options)
 
 
 def test_own_interfaces(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,6 +72,14 @@ class MalformedRequest(KronosError):
     """The request is not HTTP."""
 
 
+class Unauthenticated(KronosError):
+    """The request has no API key, or one that is not valid."""
+
+
+class InsufficientScope(KronosError):
+    """The API key does not cover the path."""
+
+
 class ContainerNotAllowed(KronosError):
     """The service's KRONOS_CONTAINER_WHITELIST does not list this caller."""
 
@@ -150,6 +158,7 @@ ERRORS: Final[Mapping[str, type[KronosError]]] = {
     "HEADERS_TOO_LARGE": HeadersTooLarge,
     "HEAD_TOO_LARGE": HeadersTooLarge,  # of services before HEADERS_TOO_LARGE
     "HOST_NOT_ALLOWED": HostNotAllowed,
+    "INSUFFICIENT_SCOPE": InsufficientScope,
     "INTERNAL_ERROR": InternalError,
     "INVALID_INPUT": InvalidInput,
     "MALFORMED_BODY": MalformedBody,
@@ -165,6 +174,7 @@ ERRORS: Final[Mapping[str, type[KronosError]]] = {
     "REQUEST_TIMEOUT": RequestTimeout,
     "REQUEST_TOO_LARGE": RequestTooLarge,
     "SHUTTING_DOWN": ShuttingDown,
+    "UNAUTHENTICATED": Unauthenticated,
     "UNSUPPORTED_MEDIA_TYPE": UnsupportedMediaType,
     "VALIDATION_ERROR": ValidationFailed,
     "WORK_TOO_LARGE": WorkTooLarge,
