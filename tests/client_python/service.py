@@ -12,7 +12,7 @@ from typing import Any, Literal
 import httpx
 import pandas as pd
 
-from kronos_api_client import AsyncKronosClient, KronosClient
+from kronos_api_client import AsyncKronosClient, CandleEvent, Forecast, KronosClient
 
 Kind = Literal["sync", "async"]
 Reply = httpx.Response | Exception
@@ -96,6 +96,33 @@ def refusal(
     return httpx.Response(status, json={"error": error}, headers=named)
 
 
+def event(name: str, data: Any) -> str:
+    """A server-sent event."""
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n"
+
+
+def stream_of(request: httpx.Request, *, cut: bool = False) -> httpx.Response:
+    """A stream with heartbeats; `cut`: without its last event."""
+    whole = forecast(json.loads(request.content))
+    parts = [": heartbeat\n\n"]
+    for step, candle in enumerate(whole["prediction"]):
+        quantiles = {
+            level: {name: column[step] for name, column in arrays.items()}
+            for level, arrays in whole.get("quantiles", {}).items()
+        }
+        data = candle | {"step": step} | ({"quantiles": quantiles} if quantiles else {})
+        parts.append(event("candle", data))
+    if not cut:
+        parts.append(event("done", whole))
+    return events(*parts)
+
+
+def events(*parts: str) -> httpx.Response:
+    """A response with events."""
+    headers = {"Content-Type": "text/event-stream; charset=utf-8", "X-Request-ID": "r-2"}
+    return httpx.Response(200, content="".join(parts).encode(), headers=headers)
+
+
 @dataclass
 class Clock:
     """Time that passes by sleeping alone."""
@@ -134,6 +161,25 @@ class Service:
     def bodies(self) -> list[Any]:
         """The JSON of each request."""
         return [json.loads(request.content) for request in self.requests]
+
+    def stream(
+        self, kind: Kind, *args: Any, max_wait: float = 60, **options: Any
+    ) -> tuple[list[CandleEvent], Forecast[pd.DataFrame]]:
+        """The candles and the result of a stream."""
+        common: dict[str, Any] = {"transport": httpx.MockTransport(self), "max_wait": max_wait}
+        common["now"] = self.clock.now
+        if kind == "sync":
+            with KronosClient("http://service", sleep=self.clock.sleep, **common) as client:
+                stream = client.stream(*args, **options)
+                return list(stream), stream.result
+
+        async def read() -> tuple[list[CandleEvent], Forecast[pd.DataFrame]]:
+            sleep = self.clock.sleep_async
+            async with AsyncKronosClient("http://service", sleep=sleep, **common) as client:
+                stream = client.stream(*args, **options)
+                return [candle async for candle in stream], stream.result
+
+        return asyncio.run(read())
 
     def call(
         self, kind: Kind, method: str, *args: Any, max_wait: float = 60, **options: Any

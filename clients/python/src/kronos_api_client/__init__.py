@@ -40,13 +40,17 @@ from kronos_api_client.forecast import Forecast, Summary, Warning
 from kronos_api_client.options import Options
 from kronos_api_client.plotting import plot
 from kronos_api_client.service import Calendar, Models, Part, Readiness, TradingHours
+from kronos_api_client.stream import AsyncCandleStream, CandleEvent, CandleStream
 from kronos_api_client.version import __version__
 
 __all__ = [
     "ERRORS",
+    "AsyncCandleStream",
     "AsyncKronosClient",
     "Calendar",
     "CallerUnknown",
+    "CandleEvent",
+    "CandleStream",
     "ConnectionFailed",
     "ContainerNotAllowed",
     "Forecast",

@@ -26,11 +26,12 @@ from kronos_api_client.service import (
     Readiness,
     read_readiness,
 )
+from kronos_api_client.stream import AsyncCandleStream
 from kronos_api_client.version import __version__
 
 
 class AsyncKronosClient:
-    """As `KronosClient`; all methods are coroutines.
+    """As `KronosClient`; all methods but `stream` are coroutines.
 
     It keeps its connections open: make one, share it among tasks of one event loop, and close it by
     `aclose`, or use it as an asynchronous context manager. `sleep` stands for `asyncio.sleep`.
@@ -95,6 +96,24 @@ class AsyncKronosClient:
         """As `KronosClient.forecast`."""
         job = single_job(df, horizon, freq, calendar, series_id, options)
         return job.finish_one(await self._run(job.requests))
+
+    def stream(
+        self,
+        df: FrameT,
+        horizon: int = 24,
+        freq: str | None = None,
+        calendar: str | None = None,
+        *,
+        series_id: str | None = None,
+        **options: Unpack[Options],
+    ) -> AsyncCandleStream[FrameT]:
+        """As `KronosClient.stream`; to be read by `async for`, not awaited."""
+        job = single_job(df, horizon, freq, calendar, series_id, options, stream=True)
+
+        async def open_response() -> Answer:
+            return (await self._run(job.requests))[0]
+
+        return AsyncCandleStream(job, open_response)
 
     async def predict_many(
         self,
@@ -183,6 +202,10 @@ class AsyncKronosClient:
 
     async def _send(self, request: Request) -> Outcome:
         try:
-            return Outcome(request, await self._http.request(**connection.arguments(request)))
+            sent = self._http.build_request(**connection.arguments(request))
+            response = await self._http.send(sent, stream=request.stream)
+            if not connection.has_events(response):
+                await response.aread()
+            return Outcome(request, response)
         except httpx.RequestError as failure:
             return Outcome(request, failure)

@@ -26,6 +26,7 @@ from kronos_api_client.service import (
     Readiness,
     read_readiness,
 )
+from kronos_api_client.stream import CandleStream
 from kronos_api_client.version import __version__
 
 
@@ -121,6 +122,28 @@ class KronosClient:
         """As `predict`; returns the frame with seed, warnings, versions and timings."""
         job = single_job(df, horizon, freq, calendar, series_id, options)
         return job.finish_one(self._run(job.requests))
+
+    def stream(
+        self,
+        df: FrameT,
+        horizon: int = 24,
+        freq: str | None = None,
+        calendar: str | None = None,
+        *,
+        series_id: str | None = None,
+        **options: Unpack[Options],
+    ) -> CandleStream[FrameT]:
+        """Forecast one series, candle by candle, as the service decodes them.
+
+        for candle in (stream := kronos.stream(candles, horizon=24)):
+            print(candle.timestamp, candle.close)
+        forecast = stream.result
+
+        Arguments are those of `forecast`, and so are the errors, which iterating raises. A refusal
+        before the first event is tried again as others are; nothing is afterwards.
+        """
+        job = single_job(df, horizon, freq, calendar, series_id, options, stream=True)
+        return CandleStream(job, lambda: self._run(job.requests)[0])
 
     def predict_many(
         self,
@@ -243,6 +266,10 @@ class KronosClient:
 
     def _send(self, request: Request) -> Outcome:
         try:
-            return Outcome(request, self._http.request(**connection.arguments(request)))
+            sent = self._http.build_request(**connection.arguments(request))
+            response = self._http.send(sent, stream=request.stream)
+            if not connection.has_events(response):
+                response.read()
+            return Outcome(request, response)
         except httpx.RequestError as failure:
             return Outcome(request, failure)

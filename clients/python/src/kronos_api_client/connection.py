@@ -44,3 +44,9 @@ def arguments(request: Request) -> dict[str, Any]:
         return {"method": request.method, "url": request.path}
     json = {"Content-Type": "application/json"}
     return {"method": request.method, "url": request.path, "content": content, "headers": json}
+
+
+def has_events(response: httpx.Response) -> bool:
+    """Whether `response` is a stream of server-sent events."""
+    kind: str = response.headers.get("Content-Type", "")
+    return kind.startswith("text/event-stream")

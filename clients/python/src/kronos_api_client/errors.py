@@ -187,6 +187,17 @@ def place(response: httpx.Response) -> str:
     return str(response.url.copy_with(username=None, password=None))
 
 
+def error_of_content(content: Mapping[str, Any], request_id: str | None) -> KronosError:
+    """The error that an event of a stream carries."""
+    return ERRORS.get(content["code"], KronosError)(
+        content["message"],
+        code=content["code"],
+        status=200,
+        details=content["details"],
+        request_id=content["request_id"] or request_id,
+    )
+
+
 def error_of(response: httpx.Response) -> KronosError:
     """The error that `response` carries.
 

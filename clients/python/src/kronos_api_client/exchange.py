@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import httpx
 
+from kronos_api_client.connection import has_events
 from kronos_api_client.errors import (
     ConnectionFailed,
     InvalidInput,
@@ -109,7 +110,7 @@ class _Call:
         request, result = outcome.request, outcome.result
         self.running.remove(request)
         if isinstance(result, httpx.RequestError):
-            error: KronosError = _connection_failed(result)
+            error: KronosError = connection_failed(result)
             if not isinstance(result, NOT_SENT):
                 raise error from result
             self._again(request, error, None)
@@ -130,6 +131,12 @@ class _Call:
             raise _named(error, request)
 
     def _keep(self, request: Request, response: httpx.Response) -> None:
+        if request.stream:
+            if not has_events(response):
+                raise _unexpected(response)
+            request_id = response.headers.get("X-Request-ID")
+            self.answers[request.first] = Answer(response, request_id)
+            return
         content = _content(response)
         contents = content if request.batch else [content]
         if not isinstance(contents, list) or len(contents) != max(1, len(request.items)):
@@ -174,11 +181,18 @@ def _unexpected(response: httpx.Response) -> KronosError:
     )
 
 
-def _connection_failed(failure: httpx.RequestError) -> ConnectionFailed:
-    reason = str(failure) or type(failure).__name__
+def connection_failed(
+    failure: httpx.RequestError | str, request_id: str | None = None
+) -> ConnectionFailed:
+    """The error of a connection, or of a stream that broke for the reason given."""
+    message = failure if isinstance(failure, str) else _reason(failure)
+    return ConnectionFailed(message, code="CONNECTION_FAILED", request_id=request_id)
+
+
+def _reason(failure: httpx.RequestError) -> str:
     late = isinstance(failure, httpx.TimeoutException) and not isinstance(failure, NOT_SENT)
     message = "No response in time" if late else "The connection failed"
-    return ConnectionFailed(f"{message}: {reason}", code="CONNECTION_FAILED")
+    return f"{message}: {str(failure) or type(failure).__name__}"
 
 
 def _too_large(error: KronosError) -> bool:

@@ -14,6 +14,7 @@ from kronos_api_client.series import Series
 
 SINGLE: Final = "/v1/predict/single"
 BATCH: Final = "/v1/predict/batch"
+STREAM: Final = "/v1/predict/stream"
 MAX_BODY: Final = 10 * 2**20 - 1024
 """Bytes of a body that a service with the default settings accepts, less the brackets."""
 MAX_STEPS: Final = 32_768
@@ -51,13 +52,16 @@ def single_job(
     calendar: str | None,
     series_id: object,
     options: Mapping[str, Any],
+    *,
+    stream: bool = False,
 ) -> Job:
     """The job of one series; raises `TypeError` and `ValueError` for frames without candles."""
     backend = backend_of(frame)
     series = backend.read_one(frame, series_id)
     request = _parameters(backend, horizon, freq, calendar, options)
     item = Item(series_id, encode(series, request))
-    return Job([series], [Request("POST", SINGLE, (item,))], backend)
+    path = STREAM if stream else SINGLE
+    return Job([series], [Request("POST", path, (item,), stream=stream)], backend)
 
 
 def batch_job(

@@ -28,6 +28,8 @@ class Request:
     first: int = 0
     accepted: tuple[int, ...] = (200,)
     """Statuses that are no error."""
+    stream: bool = False
+    """Whether the response is read event by event: the answer's content is the open response."""
 
     @property
     def content(self) -> bytes | None:
