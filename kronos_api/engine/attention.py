@@ -59,16 +59,21 @@ def shared_prefix_attention(
     """
     batch, q_len, heads, width = query.shape
     as_one = query.reshape(1, batch * q_len, heads, width)
-    prefix, prefix_lse = _attention_lse(as_one, prefix_keys, prefix_values, causal=False)
+    prefix, prefix_lse = attention_lse(as_one, prefix_keys, prefix_values, causal=False)
     prefix = prefix.view(batch, q_len, heads, width)
     if not keys.shape[2]:
         return prefix
-    suffix, suffix_lse = _attention_lse(query, keys, values, causal=q_len > 1)
-    share = torch.sigmoid(prefix_lse.view(batch, q_len, heads) - suffix_lse)
-    return torch.lerp(suffix, prefix, share.unsqueeze(-1).to(suffix.dtype))
+    suffix, suffix_lse = attention_lse(query, keys, values, causal=q_len > 1)
+    return merge_attention(prefix, prefix_lse.view(batch, q_len, heads), suffix, suffix_lse)
 
 
-def _attention_lse(
+def merge_attention(left: Tensor, left_lse: Tensor, right: Tensor, right_lse: Tensor) -> Tensor:
+    """Attention over two sets of positions, [..., D], from that over each and its lse [...]."""
+    share = torch.sigmoid(left_lse - right_lse)
+    return torch.lerp(right, left, share.unsqueeze(-1).to(right.dtype))
+
+
+def attention_lse(
     query: Tensor, keys: Tensor, values: Tensor, causal: bool
 ) -> tuple[Tensor, Tensor]:
     """Attention output [B, q_len, H, D], and the lse of its scores, float32 [B, q_len, H]."""

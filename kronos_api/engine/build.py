@@ -19,7 +19,7 @@ from kronos_api.errors import StartupError
 MAX_HISTORY = 2048
 """Rows that the tokenizer encodes at most, whatever the context of the model."""
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
 
 def build_engine(

@@ -1,8 +1,8 @@
 """The engine: advances many forecasts together, one decode step at a time.
 
-Each call of `Engine.step` runs one chunk of one forecast (tokenize, prefill or detokenize) and one
-decode step of all forecasts that decode, whose rows share their GEMMs. The engine has no queue,
-deadline or thread: its caller passes the sequences to advance, and leaves out those to cancel.
+Each call of `Engine.step` runs chunks (of tokenize, prefill or detokenize), each of one forecast,
+and one decode step of all forecasts that decode, whose rows share their GEMMs. The engine has no
+queue, deadline or thread: its caller passes the sequences to advance, without those to cancel.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ from kronos_api.timeseries.features import normalise
 
 IN_CHUNKS: Final = (SequenceStatus.TOKENIZE, SequenceStatus.PREFILL, SequenceStatus.DETOKENIZE)
 """Statuses in which a sequence runs by itself, a chunk at a time."""
+BURST_SECONDS: Final = 0.5
+"""Time for short phases before a decode step; running forecasts wait for it, and a chunk more."""
 
 
 class Engine:
@@ -96,15 +98,24 @@ class Engine:
 
     @torch.inference_mode()
     def step(self, sequences: Several[Sequence]) -> None:
-        """Run one chunk of the sequence whose turn it is, then one decode step of all that decode.
+        """Run chunks for `BURST_SECONDS`, then one decode step of all that decode.
 
-        Turns keep a large forecast, which may have thousands of chunks, from holding up small ones.
+        The first chunk is that of the sequence whose turn it is, so none starves. The others belong
+        to short phases: new prompts, which then share their decode steps, and last chunks. Phases
+        of many chunks do not hold up the decode steps.
+
         A sequence that fails does not affect the others; if a shared decode step fails, all that
         took part in it fail.
         """
         pending = [s for s in sequences if s.status in IN_CHUNKS]
         if pending:
-            self._advance(min(pending, key=lambda s: s.turn))
+            started = self.pace.clock()
+            self._advance(min(pending, key=_turn))
+            while self.pace.clock() - started < BURST_SECONDS:
+                short = [s for s in pending if s.in_short_phase]
+                if not short:
+                    break
+                self._advance(min(short, key=_last_chunks_first))
         decoding = [s for s in sequences if s.status is SequenceStatus.DECODE]
         if decoding:
             try:
@@ -201,6 +212,14 @@ class Engine:
 
     def _windows(self, request: ForecastRequest) -> list[Segment]:
         return plan_candles(request.history, request.horizon, self.info.max_context, self.policy)
+
+
+def _turn(sequence: Sequence) -> int:
+    return sequence.turn
+
+
+def _last_chunks_first(sequence: Sequence) -> tuple[bool, int]:
+    return sequence.status is not SequenceStatus.DETOKENIZE, sequence.turn
 
 
 def _caches(sequences: Several[Sequence]) -> list[KVCache]:

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 KeysValues = tuple[Tensor, Tensor]
@@ -20,15 +22,17 @@ KeysValues = tuple[Tensor, Tensor]
 class KVCache:
     """Preallocated keys and values of B rows in every layer.
 
-    own: [layers, B, capacity, 2, C], of which `length` positions are filled.
+    own: [layers, B, 2, capacity, C], of which `length` positions are filled.
     heads: attention heads of each layer.
-    prefix: [layers, 1, positions, 2, C], a prompt that all rows share, or None.
+    arrays: each layer of `own` as NumPy sees it; empty for what it does not know.
+    prefix: [layers, 1, 2, positions, C], a prompt that all rows share, or None.
     """
 
     own: Tensor
     heads: Sequence[int]
     prefix: Tensor | None = None
     length: int = 0
+    arrays: Sequence[NDArray[np.float32]] = field(init=False)
     _layers: Sequence[Tensor] = field(init=False)
     _own_views: list[KeysValues] = field(init=False)
     _prefix_views: list[KeysValues] = field(init=False)
@@ -36,6 +40,8 @@ class KVCache:
     def __post_init__(self) -> None:
         # A view costs microseconds, and a decode step would make several of them in every layer.
         self._layers = self.own.unbind(0)
+        known = self.own.device.type == "cpu" and self.own.dtype == torch.float32
+        self.arrays = [layer.numpy() for layer in self._layers] if known else ()
         self._own_views = _by_head(self._layers, self.heads)
         prefix = () if self.prefix is None else self.prefix.unbind(0)
         self._prefix_views = _by_head(prefix, self.heads[: len(prefix)])
@@ -52,7 +58,7 @@ class KVCache:
         dtype: torch.dtype = torch.float32,
     ) -> Self:
         """Reserve `capacity` positions of `width` channels for each of `batch_size` rows."""
-        shape = (len(heads), batch_size, capacity, 2, width)
+        shape = (len(heads), batch_size, 2, capacity, width)
         return cls(torch.empty(shape, device=device, dtype=dtype), heads)
 
     @property
@@ -63,17 +69,37 @@ class KVCache:
     @property
     def position(self) -> int:
         """Position of the next token: cached ones, the shared prompt included."""
-        return self.length + (0 if self.prefix is None else self.prefix.shape[2])
+        return self.length + (0 if self.prefix is None else self.prefix.shape[3])
 
-    def store(self, layer: int, keys_values: Tensor) -> None:
-        """Write `keys_values` [B, q_len, 2, C] of one layer after the filled positions.
+    def head_width(self, layer: int) -> int:
+        """Channels of one head of a layer."""
+        return self.own.shape[4] // self.heads[layer]
+
+    def check_capacity(self, q_len: int) -> None:
+        """Check that `q_len` more positions fit.
+
+        Raises:
+            RuntimeError: the capacity is exceeded.
+        """
+        if self.length + q_len > self.own.shape[3]:
+            raise RuntimeError(
+                f"The KV cache holds {self.length} of {self.own.shape[3]} positions; {q_len} more"
+                " do not fit."
+            )
+
+    def store(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        """Write keys and values [B, q_len, C] of one layer after the filled positions.
 
         The caller advances `length` once every layer is written.
 
         Raises:
             RuntimeError: the capacity is exceeded.
         """
-        self._layers[layer].narrow(1, self.length, keys_values.shape[1]).copy_(keys_values)
+        q_len = keys.shape[1]
+        self.check_capacity(q_len)
+        new = self._layers[layer].narrow(2, self.length, q_len)
+        new[:, 0].copy_(keys)
+        new[:, 1].copy_(values)
 
     def read(self, layer: int, q_len: int) -> KeysValues:
         """Keys and values of one layer, [B, H, length + q_len, D] each.
@@ -94,9 +120,9 @@ class KVCache:
 
     def fork(self, batch_size: int, capacity: int) -> KVCache:
         """Share the filled positions (of one row) among `batch_size` rows of `capacity` each."""
-        layers, _, _, two, width = self.own.shape
-        own = self.own.new_empty((layers, batch_size, capacity, two, width))
-        return KVCache(own, self.heads, prefix=self.own[:, :, : self.length])
+        layers, _, two, _, width = self.own.shape
+        own = self.own.new_empty((layers, batch_size, two, capacity, width))
+        return KVCache(own, self.heads, prefix=self.own[:, :, :, : self.length])
 
 
 def cache_bytes(layers: int, positions: int, width: int, dtype: torch.dtype) -> int:
@@ -108,6 +134,6 @@ def _by_head(layers: Sequence[Tensor], heads: Sequence[int]) -> list[KeysValues]
     """Keys and values of each layer as attention reads them: [B, H, positions, D] each."""
     views = []
     for layer, count in zip(layers, heads, strict=True):
-        keys, values = layer.unflatten(3, (count, -1)).transpose(1, 3).unbind(2)
+        keys, values = layer.unflatten(3, (count, -1)).transpose(2, 3).unbind(1)
         views.append((keys, values))
     return views

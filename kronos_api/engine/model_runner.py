@@ -12,10 +12,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kronos_api.engine.attention import causal_attention, shared_prefix_attention
+from kronos_api.engine.kernels import choose_kernels
 from kronos_api.engine.kv_cache import KVCache, cache_bytes
+from kronos_api.engine.layers import rms_norm
 from kronos_api.engine.linear import Linear, pack_decode_linear, pack_linear
-from kronos_api.engine.transformer import Transformer, rms_norm
+from kronos_api.engine.transformer import Transformer
 from kronos_api.model import Kronos
 from kronos_api.model.config import DEPENDENCY_HEADS
 from kronos_api.model.kronos import TIME_FEATURE_SIZES
@@ -35,13 +36,17 @@ class ModelRunner:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        """Pack `model` for contexts of up to `positions` candles."""
+        """Pack `model` for contexts of up to `positions` candles.
+
+        dtype: torch.int8 is for the layers of the transformer; all else is float32 then.
+        """
         self.device = torch.device(device)
-        self.dtype = dtype
+        self.dtype = torch.float32 if dtype == torch.int8 else dtype
         self.width = model.config.d_model
         self._transformer = Transformer(
             model.transformer, positions, device=device, dtype=dtype, decodes=True
         )
+        self._kernels = choose_kernels(device, dtype)
         self._dependency = len(self._transformer)
         self._heads = [self._transformer.heads] * self._dependency + [DEPENDENCY_HEADS]
         self._norm = model.norm.weight.to(device, dtype)
@@ -79,7 +84,7 @@ class ModelRunner:
         batch, q_len, _ = x.shape
         hidden = rms_norm(self._transformer.prefill(x, cache)) * self._norm
         keys_values = self._keys_values(hidden.view(batch * q_len, self.width))
-        cache.store(self._dependency, keys_values.view(batch, q_len, 2, self.width))
+        cache.store(self._dependency, *keys_values.view(batch, q_len, 2, self.width).unbind(2))
         cache.length += q_len
         return hidden
 
@@ -89,7 +94,7 @@ class ModelRunner:
         keys_values = self._decode_keys_values(hidden).view(-1, 1, 2, self.width)
         sizes = [cache.batch_size for cache in caches]
         for cache, part in zip(caches, keys_values.split(sizes), strict=True):
-            cache.store(self._dependency, part)
+            cache.store(self._dependency, *part.unbind(2))
             cache.length += 1
         return hidden
 
@@ -99,17 +104,7 @@ class ModelRunner:
 
     def s2_logits(self, hidden: Tensor, s1: Tensor, caches: Sequence[KVCache]) -> Tensor:
         """Logits of the next s2, given each row's s1 (int64 [R]): float32 [R, V2]."""
-        query = self._queries[s1].view(len(s1), 1, DEPENDENCY_HEADS, -1)
-        parts = []
-        sizes = [cache.batch_size for cache in caches]
-        for part, cache in zip(query.split(sizes), caches, strict=True):
-            keys, values = cache.read(self._dependency, 0)
-            if cache.prefix is None:
-                parts.append(causal_attention(part, keys, values))
-            else:
-                prefix = cache.read_prefix(self._dependency)
-                parts.append(shared_prefix_attention(part, *prefix, keys, values))
-        mixed = torch.cat(parts).reshape(len(s1), self.width)
+        mixed = self._kernels.attend(self._queries[s1], self._dependency, caches, 1, 0)
         return self._s2_head(rms_norm(self._out.add(mixed, hidden))).float()
 
     def _embed_tokens(self, model: Kronos) -> None:

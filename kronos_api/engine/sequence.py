@@ -99,6 +99,16 @@ class Sequence:
         return self.num_tokens - self.request.history
 
     @property
+    def in_short_phase(self) -> bool:
+        """Whether a prompt of history or a last chunk is next: few chunks, however many paths."""
+        if self.status is SequenceStatus.DETOKENIZE:
+            return self.remaining.detokenize == 1
+        return self.decoded == 0 and self.status in (
+            SequenceStatus.TOKENIZE,
+            SequenceStatus.PREFILL,
+        )
+
+    @property
     def ended(self) -> bool:
         """Whether it is done or has failed."""
         return self.status in (SequenceStatus.DONE, SequenceStatus.FAILED)

@@ -9,6 +9,7 @@ from functools import cache
 import pytest
 import torch
 
+import kronos_api.engine.engine as engine_module
 from kronos_api.batching.scheduler import Scheduler
 from kronos_api.batching.ticket import Ticket
 from kronos_api.engine.build import build_engine
@@ -54,6 +55,12 @@ def engines(oracles: MakeOracle) -> MakeEngine:
 def tiny(engines: MakeEngine) -> Engine:
     """A small engine with a context of 64 that anchors its window."""
     return engines("tiny", "anchor")
+
+
+@pytest.fixture
+def one_chunk_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without bursts, so that each step ends in the status that its chunk left."""
+    monkeypatch.setattr(engine_module, "BURST_SECONDS", 0.0)
 
 
 def together(engine: Engine, requests: list[ForecastRequest]) -> list[Sequence]:

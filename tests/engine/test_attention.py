@@ -89,7 +89,7 @@ def test_log_sum_exp_of_large_scores_does_not_overflow(scale: float) -> None:
 @pytest.mark.parametrize(("q_len", "causal"), [(8, True), (8, False), (5, True)])
 def test_plain_operators_give_the_same_attention_and_lse(q_len: int, causal: bool) -> None:
     q, keys, values = query(3, q_len), cached(3, 8, 2), cached(3, 8, 3)
-    mixed, lse = attention._attention_lse(q, keys, values, causal)
+    mixed, lse = attention.attention_lse(q, keys, values, causal)
     other, other_lse = attention._plain_attention_lse(q.transpose(1, 2), keys, values, causal)
     torch.testing.assert_close(mixed, other.transpose(1, 2), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(lse, other_lse.transpose(1, 2), rtol=1e-5, atol=1e-5)

@@ -27,6 +27,9 @@ def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunks, "CHUNK", 16)
 
 
+pytestmark = pytest.mark.usefixtures("one_chunk_a_step")
+
+
 def started(
     engine: Engine, history: int, horizon: int, status: SequenceStatus, samples: int = 1
 ) -> Sequence:
@@ -62,7 +65,7 @@ def test_prompt_of_history_is_prefilled_once_for_all_paths(tiny: Engine) -> None
     assert hidden.shape == (3, tiny.model.width)
     assert torch.equal(hidden[0], hidden[2])
     assert (cache.batch_size, cache.position, cache.length) == (3, 40, 0)
-    assert cache.own.shape[2] == 4  # the last decoded candle is not stored
+    assert cache.own.shape[3] == 4  # the last decoded candle is not stored
     assert cache.prefix is not None
 
 
@@ -72,7 +75,7 @@ def test_single_path_needs_no_shared_prefix(tiny: Engine) -> None:
     run_all(run)
     cache, _ = run.chunks.complete()
     assert cache.prefix is None
-    assert (cache.batch_size, cache.length, cache.own.shape[2]) == (1, 40, 44)
+    assert (cache.batch_size, cache.length, cache.own.shape[3]) == (1, 40, 44)
 
 
 def test_prompt_of_decoded_candles_is_prefilled_path_by_path(tiny: Engine) -> None:

@@ -35,7 +35,7 @@ def fill(cache: KVCache, q_len: int, seed: int) -> list[Tensor]:
     """Store `q_len` positions in every layer and advance; what was stored, by layer."""
     stored = [keys_values(cache.batch_size, q_len, seed + layer) for layer in range(len(HEADS))]
     for layer, one in enumerate(stored):
-        cache.store(layer, one)
+        cache.store(layer, *one.unbind(2))
     cache.length += q_len
     return stored
 
@@ -54,7 +54,7 @@ def test_positions_just_stored_are_read_before_the_cache_advances() -> None:
     cache = allocated(batch_size=1, capacity=4)
     (first, _) = fill(cache, 2, seed=1)
     new = keys_values(1, 2, seed=5)
-    cache.store(0, new)
+    cache.store(0, *new.unbind(2))
     keys, values = cache.read(0, q_len=2)
     whole = by_head(torch.cat([first, new], dim=1), HEADS[0])
     assert torch.equal(keys, whole[0])
@@ -94,8 +94,8 @@ def test_path_cache_is_a_view_of_its_row() -> None:
 def test_storing_beyond_the_capacity_raises() -> None:
     cache = allocated(batch_size=1, capacity=2)
     fill(cache, 2, seed=1)
-    with pytest.raises(RuntimeError):
-        cache.store(0, keys_values(1, 1, seed=2))
+    with pytest.raises(RuntimeError, match="holds 2 of 2"):
+        cache.store(0, *keys_values(1, 1, seed=2).unbind(2))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

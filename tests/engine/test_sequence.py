@@ -10,6 +10,8 @@ from kronos_api.engine.engine import Engine
 from kronos_api.engine.sequence import Sequence, SequenceStatus
 from tests.oracle import walk
 
+pytestmark = pytest.mark.usefixtures("one_chunk_a_step")
+
 
 def statuses(engine: Engine, run: Sequence) -> list[SequenceStatus]:
     """Statuses that `run` passes through, in order."""

@@ -8,10 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kronos_api.engine import transformer as transformer_module
+from kronos_api.engine.kernels.compiled import CompiledKernels
+from kronos_api.engine.kernels.plain import PlainKernels
 from kronos_api.engine.kv_cache import KVCache
-from kronos_api.engine.transformer import Transformer, rms_norm
+from kronos_api.engine.layers import rms_norm
+from kronos_api.engine.transformer import Transformer
 from kronos_api.model.layers import NORM_EPSILON, Block
 
+KERNELS = [PlainKernels, CompiledKernels]
 WIDTH, LAYERS, POSITIONS = 32, 2, 24
 
 
@@ -25,8 +30,11 @@ def blocks() -> nn.ModuleList:
     return made
 
 
-@pytest.fixture
-def transformer(blocks: nn.ModuleList) -> Iterator[Transformer]:
+@pytest.fixture(params=KERNELS, ids=lambda kernels: kernels.__name__)
+def transformer(
+    blocks: nn.ModuleList, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Transformer]:
+    monkeypatch.setattr(transformer_module, "choose_kernels", lambda *_: request.param())
     with torch.inference_mode():
         yield Transformer(blocks, POSITIONS, decodes=True)
 

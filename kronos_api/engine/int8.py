@@ -1,0 +1,61 @@
+"""Linear layers in int8: weights quantised once for each output channel, rows when they come.
+
+A row x becomes unsigned bytes q = round(127 x / max |x|) + 128, because oneDNN's kernel for signed
+rows is slow. The zero point of 128 is folded into an offset of the result, and the scale of the row
+is applied after the GEMM. Sums of integers are exact, so a row has the same bits in any batch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kronos_api.engine.kernels.quantised import LARGEST, ZERO_POINT, QuantisedRows
+from kronos_api.engine.linear import PACKING_ROWS
+
+
+class Int8Linear:
+    """x ↦ x Wᵀ + b for quantised rows and a fixed W [N, K]; computes float32."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        weight = weight.detach().float()
+        scale = (weight.abs().amax(1) / LARGEST).clamp_min(torch.finfo(torch.float32).tiny)
+        codes = torch.round(weight / scale.unsqueeze(1)).to(torch.int8)
+        prepack = torch.ops.onednn.qlinear_prepack.default
+        self._packed = prepack(codes, [PACKING_ROWS, weight.shape[1]])
+        self._scale = scale
+        self._zero_points = torch.zeros(len(weight), dtype=torch.int32)
+        self._offset = codes.sum(1, dtype=torch.int32) * scale * -ZERO_POINT
+        self._bias = None if bias is None else bias.detach().float()
+        self._run = torch.ops.onednn.qlinear_pointwise.default
+
+    def __call__(self, rows: QuantisedRows) -> Tensor:
+        """Return x Wᵀ + b, [R, N]."""
+        out = self._multiply(rows)
+        if self._bias is None:
+            return out.mul_(rows.scale)
+        return torch.addcmul(self._bias, out, rows.scale, out=out)
+
+    def add(self, rows: QuantisedRows, other: Tensor) -> Tensor:
+        """Return x Wᵀ + b + other."""
+        out = self._multiply(rows)
+        torch.addcmul(other, out, rows.scale, out=out)
+        return out if self._bias is None else out.add_(self._bias)
+
+    def _multiply(self, rows: QuantisedRows) -> Tensor:
+        out: Tensor = self._run(
+            rows.codes,
+            1.0,
+            0,
+            self._packed,
+            self._scale,
+            self._zero_points,
+            self._offset,
+            1.0,
+            0,
+            torch.float32,
+            "none",
+            [],
+            "",
+        )
+        return out

@@ -1,0 +1,101 @@
+"""The same as `plain`, by loops that Numba compiles, for float32 on a CPU.
+
+A forecast has other bits than with the plain kernels, in the last places of its logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kronos_api.engine.attention import attention_lse, merge_attention
+from kronos_api.engine.kernels import loops
+from kronos_api.engine.kernels.plain import PlainKernels
+from kronos_api.engine.kernels.quantised import QuantisedRows
+from kronos_api.engine.kv_cache import KVCache
+from kronos_api.model.layers import NORM_EPSILON
+
+
+class CompiledKernels(PlainKernels):
+    """Attention of many queries stays torch's."""
+
+    def rotate_and_store(
+        self, qkv: Tensor, freqs_cis: Tensor, layer: int, caches: Sequence[KVCache], q_len: int
+    ) -> Tensor:
+        """See `PlainKernels`."""
+        channels = qkv.shape[1] // 3
+        query = torch.empty(len(qkv), channels)
+        factors = torch.view_as_real(freqs_cis).numpy()
+        source, target, row = qkv.numpy(), query.numpy(), 0
+        for cache in caches:
+            rows, at = slice(row, row + cache.batch_size * q_len), cache.position
+            cache.check_capacity(q_len)
+            loops.rotate_and_store(
+                source[rows].reshape(cache.batch_size, q_len, 3, channels),
+                factors[at : at + q_len],
+                target[rows].reshape(cache.batch_size, q_len, channels),
+                cache.arrays[layer],
+                cache.length,
+            )
+            row = rows.stop
+        return query
+
+    def attend(
+        self, query: Tensor, layer: int, caches: Sequence[KVCache], q_len: int, stored: int
+    ) -> Tensor:
+        """See `PlainKernels`."""
+        if q_len > 1:
+            return super().attend(query, layer, caches, q_len, stored)
+        mixed, row = torch.empty_like(query), 0
+        for cache in caches:
+            rows = slice(row, row + cache.batch_size)
+            self._attend_one(query[rows], layer, cache, stored, mixed[rows])
+            row = rows.stop
+        return mixed
+
+    def _attend_one(
+        self, query: Tensor, layer: int, cache: KVCache, stored: int, out: Tensor
+    ) -> None:
+        """Attend with one query a row, [B, C]; write to `out` [B, C]."""
+        batch, heads, width = cache.batch_size, cache.heads[layer], cache.head_width(layer)
+        split = query.view(batch, heads, width)
+        length = cache.length + stored
+        lse = np.empty((batch, heads), np.float32)
+        if length:
+            loops.attend(split.numpy(), cache.arrays[layer], length, out.numpy(), lse)
+        if cache.prefix is None:
+            return
+        prefix, prefix_lse = attention_lse(
+            split.unsqueeze(0), *cache.read_prefix(layer), causal=False
+        )
+        if length:
+            suffix = out.view(batch, heads, width)
+            prefix = merge_attention(prefix[0], prefix_lse[0], suffix, torch.from_numpy(lse))
+        out.copy_(prefix.reshape(out.shape))
+
+    def quantise(self, x: Tensor) -> QuantisedRows:
+        """See `PlainKernels`."""
+        rows = _empty_rows(*x.shape)
+        loops.quantise(x.numpy(), rows.codes.numpy(), rows.scale.numpy().reshape(-1))
+        return rows
+
+    def quantise_normed(self, x: Tensor) -> QuantisedRows:
+        """See `PlainKernels`."""
+        rows = _empty_rows(*x.shape)
+        epsilon, scale = np.float32(NORM_EPSILON), rows.scale.numpy().reshape(-1)
+        loops.quantise_normed(x.numpy(), epsilon, rows.codes.numpy(), scale)
+        return rows
+
+    def quantise_swiglu(self, gate_up: Tensor) -> QuantisedRows:
+        """See `PlainKernels`."""
+        rows = _empty_rows(len(gate_up), gate_up.shape[1] // 2)
+        scale = rows.scale.numpy().reshape(-1)
+        loops.quantise_swiglu(gate_up.numpy(), rows.codes.numpy(), scale)
+        return rows
+
+
+def _empty_rows(count: int, width: int) -> QuantisedRows:
+    return QuantisedRows(torch.empty(count, width, dtype=torch.uint8), torch.empty(count, 1))

@@ -1,0 +1,181 @@
+"""The linear part of one transformer layer, with packed weights, in floating point or int8.
+
+The weights of the layer's norms are folded into the linear layers after them. Shapes: R rows, C
+channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kronos_api.engine.int8 import Int8Linear
+from kronos_api.engine.kernels.plain import PlainKernels
+from kronos_api.engine.linear import Linear, pack_decode_linear, pack_linear
+from kronos_api.model.layers import NORM_EPSILON, Attention, Block
+
+
+class PackedLayer(Protocol):
+    """What a layer computes of each row by itself, which is all but attention."""
+
+    def qkv(self, rows: Tensor) -> Tensor:
+        """Queries, keys and values of the normed rows, before RoPE: [R, C] → [R, 3 C]."""
+
+    def add_attention(self, mixed: Tensor, rows: Tensor) -> Tensor:
+        """Project the output of attention, [R, C], and add it to `rows` [R, C]."""
+
+    def add_feed_forward(self, rows: Tensor) -> Tensor:
+        """Add the feed-forward layer of the normed rows to `rows` [R, C]."""
+
+
+def rms_norm(x: Tensor) -> Tensor:
+    """Divide each row of `x` [..., C] by its root mean square, computed in float32.
+
+    The weight of the norm is folded into the linear layer that follows.
+    """
+    return F.rms_norm(x, x.shape[-1:], eps=NORM_EPSILON)
+
+
+@dataclass(frozen=True, slots=True)
+class FloatLayer:
+    """A layer in float32 or bfloat16."""
+
+    qkv_linear: Linear
+    out: Linear
+    gate: Linear
+    up: Linear
+    down: Linear
+
+    def qkv(self, rows: Tensor) -> Tensor:
+        """See `PackedLayer`."""
+        return self.qkv_linear(rms_norm(rows))
+
+    def add_attention(self, mixed: Tensor, rows: Tensor) -> Tensor:
+        """See `PackedLayer`."""
+        return self.out.add(mixed, rows)
+
+    def add_feed_forward(self, rows: Tensor) -> Tensor:
+        """See `PackedLayer`."""
+        normal = rms_norm(rows)
+        return self.down.add(self.up.mul(normal, self.gate.silu(normal)), rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Int8Layer:
+    """A layer with int8 weights; rows between its linear layers are float32."""
+
+    kernels: PlainKernels
+    qkv_linear: Int8Linear
+    out: Int8Linear
+    gate_up: Int8Linear
+    down: Int8Linear
+
+    def qkv(self, rows: Tensor) -> Tensor:
+        """See `PackedLayer`."""
+        return self.qkv_linear(self.kernels.quantise_normed(rows))
+
+    def add_attention(self, mixed: Tensor, rows: Tensor) -> Tensor:
+        """See `PackedLayer`."""
+        return self.out.add(self.kernels.quantise(mixed), rows)
+
+    def add_feed_forward(self, rows: Tensor) -> Tensor:
+        """See `PackedLayer`."""
+        gate_up = self.gate_up(self.kernels.quantise_normed(rows))
+        return self.down.add(self.kernels.quantise_swiglu(gate_up), rows)
+
+
+@dataclass(frozen=True, slots=True)
+class PackedLayers:
+    """All layers of a transformer, packed for prefill and for decode steps."""
+
+    prefill: list[PackedLayer]
+    decode: list[PackedLayer]
+
+
+def pack_layers(
+    blocks: list[Block],
+    device: torch.device | str,
+    dtype: torch.dtype,
+    kernels: PlainKernels,
+    *,
+    decodes: bool,
+) -> PackedLayers:
+    """Pack `blocks` in `dtype`; torch.int8 gives `Int8Layer`."""
+    if dtype == torch.int8:
+        int8 = [_pack_int8(block, kernels) for block in blocks]
+        return PackedLayers(int8, int8)
+    prefill = [_pack_float(block, pack_linear, device, dtype) for block in blocks]
+    if not decodes:
+        return PackedLayers(prefill, [])
+    return PackedLayers(
+        prefill, [_pack_float(block, pack_decode_linear, device, dtype) for block in blocks]
+    )
+
+
+def _pack_float(
+    block: Block,
+    pack: Callable[[Tensor, Tensor | None], Linear],
+    device: torch.device | str,
+    dtype: torch.dtype,
+) -> PackedLayer:
+    def packed(weight: Tensor, bias: Tensor | None = None) -> Linear:
+        return pack(weight.to(device, dtype), None if bias is None else bias.to(device, dtype))
+
+    weights = _folded(block)
+    return FloatLayer(
+        qkv_linear=packed(weights.qkv, weights.qkv_bias),
+        out=packed(weights.out, weights.out_bias),
+        gate=packed(weights.gate),
+        up=packed(weights.up),
+        down=packed(weights.down),
+    )
+
+
+def _pack_int8(block: Block, kernels: PlainKernels) -> PackedLayer:
+    weights = _folded(block)
+    return Int8Layer(
+        kernels=kernels,
+        qkv_linear=Int8Linear(weights.qkv, weights.qkv_bias),
+        out=Int8Linear(weights.out, weights.out_bias),
+        gate_up=Int8Linear(torch.cat([weights.gate, weights.up]), None),
+        down=Int8Linear(weights.down, None),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Folded:
+    qkv: Tensor
+    qkv_bias: Tensor
+    out: Tensor
+    out_bias: Tensor
+    gate: Tensor
+    up: Tensor
+    down: Tensor
+
+
+def _folded(block: Block) -> _Folded:
+    """Weights of one block with those of its norms folded in, and heads interleaved for RoPE."""
+    attention, ffn = block.self_attn, block.ffn
+    q, k, v = attention.q_proj, attention.k_proj, attention.v_proj
+    order = _interleave(attention)
+    return _Folded(
+        qkv=torch.cat([q.weight[order], k.weight[order], v.weight]) * block.norm1.weight,
+        qkv_bias=torch.cat([q.bias[order], k.bias[order], v.bias]),
+        out=attention.out_proj.weight,
+        out_bias=attention.out_proj.bias,
+        gate=ffn.w1.weight * block.norm2.weight,
+        up=ffn.w3.weight * block.norm2.weight,
+        down=ffn.w2.weight,
+    )
+
+
+def _interleave(attention: Attention) -> Tensor:
+    """Row order that puts channel i of a head next to channel i + D / 2."""
+    width, heads = attention.q_proj.in_features, attention.heads
+    channels = torch.arange(width).view(heads, 2, -1)
+    return channels.transpose(1, 2).reshape(-1)
