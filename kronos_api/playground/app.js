@@ -54,13 +54,16 @@ function rows(columns, timestamps) {
 
 // 2. Forecast
 
-const levels = () =>
-  [...new Set(field("quantiles").split(/[,;\s]+/).filter(Boolean).map(Number))].sort((a, b) => a - b);
+/** The numbers of a list such as "0.1, 0.9", ascending. */
+const numbers = (name) =>
+  [...new Set(field(name).split(/[,;\s]+/).filter(Boolean).map(Number))].sort((a, b) => a - b);
 
 function composed() {
   const made = { candles: series.candles, timestamps: series.timestamps, horizon: Number(field("horizon")) };
   for (const name of ["freq", "calendar"]) if (field(name)) made[name] = field(name);
-  if (levels().length) made.quantile_levels = levels();
+  if (numbers("quantiles").length) made.quantile_levels = numbers("quantiles");
+  if (field("sample_count") !== "1") made.summary = true; // one path has no distribution
+  if (numbers("levels").length) made.levels = numbers("levels");
   if (form.elements.repair_input.checked) made.repair_input = true;
   const overrides = {};
   for (const name of ["sample_count", "temperature", "top_p", "top_k", "seed"]) {
@@ -182,9 +185,10 @@ for (const button of document.querySelectorAll("[data-copy]")) {
   button.addEventListener("click", () => copy(button.dataset.copy));
 }
 document.addEventListener("paste", (event) => {
+  const [file] = event.clipboardData.files;
   const text = event.clipboardData.getData("text");
-  if (event.target.matches?.("input, textarea") || !text) return;
-  read(new Blob([text]), "the clipboard");
+  if (event.target.matches?.("input, textarea") || !(file || text)) return;
+  read(file ?? new Blob([text]), file?.name ?? "the clipboard");
 });
 addEventListener("dragover", (event) => {
   event.preventDefault();

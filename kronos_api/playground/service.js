@@ -11,7 +11,10 @@ async function refusal(response) {
 }
 
 async function ask(path, options) {
-  const response = await fetch(path, options);
+  const response = await fetch(path, options).catch((error) => {
+    if (error.name === "AbortError") throw error;
+    throw new Error("The service cannot be reached. Does it still run?");
+  });
   if (!response.ok) throw new Error(await refusal(response));
   return response;
 }
@@ -54,13 +57,7 @@ export async function forecast(request, onCandle, signal) {
     body: JSON.stringify(request),
     signal,
   };
-  let response;
-  try {
-    response = await ask("v1/predict/stream", options);
-  } catch (error) {
-    if (!error.message.includes("no path")) throw error;
-    return (await ask("v1/predict/single", options)).json();
-  }
+  const response = await ask("v1/predict/stream", options);
   for await (const { event, data } of events(response)) {
     if (event === "candle") onCandle(data);
     if (event === "done") return data;

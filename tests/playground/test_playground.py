@@ -131,7 +131,7 @@ def test_one_click_forecasts_the_sample(page: Tab, service: Service, browser: Br
     click(page, "[data-copy=python]")
     page.until("document.getElementById('copied').textContent === 'Copied as Python.'")
     printed = run(sys.executable, "-c", page.run("navigator.clipboard.readText()"))
-    assert "[24 rows x 25 columns]" in printed
+    assert "[24 rows x 28 columns]" in printed
     assert "2026-03-07T05:00:00Z" in printed
 
 
