@@ -30,9 +30,9 @@ function band(last, rows, levels) {
   ];
 }
 
-/** Ticks that have room, with the date above the time of day. */
-function ticks(timestamps, width) {
-  const step = Math.ceil(timestamps.length / Math.max(2, Math.floor(width / 120)));
+/** Ticks that have room on an axis of `count` candles, with the date above the time of day. */
+function ticks(timestamps, count, width) {
+  const step = Math.ceil(count / Math.max(2, Math.floor(width / 120)));
   const tickvals = timestamps.filter((_, at) => at % step === Math.floor(step / 2));
   const clock = /^(\d{4}-\d{2}-\d{2})[T ](\d{2}:\d{2})/;
   const text = (one) => (clock.exec(one) ?? [null, one]).slice(1).join("<br>");
@@ -49,7 +49,7 @@ export function draw(element, history, forecast, levels, expected) {
     traces.push(candles(x(forecast), forecast, "forecast", colour("forecast"), colour("forecast")));
     traces.at(-1).decreasing.fillcolor = colour("panel");
   }
-  const all = [...x(past), ...x(forecast)];
+  const count = past.length + Math.max(expected, forecast.length);
   const axis = { gridcolor: colour("line"), zeroline: false, fixedrange: true };
   const layout = {
     margin: { l: 56, r: 8, t: 8, b: 48 },
@@ -58,8 +58,8 @@ export function draw(element, history, forecast, levels, expected) {
     legend: { orientation: "h", traceorder: "normal", y: 1.02, yanchor: "bottom", x: 0 },
     // Consecutive candles stand side by side, however far apart their times are.
     xaxis: {
-      ...axis, ...ticks(all, element.clientWidth), type: "category", tickangle: 0,
-      rangeslider: { visible: false }, range: [-1, past.length + Math.max(expected, forecast.length)],
+      ...axis, ...ticks([...x(past), ...x(forecast)], count, element.clientWidth), type: "category", tickangle: 0,
+      rangeslider: { visible: false }, range: [-1, count],
     },
     yaxis: { ...axis, tickformat: "~g" },
     hovermode: "x",

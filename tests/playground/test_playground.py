@@ -100,9 +100,11 @@ def forecast_steps(page: Tab) -> int:
     """The candles of the forecast in the chart, once it is complete."""
     page.until(f"{STATUS}.startsWith('Forecast of') || {ERROR} !== ''")
     assert page.run(ERROR) == ""
+    rows = int(page.run("document.querySelectorAll('#table tbody tr').length"))
+    complete = f"one.name === 'forecast' && one.x.length === {rows}"
+    page.until(f"(document.getElementById('chart').data ?? []).some((one) => {complete})")
     page.until("document.querySelectorAll('#chart .trace.boxes').length >= 2")
-    counts = {one["name"]: int(one["count"]) for one in drawn(page)}
-    return counts["forecast"]
+    return rows
 
 
 def test_one_click_forecasts_the_sample(page: Tab, service: Service, browser: Browser) -> None:
@@ -210,6 +212,7 @@ def test_a_keyboard_and_a_screen_reader_reach_everything(page: Tab, service: Ser
         reached.append(at)
         if at == "sample":
             page.press("Enter")
+            page.until("!document.getElementById('go').disabled")
         if at == "go":
             break
     order = ["sample", "file", "horizon", "freq", "sample_count", "quantiles", "calendar", "go"]
