@@ -64,12 +64,14 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
     pytest.fail("the service was not ready in time")
 
 
-def test_holds_the_checkpoint_and_nothing_strange(wheel: Path) -> None:
+def test_holds_the_checkpoint_the_pages_and_nothing_strange(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assets = "kronos_api/assets/kronos-demo"
     for part in ("model", "tokenizer"):
         assert f"{assets}/{part}/config.json" in names
         assert f"{assets}/{part}/model.safetensors" in names
+    for page in ("assets/docs/start.js", "playground/index.html", "playground/sample.csv"):
+        assert f"kronos_api/{page}" in names
     assert "kronos_api/py.typed" in names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"kronos_api"}
 

@@ -36,6 +36,8 @@ async function read(file, name) {
   } catch (error) {
     series = null;
     say(error.message, true);
+    show({ history: [], forecast: [] });
+    clear("");
   }
   at("go").disabled = series === null;
 }
@@ -122,6 +124,7 @@ function refuse(message) {
 function busy(working, text) {
   at("status").textContent = text;
   at("cancel").disabled = !working;
+  if (!working) show({ expected: 0 }); // an incomplete forecast reserves no space
   at("result").setAttribute("aria-busy", String(working));
 }
 
@@ -145,6 +148,7 @@ function redraw() {
   cancelAnimationFrame(frame);
   frame = requestAnimationFrame(() => {
     if (shown.history.length) draw(at("chart"), shown.history, shown.forecast, shown.levels, shown.expected);
+    else Plotly.purge(at("chart"));
   });
 }
 

@@ -52,6 +52,7 @@ export function draw(element, history, forecast, levels, expected) {
   const count = past.length + Math.max(expected, forecast.length);
   const axis = { gridcolor: colour("line"), zeroline: false, fixedrange: true };
   const layout = {
+    width: element.clientWidth, height: element.clientHeight,
     margin: { l: 56, r: 8, t: 8, b: 48 },
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: colour("text"), family: getComputedStyle(document.body).fontFamily, size: 12 },
@@ -65,7 +66,7 @@ export function draw(element, history, forecast, levels, expected) {
     hovermode: "x",
     dragmode: false,
   };
-  Plotly.react(element, traces, layout, { displayModeBar: false, responsive: true });
+  Plotly.react(element, traces, layout, { displayModeBar: false });
   // Plotly measures text in a drawing outside the page, which screen readers would announce.
   document.getElementById("js-plotly-tester")?.setAttribute("aria-hidden", "true");
 }
