@@ -76,7 +76,7 @@ def create_app(
         StartupError: a setting names a checkpoint, a route, a nameserver or a file that does not
             exist.
     """
-    logging.configure(settings.log_level)
+    logging.configure(settings.log_level, settings.log_format, settings.replica_name)
     service = Lifecycle(settings, predictor, workers)
     callers = build_callers(
         settings.whitelist if settings.security_enabled else None,

@@ -15,7 +15,7 @@ from kronos_api.telemetry import logging
 
 logging.configure()
 _settings = load_settings()
-logging.configure(_settings.log_level)
+logging.configure(_settings.log_level, _settings.log_format, _settings.replica_name)
 share_metrics(_settings)
 announce(_settings, workers(_settings))
 

@@ -45,7 +45,7 @@ def serve(
     configure()
     with one_line_errors():
         settings = load_settings()
-        configure(settings.log_level)
+        configure(settings.log_level, settings.log_format, settings.replica_name)
         listener = bind(settings.host, settings.port)
 
     allow_connections()

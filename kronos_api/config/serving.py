@@ -49,6 +49,12 @@ class Serving(BaseSettings):
     """Whether /mcp serves tools to agents (Model Context Protocol); needs the extra `mcp`."""
     playground: bool = False
     """Whether /playground is a page to try forecasts; it needs the extra playground."""
+    log_format: Literal["json", "console"] = "json"
+    """Log lines: json, one object a line, or console, for people."""
+    replica_name: str | None = Field(default=None, max_length=100)
+    """Field `replica` of log lines; unset: the host name, in a container its short id."""
+    control_dir: Path | None = None
+    """Folder of the operator commands; unset: /dev/shm, else a temporary one."""
     metrics_dir: Path | None = None
     """Folder where workers keep their metrics; unset: /dev/shm, else a temporary one."""
 

@@ -16,9 +16,6 @@ UNMATCHED = "unmatched"
 GONE = 499
 """Status logged for a client that disconnected before the end of its response."""
 
-LIVENESS = "/v1/healthz"
-"""The gateway requests this of each replica about every second; successes are logged as debug."""
-
 log = structlog.stdlib.get_logger("kronos_api.access")
 
 
@@ -31,8 +28,9 @@ class AccessLog:
     and the time of each phase.
 
     A request is counted before the end of its response is sent, so that a caller which has its
-    response is counted even if the process is killed. Requests of `probes` are not counted by
-    caller, and those of `scrapes` not at all.
+    response is counted even if the process is killed. Requests of `probes`, health checks
+    and scrapes, are not counted by caller, and logged as debug if they succeed; those of `scrapes`
+    are not counted at all.
     """
 
     def __init__(
@@ -70,6 +68,8 @@ class AccessLog:
                 elapsed = end()
             await send(message)
 
+        if scope.get("client"):  # until it is identified; a refusal may come first
+            structlog.contextvars.bind_contextvars(container_name=scope["client"][0])
         phases.current.set(times := phases.RequestPhases())
         started = time.perf_counter()
         metrics.concurrent_requests.inc(counted)
@@ -81,7 +81,7 @@ class AccessLog:
             metrics.concurrent_requests.dec(counted)
             elapsed = end() if elapsed is None else elapsed
             route = self._template(scope)
-            line = log.debug if route == LIVENESS and status < 400 else log.info
+            line = log.debug if route in self.probes and status < 400 else log.info
             line(
                 "request",
                 method=scope["method"],

@@ -18,7 +18,8 @@ from kronos_api.errors import (
 )
 from kronos_api.middleware.envelope import render
 from kronos_api.security.api_keys import METRICS, PREDICT, ApiKeys
-from kronos_api.security.identity import OTHER, Caller, Connection, Identification, Identity
+from kronos_api.security.callers import OTHER, Caller, Connection, Identification
+from kronos_api.security.identity import Identity
 from kronos_api.security.resolver import ResolverUnavailable
 from kronos_api.security.whitelist import Address, parse_address
 from kronos_api.telemetry.metrics import metrics
@@ -162,10 +163,11 @@ class CallerIdentity:
                 connection.is_proxy = connection.proxy = None
             address, caller = await self._named(scope, connection, peer, refresh=True)
         if caller is None:
+            await self._bind_name(address)
             raise self._refuse(scope, str(address), "not_listed")
         if self.allowed is not None:
             metrics.security_events.labels("allowed", caller.label).inc()
-            log.info(
+            log.debug(
                 "caller_allowed", peer=str(address), entry=caller.label, container=caller.container
             )
         if not connection.is_proxy:
@@ -195,6 +197,11 @@ class CallerIdentity:
             return address, Caller(OTHER, str(address))
         local = peer.is_loopback if connection.is_proxy else True
         return address, await self.allowed.identify(address, local=local, refresh=refresh)
+
+    async def _bind_name(self, address: Address) -> None:
+        """Name an unlisted caller in the log lines of its request: its container or address."""
+        name = None if self.allowed is None else await self.allowed.container_at(address)
+        structlog.contextvars.bind_contextvars(container_name=name or str(address))
 
     def _forwarded(self, scope: Scope) -> Address | None:
         """The last address of the header, which the proxy wrote; None if there is none."""

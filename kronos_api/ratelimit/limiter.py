@@ -13,6 +13,7 @@ other workers have reported theirs.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
@@ -165,9 +166,11 @@ class Limiter:
         metrics.rate_limit_store_failures.inc()
         if self.degraded:
             return
-        self._probe = asyncio.create_task(self._wait_for_store())
+        background = contextvars.Context()  # not that of the request that noticed it
+        self._probe = asyncio.Task(self._wait_for_store(), context=background)
         metrics.rate_limit_degraded.set(1)
-        log.warning(
+        background.run(
+            log.warning,
             "rate_limit_store_unavailable",
             store=self.store.kind,
             reason=str(error),

@@ -11,11 +11,14 @@ from typing import Final
 import structlog
 from starlette.requests import ClientDisconnect
 
+from kronos_api.engine.sampling import SamplingParams
 from kronos_api.errors import InternalError, KronosError, PredictionTimeout
 from kronos_api.schemas.parsing import ParsedSeries
 from kronos_api.schemas.serializing import SeriesForecast
 from kronos_api.telemetry.metrics import metrics
 
+MAX_VALUES: Final = 8
+"""Different values of a parameter in one log line."""
 GONE: Final = 499
 """Status that is counted for a client that disconnected."""
 
@@ -46,6 +49,7 @@ def observe_series(endpoint: str, series: Sequence[ParsedSeries]) -> None:
         history=sum(len(one.history) for one in series),
         horizon=sum(one.horizon for one in series),
         samples=sum(one.params.sample_count for one in series),
+        **_sampling([one.params for one in series]),
     )
     if endpoint != "batch":
         structlog.contextvars.bind_contextvars(series_id=series[0].series_id)
@@ -56,11 +60,16 @@ def observe_series(endpoint: str, series: Sequence[ParsedSeries]) -> None:
 
 
 def observe_results(results: Sequence[SeriesForecast]) -> None:
-    """Record the times of the model; the log line has the longest of a batch."""
+    """Record the times of the model."""
     for one in results:
         metrics.queue_wait.observe(one.forecast.queue_ms / 1000)
         metrics.model_inference.observe(one.forecast.inference_ms / 1000)
-    structlog.contextvars.bind_contextvars(
-        queue_ms=round(max(one.forecast.queue_ms for one in results), 3),
-        inference_ms=round(max(one.forecast.inference_ms for one in results), 3),
-    )
+
+
+def _sampling(params: Sequence[SamplingParams]) -> dict[str, object]:
+    """Parameters of the forecast; of a batch whose series differ, a list of the first values."""
+    fields: dict[str, object] = {}
+    for name in ("temperature", "top_p", "top_k", "seed"):
+        values = list(dict.fromkeys(getattr(one, name) for one in params))
+        fields[name] = values[0] if len(values) == 1 else values[:MAX_VALUES]
+    return fields

@@ -21,7 +21,7 @@ from typing import Final
 import structlog
 
 from kronos_api.errors import InsufficientScope, StartupError, Unauthenticated
-from kronos_api.security.identity import Caller
+from kronos_api.security.callers import Caller
 
 PREDICT: Final = "predict"
 METRICS: Final = "metrics"

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
-from dataclasses import dataclass, field
-from typing import Final
 
+from kronos_api.security.callers import Caller, Identification
 from kronos_api.security.local_networks import Interface, LocalNetworks
 from kronos_api.security.resolver import (
     FRESH_SECONDS,
@@ -17,53 +15,6 @@ from kronos_api.security.resolver import (
     ServerFailure,
 )
 from kronos_api.security.whitelist import Address, Whitelist
-
-OTHER: Final = "other"
-"""Metric label of callers that are not listed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """A caller that an entry of the whitelist covers or names.
-
-    `label`: the entry, or `other`: one of few values, fit for metrics. `key`: identity of the
-    caller for the rate limit: the name of its container if DNS knows it, else its address.
-    """
-
-    label: str
-    key: str
-    container: str | None = None
-
-    @property
-    def name(self) -> str:
-        """Name for log lines."""
-        return self.container or self.label
-
-
-@dataclass(slots=True, eq=False)
-class Identification:
-    """The caller that the peer of a connection was identified as.
-
-    `confirmed`: whether DNS has named it by an answer that is younger than the connection.
-    """
-
-    caller: Caller
-    confirmed: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class Connection:
-    """Identity of the peer of one TCP connection, opened at `opened` by the monotonic clock.
-
-    `is_proxy`: whether the peer was a trusted proxy at its first request, None before that;
-    `proxy` is its identification as one. `caller`: identification of a peer that is no proxy.
-    """
-
-    peer: str | None
-    opened: float = field(default_factory=time.monotonic)
-    is_proxy: bool | None = None
-    proxy: Identification | None = None
-    caller: Identification | None = None
 
 
 class Identity:
@@ -106,6 +57,18 @@ class Identity:
             raise
         self.dns_failed = False
         return caller
+
+    async def container_at(self, address: Address) -> str | None:
+        """The name of the container at `address`, listed or not; None if DNS does not name it."""
+        if self.local_networks is None or not self.whitelist.names:
+            return None
+        interface = self.local_networks.interface_for(address)
+        if interface is None:
+            return None
+        try:
+            return await self._container(address, interface, self.local_networks, -math.inf)
+        except ResolverUnavailable:
+            return None
 
     def identification(self, caller: Caller, address: Address, opened: float) -> Identification:
         """The identification of a connection from `address`, opened at `opened`, as `caller`."""

@@ -22,7 +22,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from kronos_api.errors import KronosError, RequestTooLarge
 from kronos_api.middleware.callers import caller_label
 from kronos_api.middleware.lifespan import PEERS
-from kronos_api.security.identity import Connection
+from kronos_api.security.callers import Connection
 from kronos_api.server.connection_limit import ConnectionLimit
 from kronos_api.server.deadlines import Deadlines, Step, StepTimer, Timer, count_slow_caller
 from kronos_api.server.error_response import error_of, refusal
@@ -121,9 +121,10 @@ class Protocol(H11Protocol):
         self._set_deadline("idle" if responded and not self.conn.trailing_data[0] else "headers")
 
     def on_response_complete(self) -> None:
-        # Pipelined bytes belong to the next request, and so do log lines about them.
-        contextvars.Context().run(super().on_response_complete)
-        self._set_deadline("idle")
+        # Pipelined bytes and deadlines belong to the next request, and so do their log lines.
+        fresh = contextvars.Context()
+        fresh.run(super().on_response_complete)
+        fresh.run(self._set_deadline, "idle")
 
     def shutdown(self) -> None:
         """Drain: announce the next response as the last one. May be called again.

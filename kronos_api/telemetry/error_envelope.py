@@ -17,7 +17,7 @@ def error_envelope(error: KronosError, scope: Mapping[str, Any]) -> dict[str, An
     scope: of the request, by ASGI; its state has the request id.
     """
     metrics.errors.labels(error.code).inc()
-    structlog.contextvars.bind_contextvars(code=error.code)
+    structlog.contextvars.bind_contextvars(code=error.code, **_violation(error))
     content = {
         "code": error.code,
         "message": error.message,
@@ -25,3 +25,12 @@ def error_envelope(error: KronosError, scope: Mapping[str, Any]) -> dict[str, An
         "request_id": scope.get("state", {}).get("request_id"),
     }
     return {"error": content}
+
+
+def _violation(error: KronosError) -> dict[str, object]:
+    """Log fields of the first violation: its field and rule, and the number of those listed."""
+    first = next(iter(error.details), {})
+    if "field" not in first:
+        return {}
+    rule = first.get("constraint")
+    return {"field": first["field"], "rule": rule, "violations": len(error.details)}

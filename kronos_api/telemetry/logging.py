@@ -15,12 +15,15 @@ import logging
 import sys
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TextIO
+from typing import Literal, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from kronos_api.telemetry.log_fields import ProcessFields, ordered
 from kronos_api.telemetry.log_writer import FLUSH_SECONDS, LogWriter
+
+Style = Literal["json", "console"]
 
 SERVER_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.asgi", "gunicorn", "gunicorn.error")
 ACCESS_LOGGERS = ("uvicorn.access", "gunicorn.access")
@@ -35,11 +38,15 @@ _SHARED: tuple[Processor, ...] = (
 )
 
 
-def configure(level: str = "INFO") -> None:
-    """Send every log line of the process to stdout as one JSON object; may be called again.
+def configure(level: str = "INFO", style: Style = "json", replica: str | None = None) -> None:
+    """Send every log line of the process to stdout; may be called again.
 
-    The servers' own access logs are turned off: the access log middleware replaces them.
+    style: `json`, one object a line, or `console`, for people. replica: the field `replica` of each
+    line; by default the name of the host. The servers' own access logs are turned off: the access
+    log middleware replaces them.
     """
+    global _own
+    _own = ProcessFields(replica)
     structlog.configure(
         processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -53,15 +60,31 @@ def configure(level: str = "INFO") -> None:
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 _drop_exception_info,
-                structlog.processors.JSONRenderer(serializer=_one_line),
+                _own,
+                _renderer(style),
             ],
         )
     )
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(level)
+    set_level(level)
     adopt_servers()
     logging.captureWarnings(True)
+
+
+def set_level(level: str) -> None:
+    """The lowest level that is logged from here on."""
+    logging.getLogger().setLevel(level)
+
+
+def _renderer(style: Style) -> Processor:
+    if style == "json":
+        return structlog.processors.JSONRenderer(serializer=_one_line)
+    return structlog.dev.ConsoleRenderer(
+        colors=sys.stdout.isatty(),
+        sort_keys=False,
+        exception_formatter=structlog.dev.plain_traceback,
+    )
 
 
 def flush(seconds: float = FLUSH_SECONDS) -> None:
@@ -130,6 +153,7 @@ def adopt_servers() -> None:
         logger.disabled = not logger.propagate
 
 
+_own = ProcessFields()
 _handler: LineHandler | None = None  # of the last `configure`; it has a thread
 
 
@@ -162,4 +186,5 @@ def _lost_line(lines: int) -> str:
 def _line(event: str, level: str, **fields: object) -> str:
     """A line made without `logging`."""
     timestamp = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-    return _one_line({"event": event, **fields, "level": level, "timestamp": timestamp})
+    line = {"event": event, **fields, "level": level, "timestamp": timestamp}
+    return _one_line(ordered(line | _own.own()))

@@ -18,6 +18,8 @@ from kronos_api.telemetry.metrics import metrics
 QUEUE: Final = "queue"
 ENGINE: Final = ("tokenize", "prefill", "decode", "detokenize")
 """The phases of a series in the engine."""
+INFERENCE: Final = "inference"
+"""All phases in the engine together."""
 PHASES: Final = ("parse", QUEUE, *ENGINE, "write")
 """All phases, in the order of a request."""
 
@@ -89,13 +91,17 @@ class RequestPhases:
     series: list[PhaseClock] = field(default_factory=list)
 
     def milliseconds(self) -> dict[str, float]:
-        """`parse_ms`, `queue_ms`, ...: of the phases so far, the longest of all series."""
+        """`parse_ms`, `queue_ms`, ..., `inference_ms`: so far, the longest of all series."""
         now = time.monotonic()
         parts = [{phase: spent.seconds for phase, spent in self.times.items()}]
-        parts += [clock.seconds(now) for clock in self.series]
+        for clock in self.series:
+            part = clock.seconds(now)
+            if any(phase in part for phase in ENGINE):
+                part[INFERENCE] = sum(part.get(phase, 0.0) for phase in ENGINE)
+            parts.append(part)
         return {
             f"{phase}_ms": round(1000 * max(part.get(phase, 0.0) for part in parts), 3)
-            for phase in PHASES
+            for phase in (*PHASES, INFERENCE)
             if any(phase in part for part in parts)
         }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.types import Scope
@@ -12,8 +13,16 @@ from starlette.types import Scope
 from kronos_api.app import create_app
 from kronos_api.config import Settings
 from kronos_api.middleware.access_log import AccessLog
+from kronos_api.telemetry.log_fields import ORDER
 from kronos_api.telemetry.metrics import metrics
-from tests.web import SINGLE, body, listening, predictor_of, serving
+from tests.fakes import SleepyEngine, stuck
+from tests.web import BATCH, SINGLE, body, client_of, listening, predictor_of, serving
+
+
+def request_lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    """The lines of requests that were printed."""
+    printed = map(json.loads, capsys.readouterr().out.splitlines())
+    return [line for line in printed if line["event"] == "request"]
 
 
 def counted(route: str, status: int) -> float:
@@ -47,16 +56,63 @@ async def test_the_route_is_its_template(
     assert "4711" not in json.dumps(line)
 
 
-@pytest.mark.parametrize(("path", "lines"), [("/v1/healthz", 0), ("/v1/readyz", 1)])
-async def test_successful_liveness_checks_are_logged_as_debug(
-    capsys: pytest.CaptureFixture[str], path: str, lines: int
+async def test_successful_probes_are_logged_as_debug(capsys: pytest.CaptureFixture[str]) -> None:
+    paths = ("/health", "/v1/healthz", "/v1/readyz", "/metrics")
+    async with serving() as client:
+        before = counted("/v1/readyz", 200)
+        for path in paths:
+            assert (await client.get(path)).status_code == 200
+        await client.post("/v1/readyz")
+        assert counted("/v1/readyz", 200) == before + 1
+    (line,) = request_lines(capsys)
+    assert (line["endpoint"], line["status"]) == ("/v1/readyz", 405)
+
+
+async def test_line_of_a_forecast_has_its_parameters_and_timings_in_one_order(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sampling = {"temperature": 0.5, "top_p": 0.75, "top_k": 7, "seed": 11}
+    engine = SleepyEngine()
+    async with serving(engine, request_timeout=0.5, inference_timeout=0.4) as client:
+        assert (await client.post(SINGLE, json=body(overrides=sampling))).status_code == 200
+        async with stuck(engine):
+            assert (await client.post(SINGLE, json=body(overrides=sampling))).status_code == 504
+        items = [body(overrides={"seed": seed}, series_id=f"{seed}") for seed in (1, 2)]
+        assert (await client.post(BATCH, json={"items": items})).status_code == 200
+    well, late, batch = request_lines(capsys)
+    for line in (well, late):
+        assert {name: line[name] for name in sampling} == sampling
+        assert line["container_name"] == "localhost"
+        assert line["queue_ms"] >= 0
+        assert line["inference_ms"] >= line["decode_ms"] > 0
+        assert list(line) == [name for name in ORDER if name in line]
+    assert (late["status"], late["code"]) == (504, "PREDICTION_TIMEOUT")
+    assert late["inference_ms"] > 300
+    assert batch["seed"] == [1, 2]
+    assert batch["top_k"] == 0
+
+
+async def test_line_of_an_invalid_request_has_field_and_rule(
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     async with serving() as client:
-        before = counted(path, 200)
-        assert (await client.get(path)).status_code == 200
-        assert counted(path, 200) == before + 1
-    printed = [json.loads(line)["event"] for line in capsys.readouterr().out.splitlines()]
-    assert printed.count("request") == lines
+        await client.post(SINGLE, json=body(horizon=0))
+    (line,) = request_lines(capsys)
+    assert (line["status"], line["code"]) == (400, "INVALID_INPUT")
+    assert (line["field"], line["violations"]) == ("horizon", 1)
+    assert "1" in line["rule"]
+
+
+async def test_refusals_name_the_caller(capsys: pytest.CaptureFixture[str]) -> None:
+    async with serving(container_whitelist="10.0.0.1") as client:
+        await client.get("/v1/models")  # 403, not listed
+    async with serving(allowed_hosts="api.example.com") as client:
+        await client.get("/v1/models", headers={"Host": "evil.example.com"})  # 403
+    async with client_of(create_app(Settings(), predictor=predictor_of())) as client:
+        await client.post(SINGLE, json=body())  # 503, no model
+    lines = request_lines(capsys)
+    assert [line["status"] for line in lines] == [403, 403, 503]
+    assert [line["container_name"] for line in lines] == ["127.0.0.1", "127.0.0.1", "localhost"]
 
 
 async def test_refusal_before_routing_counts_for_its_route(

@@ -20,7 +20,8 @@ from kronos_api.app import create_app
 from kronos_api.config import Settings
 from kronos_api.middleware.caller_identity import CallerIdentity
 from kronos_api.security import resolver
-from kronos_api.security.identity import Caller, Connection, Identity
+from kronos_api.security.callers import Caller, Connection
+from kronos_api.security.identity import Identity
 from kronos_api.security.resolver import FRESH_SECONDS
 from kronos_api.security.whitelist import Whitelist
 from kronos_api.telemetry.metrics import metrics

@@ -16,7 +16,8 @@ from dns.resolver import BaseResolver, NoResolverConfiguration
 
 from kronos_api.errors import StartupError
 from kronos_api.security.build import build_callers
-from kronos_api.security.identity import Caller, Identification, Identity
+from kronos_api.security.callers import Caller, Identification
+from kronos_api.security.identity import Identity
 from kronos_api.security.local_networks import LocalNetworks, own_interfaces
 from kronos_api.security.resolver import (
     FRESH_SECONDS,

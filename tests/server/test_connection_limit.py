@@ -12,7 +12,8 @@ from structlog.testing import capture_logs
 
 from kronos_api.app import create_app
 from kronos_api.config import Settings
-from kronos_api.security.identity import Caller, Identity
+from kronos_api.security.callers import Caller
+from kronos_api.security.identity import Identity
 from kronos_api.security.peers import Peers
 from kronos_api.security.resolver import ResolverUnavailable
 from kronos_api.security.whitelist import Whitelist

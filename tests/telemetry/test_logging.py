@@ -5,7 +5,11 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
+import re
+import socket
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +17,8 @@ import structlog
 from gunicorn.config import Config
 
 from kronos_api.server.worker import Logger
-from kronos_api.telemetry.logging import SERVER_LOGGERS, LineHandler, configure
+from kronos_api.telemetry.log_fields import LEADING, ORDER, PROCESS
+from kronos_api.telemetry.logging import SERVER_LOGGERS, LineHandler, configure, set_level
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
@@ -133,3 +138,42 @@ def test_a_stream_that_is_closed_is_no_error(capfd: pytest.CaptureFixture[str]) 
     stream.close()
     handler.handle(logging.makeLogRecord({"msg": "late"}))
     assert capfd.readouterr() == ("", "")
+
+
+def test_every_line_names_its_process_and_has_its_fields_in_one_order(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure(replica="kronos-2")
+    structlog.get_logger("ours").info("done", zone="b", status=200, method="GET", reason="x")
+    logging.getLogger("uvicorn.error").info("started")
+    ours, theirs = lines(capsys)
+    assert list(ours) == [*LEADING, *PROCESS, "method", "status", "zone", "reason"]
+    for line in (ours, theirs):
+        assert (line["hostname"], line["replica"]) == (socket.gethostname(), "kronos-2")
+        assert line["pid"] == os.getpid()
+
+
+def test_console_format_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(style="console")
+    structlog.get_logger("ours").warning("queue_full", waiting=64)
+    printed = capsys.readouterr().out
+    assert "queue_full" in printed
+    assert "waiting=64" in printed
+    assert not printed.startswith("{")
+
+
+def test_level_changes_while_the_process_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("WARNING")
+    logger = structlog.get_logger("ours")
+    for level in ("DEBUG", "ERROR"):
+        set_level(level)
+        logger.debug("low")
+        logger.error("high")
+    assert [line["event"] for line in lines(capsys)] == ["low", "high", "high"]
+
+
+def test_page_on_logs_lists_the_fields_in_their_order() -> None:
+    page = Path(__file__).parents[2] / "docs" / "logging.md"
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", page.read_text("utf-8"), re.M)
+    listed = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert listed == list(ORDER)

@@ -43,5 +43,10 @@ def test_request_has_the_longest_time_of_its_series(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(time, "monotonic", lambda: 5.0)
     with phases.measured("write"):
         pass
-    assert request.milliseconds() == {"queue_ms": 5000, "decode_ms": 3000, "write_ms": 0}
+    assert request.milliseconds() == {
+        "queue_ms": 5000,
+        "decode_ms": 3000,
+        "write_ms": 0,
+        "inference_ms": 3000,
+    }
     phases.current.reset(token)
