@@ -150,6 +150,7 @@ def _middleware(
             exempt=exempt,
             keys=callers.keys,
             probes=paths_of(*routers.probes),
+            blocked=lambda: service.controls.orders.blocked,
         ),
         # After identity, so that unlisted clients take no place; before the rate limit and the
         # body, so that a refusal costs no quota and reads no body. Probes are exempt even if they

@@ -105,6 +105,13 @@ class ContainerNotAllowed(KronosError):
     code = "CONTAINER_NOT_ALLOWED"
 
 
+class CallerBlocked(KronosError):
+    """The operator has blocked the caller."""
+
+    status = 403
+    code = "CALLER_BLOCKED"
+
+
 class HostNotAllowed(KronosError):
     """The Host header is not a name of this service."""
 

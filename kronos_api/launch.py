@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -12,9 +13,10 @@ import structlog
 from kronos_api.build_info import this_build
 from kronos_api.capacity import threads, workers
 from kronos_api.config import Settings
+from kronos_api.controls import Controls, control_directory
 from kronos_api.server.deadlines import Deadlines
 from kronos_api.server.uvicorn_config import options
-from kronos_api.telemetry import process_metrics
+from kronos_api.telemetry import logging, process_metrics
 from kronos_api.telemetry.directory import create_directory
 from kronos_api.telemetry.metrics import metrics
 from kronos_api.telemetry.slots import Slots
@@ -99,6 +101,16 @@ def share_metrics(settings: Settings) -> None:
     Raises `StartupError` if the directory cannot be written to.
     """
     metrics.share(Slots(create_directory(settings.metrics_dir)))
+
+
+def take_orders(settings: Settings) -> Callable[[], None]:
+    """Forget the orders to the service before; what the master calls now and then.
+
+    The master obeys the log level alone, workers the other orders too.
+    """
+    controls = Controls(control_directory(settings.control_dir, settings.port))
+    controls.reset()
+    return lambda: logging.set_level(controls.read().log_level or settings.log_level)
 
 
 def pre_fork(_arbiter: object, _worker: object) -> None:

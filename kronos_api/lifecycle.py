@@ -17,6 +17,7 @@ from kronos_api.checkpoints.hub import locate
 from kronos_api.checkpoints.info import Source
 from kronos_api.checkpoints.loader import inspect
 from kronos_api.config import Settings
+from kronos_api.controls import Controls, Orders, control_directory
 from kronos_api.daemon_thread import run_in_daemon_thread
 from kronos_api.engine.build import build_engine
 from kronos_api.engine.engine import Engine
@@ -24,7 +25,7 @@ from kronos_api.errors import StartupError
 from kronos_api.predictor import AsyncPredictor
 from kronos_api.ratelimit.build import build_limiter
 from kronos_api.ratelimit.limiter import Limiter
-from kronos_api.telemetry import process_metrics
+from kronos_api.telemetry import logging, process_metrics
 from kronos_api.telemetry.known_labels import KnownLabels
 from kronos_api.telemetry.metrics import metrics
 from kronos_api.telemetry.replica import record_replica
@@ -82,6 +83,7 @@ class Lifecycle:
         self, settings: Settings, predictor: AsyncPredictor | None, workers: int = 1
     ) -> None:
         self.labels = KnownLabels()
+        self.controls = Controls(control_directory(settings.control_dir, settings.port))
         self.settings = settings
         self.checkpoints = None
         if predictor is None:
@@ -96,6 +98,7 @@ class Lifecycle:
         self.predictor = predictor
         self.limiter = _limiter(settings, workers) if settings.rate_limit_enabled else None
         self.ended = True
+        self._obeyed = Orders()
         self._ready_by = self._stop_by = math.inf
         self._watches: list[asyncio.Task[None]] = []
 
@@ -128,7 +131,8 @@ class Lifecycle:
         build = this_build()
         metrics.build_info.labels(build.version, build.commit).set(1)
         recording = process_metrics.record_until_cancelled(self.predictor)
-        for watch in (self._log_when_ready(), recording):
+        orders = self.controls.follow(self._obey)
+        for watch in (self._log_when_ready(), recording, orders):
             self._watches.append(asyncio.create_task(watch))
 
     def mark_unready(self, seconds: float | None = None) -> None:
@@ -159,6 +163,20 @@ class Lifecycle:
             log.info("model_unloaded")
         else:
             log.warning("engine_stop_timeout", setting="KRONOS_SHUTDOWN_TIMEOUT")
+
+    def _obey(self, orders: Orders) -> None:
+        """Carry out what the operator has ordered; called at the start and after a change."""
+        logging.set_level(orders.log_level or self.settings.log_level)
+        self.predictor.drained = orders.drained
+        metrics.drained.set(orders.drained)
+        if orders != Orders() or self._obeyed != orders:
+            log.warning(
+                "operator_orders",
+                log_level=orders.log_level,
+                drained=orders.drained,
+                blocked=sorted(orders.blocked),
+            )
+        self._obeyed = orders
 
     def _expose_metrics(self) -> None:
         """Count this process as a worker; expose its limits and the labels that are known."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from kronos_api.aggregate import aggregate, aggregate_steps, cost
 from kronos_api.batching.candle_channel import CandleChannel
 from kronos_api.batching.engine_thread import EngineThread
-from kronos_api.batching.refusals import SHORTEST_STALL, State, not_ready
+from kronos_api.batching.refusals import SHORTEST_STALL, State, drained_by_operator, not_ready
 from kronos_api.batching.scheduler import Scheduler, deadline_passed
 from kronos_api.batching.ticket import Ticket
 from kronos_api.checkpoints.info import ModelInfo
@@ -56,6 +56,8 @@ class AsyncPredictor:
         self.max_queue = max_queue
         self.kv_cache_limit = kv_cache_mb << 20
         self._inference_timeout = inference_timeout
+        self.drained = False
+        """Whether the operator has new forecasts refused; may be set and unset at any time."""
         self._unready = False
         self._draining = False
         scheduler = Scheduler(max_queue, self.kv_cache_limit, max_active)
@@ -65,6 +67,11 @@ class AsyncPredictor:
     def state(self) -> State:
         """Whether callers should send forecasts here, and if not, why."""
         return "draining" if self._unready else self._admission
+
+    @property
+    def readiness(self) -> State:
+        """`state` for callers: `draining`, too, while the operator has drained this replica."""
+        return "draining" if self.drained and self.state == "ready" else self.state
 
     @property
     def info(self) -> ModelInfo | None:
@@ -217,6 +224,8 @@ class AsyncPredictor:
     def _check_state(self) -> None:
         if (state := self._admission) != "ready":
             raise not_ready(state, self._stall)
+        if self.drained:
+            raise drained_by_operator()
 
 
 def _forecast(ticket: Ticket) -> Forecast:

@@ -366,7 +366,7 @@ export interface components {
              * @description Decide by this or by the status, not by the message. Later versions may add codes.
              * @enum {string}
              */
-            code: "CALLER_UNKNOWN" | "CONTAINER_NOT_ALLOWED" | "HEADERS_TOO_LARGE" | "HOST_NOT_ALLOWED" | "INSUFFICIENT_SCOPE" | "INTERNAL_ERROR" | "INVALID_INPUT" | "MALFORMED_BODY" | "MALFORMED_JSON" | "MALFORMED_REQUEST" | "METHOD_NOT_ALLOWED" | "MODEL_NOT_READY" | "NOT_FOUND" | "ORIGIN_NOT_ALLOWED" | "PREDICTION_TIMEOUT" | "QUEUE_FULL" | "RATE_LIMITED" | "REQUEST_TIMEOUT" | "REQUEST_TOO_LARGE" | "SHUTTING_DOWN" | "UNAUTHENTICATED" | "UNSUPPORTED_MEDIA_TYPE" | "VALIDATION_ERROR" | "WORK_TOO_LARGE";
+            code: "CALLER_BLOCKED" | "CALLER_UNKNOWN" | "CONTAINER_NOT_ALLOWED" | "HEADERS_TOO_LARGE" | "HOST_NOT_ALLOWED" | "INSUFFICIENT_SCOPE" | "INTERNAL_ERROR" | "INVALID_INPUT" | "MALFORMED_BODY" | "MALFORMED_JSON" | "MALFORMED_REQUEST" | "METHOD_NOT_ALLOWED" | "MODEL_NOT_READY" | "NOT_FOUND" | "ORIGIN_NOT_ALLOWED" | "PREDICTION_TIMEOUT" | "QUEUE_FULL" | "RATE_LIMITED" | "REQUEST_TIMEOUT" | "REQUEST_TOO_LARGE" | "SHUTTING_DOWN" | "UNAUTHENTICATED" | "UNSUPPORTED_MEDIA_TYPE" | "VALIDATION_ERROR" | "WORK_TOO_LARGE";
             /**
              * Message
              * @description One or two sentences for people: the rule, what was found, and what changes it.
@@ -1168,7 +1168,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorResponse"];
                 };
             };
-            /** @description CONTAINER_NOT_ALLOWED, HOST_NOT_ALLOWED, ORIGIN_NOT_ALLOWED */
+            /** @description CONTAINER_NOT_ALLOWED, CALLER_BLOCKED, HOST_NOT_ALLOWED, ORIGIN_NOT_ALLOWED */
             403: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -1322,7 +1322,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorResponse"];
                 };
             };
-            /** @description CONTAINER_NOT_ALLOWED, HOST_NOT_ALLOWED, ORIGIN_NOT_ALLOWED */
+            /** @description CONTAINER_NOT_ALLOWED, CALLER_BLOCKED, HOST_NOT_ALLOWED, ORIGIN_NOT_ALLOWED */
             403: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -1476,7 +1476,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorResponse"];
                 };
             };
-            /** @description CONTAINER_NOT_ALLOWED, HOST_NOT_ALLOWED, ORIGIN_NOT_ALLOWED */
+            /** @description CONTAINER_NOT_ALLOWED, CALLER_BLOCKED, HOST_NOT_ALLOWED, ORIGIN_NOT_ALLOWED */
             403: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -1687,7 +1687,7 @@ export interface operations {
                     "application/json": components["schemas"]["Health"];
                 };
             };
-            /** @description CONTAINER_NOT_ALLOWED, HOST_NOT_ALLOWED, ORIGIN_NOT_ALLOWED */
+            /** @description CONTAINER_NOT_ALLOWED, CALLER_BLOCKED, HOST_NOT_ALLOWED, ORIGIN_NOT_ALLOWED */
             403: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -1743,7 +1743,7 @@ export interface operations {
                     "text/plain": string;
                 };
             };
-            /** @description CONTAINER_NOT_ALLOWED, HOST_NOT_ALLOWED, ORIGIN_NOT_ALLOWED */
+            /** @description CONTAINER_NOT_ALLOWED, CALLER_BLOCKED, HOST_NOT_ALLOWED, ORIGIN_NOT_ALLOWED */
             403: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -1785,7 +1785,7 @@ export interface operations {
                     "text/plain": string;
                 };
             };
-            /** @description CONTAINER_NOT_ALLOWED, HOST_NOT_ALLOWED, ORIGIN_NOT_ALLOWED */
+            /** @description CONTAINER_NOT_ALLOWED, CALLER_BLOCKED, HOST_NOT_ALLOWED, ORIGIN_NOT_ALLOWED */
             403: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -1830,7 +1830,7 @@ export interface operations {
                     "application/json": components["schemas"]["ModelDescription"];
                 };
             };
-            /** @description CONTAINER_NOT_ALLOWED, HOST_NOT_ALLOWED, ORIGIN_NOT_ALLOWED */
+            /** @description CONTAINER_NOT_ALLOWED, CALLER_BLOCKED, HOST_NOT_ALLOWED, ORIGIN_NOT_ALLOWED */
             403: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -1889,7 +1889,7 @@ export interface operations {
                     "application/json": components["schemas"]["Welcome"];
                 };
             };
-            /** @description CONTAINER_NOT_ALLOWED, HOST_NOT_ALLOWED, ORIGIN_NOT_ALLOWED */
+            /** @description CONTAINER_NOT_ALLOWED, CALLER_BLOCKED, HOST_NOT_ALLOWED, ORIGIN_NOT_ALLOWED */
             403: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -1948,7 +1948,7 @@ export interface operations {
                     "application/json": components["schemas"]["CalendarList"];
                 };
             };
-            /** @description CONTAINER_NOT_ALLOWED, HOST_NOT_ALLOWED, ORIGIN_NOT_ALLOWED */
+            /** @description CONTAINER_NOT_ALLOWED, CALLER_BLOCKED, HOST_NOT_ALLOWED, ORIGIN_NOT_ALLOWED */
             403: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];

@@ -46,3 +46,12 @@ def shutting_down() -> ShuttingDown:
         " or this one after its restart, will respond.",
         retry_after=1,
     )
+
+
+def drained_by_operator() -> ShuttingDown:
+    """The refusal of a new forecast by a replica that an operator has drained."""
+    return ShuttingDown(
+        "The operator has drained this replica, which accepts no new forecasts. Retry in 1 s:"
+        " another replica will respond. `kronos-api drain --undo` ends it.",
+        retry_after=1,
+    )

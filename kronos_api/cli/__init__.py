@@ -1,4 +1,4 @@
-"""The command line: `kronos-api serve | check | predict | fetch | mcp | key`.
+"""The command line: `kronos-api serve`, `check`, `predict`, ..., and operator commands.
 
 Slow modules are imported where they are used, so that `--help` is quick. Errors that a user can
 correct are one line.
@@ -14,6 +14,7 @@ from kronos_api.cli import key
 from kronos_api.cli.check import check
 from kronos_api.cli.fetch import fetch
 from kronos_api.cli.mcp import mcp
+from kronos_api.cli.operate import block, drain, log_level
 from kronos_api.cli.predict import predict
 from kronos_api.cli.serve import serve
 from kronos_api.version import __version__
@@ -23,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (serve, check, predict, fetch, mcp):
+for command in (serve, check, predict, fetch, mcp, drain, log_level, block):
     app.command()(command)
 app.add_typer(key.app, name="key")
 

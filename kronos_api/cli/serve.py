@@ -68,7 +68,7 @@ def _serve_workers(settings: Settings, listener: socket.socket) -> None:
 
     from kronos_api.app import create_app
     from kronos_api.capacity import workers
-    from kronos_api.launch import announce, gunicorn_options, share_metrics
+    from kronos_api.launch import announce, gunicorn_options, share_metrics, take_orders
     from kronos_api.lifecycle import preload
     from kronos_api.server.application import Application
 
@@ -79,11 +79,13 @@ def _serve_workers(settings: Settings, listener: socket.socket) -> None:
         preload()
     count = workers(settings)
     announce(settings, count)
+    maintain = take_orders(settings)
     Application(
         lambda: create_app(settings, workers=count),
         gunicorn_options(settings),
         listener,
         settings.startup_timeout,
+        maintain=maintain,
     ).run()
 
 
@@ -92,7 +94,7 @@ def _serve_plain(settings: Settings, listener: socket.socket) -> None:
     import uvicorn
 
     from kronos_api.app import create_app
-    from kronos_api.launch import announce, uvicorn_options
+    from kronos_api.launch import announce, take_orders, uvicorn_options
     from kronos_api.server.exit import NOT_STARTED
     from kronos_api.server.heartbeats import Watchdog
     from kronos_api.server.server import Server
@@ -100,6 +102,7 @@ def _serve_plain(settings: Settings, listener: socket.socket) -> None:
     with one_line_errors():
         app = create_app(settings)
     announce(settings, workers=1)
+    take_orders(settings)
     config = uvicorn.Config(
         app,
         limit_max_requests=settings.limit_max_requests,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Final
 
 import structlog
@@ -10,6 +10,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kronos_api.errors import (
+    CallerBlocked,
     CallerUnknown,
     ContainerNotAllowed,
     InsufficientScope,
@@ -40,6 +41,11 @@ UNKNOWN: Final = (
     "in 1 s; KRONOS_DNS_SERVERS sets the nameservers."
 )
 """Message of a 503."""
+BLOCKED: Final = (
+    "The operator of this service has blocked this caller. `kronos-api block --undo NAME` allows "
+    "it again; the service's log line `caller_refused` has its name."
+)
+"""Message of a 403 for a caller that is listed."""
 _SHOWN: Final = 200
 """Characters of a path in a log line."""
 
@@ -54,6 +60,8 @@ class CallerIdentity:
     request, in answers of DNS that are at most two seconds old. If the peer is one of `proxies`,
     the last address that it wrote into `X-Forwarded-For` is looked up instead, for each request.
     Nothing else in a request is read. Paths in `exempt` are open to every caller.
+
+    Callers with a name in `blocked()`, which is called for each request, are refused.
 
     Without `allowed` every caller passes, and its address identifies it.
 
@@ -71,6 +79,7 @@ class CallerIdentity:
         exempt: Collection[str],
         keys: ApiKeys | None = None,
         probes: Collection[str] = (),
+        blocked: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self.app = app
         self.keys = keys
@@ -78,6 +87,7 @@ class CallerIdentity:
         self.allowed = allowed
         self.proxies = proxies
         self.exempt = frozenset(exempt)
+        self.blocked = blocked
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in self.exempt:
@@ -85,6 +95,7 @@ class CallerIdentity:
             return
         try:
             caller = await self._by_key(scope) or await self._identify(scope)
+            self._refuse_blocked(scope, caller)
         except KronosError as refusal:
             response = render(refusal, scope)
             if isinstance(refusal, (Unauthenticated, InsufficientScope)):
@@ -122,6 +133,14 @@ class CallerIdentity:
             return f'Bearer error="insufficient_scope", scope="{self._needed(scope)}"'
         known = bearer(Headers(scope=scope)) is not None
         return 'Bearer error="invalid_token"' if known else "Bearer"
+
+    def _refuse_blocked(self, scope: Scope, caller: Caller) -> None:
+        """Raise `CallerBlocked` if the operator has blocked `caller`."""
+        if not caller.names.isdisjoint(self.blocked()):
+            structlog.contextvars.bind_contextvars(container_name=caller.name)
+            metrics.security_events.labels("blocked", caller.label).inc()
+            log.warning("caller_refused", peer=caller.key, reason="blocked", **_asked(scope))
+            raise CallerBlocked(BLOCKED)
 
     async def _identify(self, scope: Scope) -> Caller:
         """The caller; raises `KronosError` if it is refused or cannot be identified."""

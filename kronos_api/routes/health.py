@@ -94,7 +94,7 @@ def _health(checks: Checks, build: Build, started: float) -> Health:
 
 
 def _readiness(predictor: AsyncPredictor, limiter: Limiter | None) -> Readiness:
-    state, info = predictor.state, predictor.info
+    state, info = predictor.readiness, predictor.info
     readiness = Readiness(
         status="ok" if state == "ready" else state,
         model_loaded=info is not None,
@@ -107,7 +107,7 @@ def _readiness(predictor: AsyncPredictor, limiter: Limiter | None) -> Readiness:
 
 
 def _model(predictor: AsyncPredictor) -> ModelCheck:
-    state, info = predictor.state, predictor.info
+    state, info = predictor.readiness, predictor.info
     return ModelCheck(
         status="ok" if state == "ready" else state,
         loaded=info is not None,

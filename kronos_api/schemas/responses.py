@@ -177,7 +177,8 @@ class ErrorResponse(ResponseModel):
 GUARDED: Final[dict[int | str, dict[str, Any]]] = {
     403: {
         "model": ErrorResponse,
-        "description": "CONTAINER_NOT_ALLOWED, HOST_NOT_ALLOWED, ORIGIN_NOT_ALLOWED",
+        "description": "CONTAINER_NOT_ALLOWED, CALLER_BLOCKED, HOST_NOT_ALLOWED, "
+        "ORIGIN_NOT_ALLOWED",
     },
     503: {"model": ErrorResponse, "description": "MODEL_NOT_READY, QUEUE_FULL, CALLER_UNKNOWN"},
 }
@@ -193,7 +194,8 @@ FORECAST_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     },
     403: {
         "model": ErrorResponse,
-        "description": "CONTAINER_NOT_ALLOWED, HOST_NOT_ALLOWED, ORIGIN_NOT_ALLOWED",
+        "description": "CONTAINER_NOT_ALLOWED, CALLER_BLOCKED, HOST_NOT_ALLOWED, "
+        "ORIGIN_NOT_ALLOWED",
     },
     408: {"model": ErrorResponse, "description": "REQUEST_TIMEOUT"},
     413: {"model": ErrorResponse, "description": "REQUEST_TOO_LARGE"},

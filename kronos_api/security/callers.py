@@ -27,6 +27,11 @@ class Caller:
         """Name for log lines."""
         return self.container or self.label
 
+    @property
+    def names(self) -> frozenset[str]:
+        """All names and the address by which an operator can mean this caller."""
+        return frozenset({self.label, self.key, self.name}) - {OTHER}
+
 
 @dataclass(slots=True, eq=False)
 class Identification:

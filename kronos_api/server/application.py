@@ -24,7 +24,8 @@ class Application(BaseApplication):
     """What Gunicorn runs; it takes over the socket `listener`.
 
     `load` makes the application in each worker; `options` are Gunicorn's settings. The master ends
-    when no worker has served for `startup_timeout` seconds.
+    when no worker has served for `startup_timeout` seconds. It calls `maintain` whenever it looks
+    at its workers.
     """
 
     def __init__(
@@ -33,9 +34,12 @@ class Application(BaseApplication):
         options: Mapping[str, Any],
         listener: socket.socket,
         startup_timeout: float = 120,
+        *,
+        maintain: Callable[[], None] = lambda: None,
     ) -> None:
         self._load = load
         self.startup_timeout = startup_timeout
+        self.maintain = maintain
         self._options = options
         self.listener = LoggedSocket(fileno=listener.detach())
         super().__init__()

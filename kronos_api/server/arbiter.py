@@ -56,6 +56,7 @@ class Arbiter(GunicornArbiter):
         self._not_before = 0.0
         self._outdated: set[int] = set()
         self._startup_timeout = app.startup_timeout
+        self._maintain = app.maintain
         self._clock = AwakeClock()
         self._heartbeats = Heartbeats()
         self._started: dict[int, float] = {}  # by process id, of workers that do not serve yet
@@ -141,6 +142,7 @@ class Arbiter(GunicornArbiter):
     def manage_workers(self) -> None:
         """Start, replace and retire workers as their number and status require."""
         process_metrics.maintain_master()
+        self._maintain()
         self._retire_stalled()
         workers = sorted(self._workers.values(), key=lambda worker: worker.age)
         staying = [

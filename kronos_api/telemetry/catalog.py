@@ -102,8 +102,8 @@ class Catalog:
     )
     security_events = counter(
         "kronos_security_events",
-        "Callers identified (allowed, refused, unknown), proxies that named none (unnamed), and"
-        " requests refused for their host or origin (host_refused, origin_refused).",
+        "Callers identified (allowed, refused, blocked, unknown), proxies that named none"
+        " (unnamed), and requests refused for their host or origin (host_refused, origin_refused).",
         "event",
         "container",
     )
@@ -153,6 +153,7 @@ class Catalog:
     )
 
     workers = gauge("kronos_workers", "Processes that serve or load the model.")
+    drained = gauge("kronos_drained", "Workers that an operator has drained.")
     worker_deaths = counter("kronos_worker_deaths", "Workers that died while they served.")
     resident_memory = gauge(
         "kronos_process_resident_memory_bytes",

@@ -73,6 +73,7 @@ def _expose_caller(container: str) -> None:
         metrics.caller_requests.labels(container, status)
     if container != OTHER:
         metrics.security_events.labels("allowed", container)
+        metrics.security_events.labels("blocked", container)
     metrics.rate_limit_hits.labels(container)
     metrics.rate_limit_charged.labels(container)
     metrics.size_rejections.labels(container)

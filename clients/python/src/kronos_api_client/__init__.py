@@ -8,6 +8,7 @@ from kronos_api_client.async_client import AsyncKronosClient
 from kronos_api_client.client import KronosClient
 from kronos_api_client.errors import (
     ERRORS,
+    CallerBlocked,
     CallerUnknown,
     ConnectionFailed,
     ContainerNotAllowed,
@@ -48,6 +49,7 @@ __all__ = [
     "AsyncCandleStream",
     "AsyncKronosClient",
     "Calendar",
+    "CallerBlocked",
     "CallerUnknown",
     "CandleEvent",
     "CandleStream",

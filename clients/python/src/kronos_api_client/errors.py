@@ -84,6 +84,10 @@ class ContainerNotAllowed(KronosError):
     """The service's KRONOS_CONTAINER_WHITELIST does not list this caller."""
 
 
+class CallerBlocked(KronosError):
+    """The operator of the service has blocked this caller."""
+
+
 class HostNotAllowed(KronosError):
     """The service's KRONOS_ALLOWED_HOSTS does not list the host of the base URL."""
 
@@ -157,6 +161,7 @@ ERRORS: Final[Mapping[str, type[KronosError]]] = {
     "CONTAINER_NOT_ALLOWED": ContainerNotAllowed,
     "HEADERS_TOO_LARGE": HeadersTooLarge,
     "HEAD_TOO_LARGE": HeadersTooLarge,  # of services before HEADERS_TOO_LARGE
+    "CALLER_BLOCKED": CallerBlocked,
     "HOST_NOT_ALLOWED": HostNotAllowed,
     "INSUFFICIENT_SCOPE": InsufficientScope,
     "INTERNAL_ERROR": InternalError,
