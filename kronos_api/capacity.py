@@ -16,19 +16,19 @@ from kronos_api.checkpoints.info import WEIGHTS
 from kronos_api.checkpoints.registry import PUBLISHED, split
 from kronos_api.config import Settings
 from kronos_api.cores import usable_cores
-from kronos_api.memory_limit import usable_memory
+from kronos_api.memory import usable_memory
 
 MAX_WORKERS: Final = 8
 """Workers by default at most: beyond, each decode step has so few batch-mates that reading its
 process's copy of the weights dominates, and further cores serve better as threads."""
 GPU: Final = Path("/dev/nvidiactl")
 
-WORKER_MB: Final = 350
-"""MiB of a worker without weights: Python, PyTorch and the service."""
-WEIGHT_COPIES: Final = 3
-"""A worker's memory for weights at its peak, in sizes of the weights file."""
-MASTER_MB: Final = 300
-"""MiB of the master, whose imported modules are not all shared with its workers."""
+MASTER_MB: Final = 350
+"""MiB of the master: Python, PyTorch and the service, which the workers share with it."""
+WORKER_MB: Final = 250
+"""MiB that a worker adds, its weights and KV cache aside, while it computes ten forecasts."""
+WEIGHT_COPIES: Final = 2.5
+"""A worker's memory for weights, in sizes of their file: packed, and while it loads."""
 
 
 @dataclass(frozen=True, slots=True)

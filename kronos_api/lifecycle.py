@@ -22,6 +22,7 @@ from kronos_api.daemon_thread import run_in_daemon_thread
 from kronos_api.engine.build import build_engine
 from kronos_api.engine.engine import Engine
 from kronos_api.errors import StartupError
+from kronos_api.memory import return_freed_memory
 from kronos_api.predictor import AsyncPredictor
 from kronos_api.ratelimit.build import build_limiter
 from kronos_api.ratelimit.limiter import Limiter
@@ -203,6 +204,7 @@ class Lifecycle:
             return
         # The model stays: a full garbage collection that skips it takes a tenth of the time.
         gc.freeze()
+        return_freed_memory()
         info = self.predictor.info
         assert info is not None
         named = {"model": info.model.version, "tokenizer": info.tokenizer.version}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from kronos_api.checkpoints.loader import context_of, inspect, load_model, load_
 from kronos_api.checkpoints.registry import PUBLISHED, Published
 from kronos_api.errors import StartupError
 from tests.oracle import MakeOracle
+from tests.processes import run
 
 Damage = Callable[[Path], None]
 
@@ -199,3 +201,16 @@ def test_loaded_weights_do_not_change_with_their_file(folder: Path) -> None:
 )
 def test_context_is_the_published_one_or_512(hub_id: str, context: int) -> None:
     assert context_of(Source("model", hub_id, Path())) == context
+
+
+@pytest.mark.process
+def test_checking_a_checkpoint_does_not_import_sympy() -> None:
+    """It would add 74 MB to every process."""
+    script = """
+import sys
+from kronos_api.lifecycle import preload
+preload()
+assert "torch" in sys.modules
+assert "sympy" not in sys.modules
+"""
+    run(sys.executable, "-c", script)

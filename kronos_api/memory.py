@@ -1,8 +1,13 @@
-"""Memory that this process may use: the machine's, or the limit of its cgroup."""
+"""Memory that this process may use: the machine's, or the limit of its cgroup.
+
+And memory that it no longer uses, which the C library keeps for later.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from kronos_api.cores import CGROUP
@@ -19,3 +24,12 @@ def usable_memory(cgroup: Path = CGROUP) -> int:
         # "max" is no limit; version 1 has a number above any machine's memory instead.
         return min(machine, int(limit)) if limit.isdecimal() else machine
     return machine
+
+
+def return_freed_memory() -> None:
+    """Return to the system what was freed, where the C library can: glibc.
+
+    After loading, most of it is weights that have been packed.
+    """
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -1,13 +1,14 @@
-"""The memory that a process may use, from files as the kernel writes them."""
+"""The memory that a process may use, from files as the kernel writes them, and returning it."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+import psutil
 import pytest
 
-from kronos_api.memory_limit import usable_memory
+from kronos_api.memory import return_freed_memory, usable_memory
 
 MACHINE = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
@@ -30,3 +31,14 @@ def test_least_of_machine_and_cgroup_counts(
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text(content)
     assert usable_memory(tmp_path) == expected
+
+
+def test_freed_memory_returns_to_the_system() -> None:
+    process = psutil.Process()
+    blocks = [bytearray(60_000) for _ in range(2000)]  # 120 MB below the threshold of mmap
+    kept = blocks[::100]
+    before = process.memory_info().rss
+    del blocks
+    return_freed_memory()
+    assert process.memory_info().rss < before - (60 << 20)
+    assert len(kept) == 20
