@@ -114,7 +114,8 @@ def create_app(
 
 def create_local(settings: Settings) -> tuple[Lifecycle, FastAPI]:
     """The service for one caller in this process: its start and stop, and its routes."""
-    local = settings.model_copy(update={"rate_limit_enabled": False, "mcp": False})
+    off = dict.fromkeys(("rate_limit_enabled", "mcp", "playground"), False)
+    local = settings.model_copy(update=off)
     service = Lifecycle(local, None)
     others = OtherLimiter(local.rate_limit_other_per_minute, lambda _: "", enabled=False)
     routers = _routers(local, service, None, others)

@@ -13,23 +13,31 @@ Json = Mapping[str, Any]
 
 
 def forecast_text(forecast: Json) -> str:
-    """The range of a forecast, up to `ROWS` of its candles as CSV, and its warnings."""
+    """The range of a forecast, up to `ROWS` of its candles as CSV, its summary and its warnings.
+
+    Quantiles of the close are columns of the CSV.
+    """
     candles = forecast["prediction"]
     first, last = candles[0], candles[-1]
     series = f" of {forecast['series_id']}" if forecast["series_id"] else ""
-    shown = _spread(candles)
+    shown = _spread(len(candles))
+    quantiles = forecast.get("quantiles") or {}
     lines = [
         f"Forecast{series}: {len(candles)} steps from {first['timestamp']} to"
         f" {last['timestamp']}, the mean over the sample paths. Close {_number(first['close'])} to"
         f" {_number(last['close'])}, lowest {_number(min(one['low'] for one in candles))}, highest"
         f" {_number(max(one['high'] for one in candles))}. Seed {forecast['seed']}, model"
         f" {forecast['model_version']}.",
-        ",".join(("timestamp", *FIELDS)),
+        ",".join(("timestamp", *FIELDS, *(f"close-q-{level}" for level in quantiles))),
     ]
-    for candle in shown:
-        lines.append(",".join((candle["timestamp"], *(_number(candle[name]) for name in FIELDS))))
+    for step in shown:
+        numbers = [candles[step][name] for name in FIELDS]
+        numbers += [quantile["close"][step] for quantile in quantiles.values()]
+        lines.append(",".join((candles[step]["timestamp"], *map(_number, numbers))))
     if len(shown) < len(candles):
         lines.append(f"{len(shown)} of {len(candles)} steps; structuredContent has all.")
+    if forecast.get("summary"):
+        lines.append(_summary_line(forecast["summary"]))
     lines += [f"{one['code']}: {one['message']}" for one in forecast["warnings"]]
     return "\n".join(lines)
 
@@ -78,12 +86,27 @@ def _calendar_line(calendar: Json) -> str:
     )
 
 
-def _spread(candles: Sequence[Json]) -> list[Json]:
-    """Up to `ROWS` of `candles` at even distances, the first and the last among them."""
-    count = len(candles)
+def _summary_line(summary: Json) -> str:
+    """What the paths risk until the last step."""
+    last = {name: _number(summary[name][-1]) for name in ("p_up", "expected_return", "volatility")}
+    drawdown = summary["max_drawdown"]
+    named = last | {
+        "var_95": _number(summary["var_95"]),
+        "es_95": _number(summary["es_95"]),
+        "max_drawdown": f"{_number(drawdown['median'])} (95 %: {_number(drawdown['p95'])})",
+    }
+    touched = [
+        f"{_number(one['level'])}: {_number(one['probability'])}" for one in summary["p_touch"]
+    ]
+    named |= {"p_touch": ", ".join(touched)} if touched else {}
+    return "Until the last step: " + "; ".join(f"{name} {value}" for name, value in named.items())
+
+
+def _spread(count: int) -> list[int]:
+    """Up to `ROWS` of `count` steps at even distances, the first and the last among them."""
     if count <= ROWS:
-        return list(candles)
-    return [candles[n * (count - 1) // (ROWS - 1)] for n in range(ROWS)]
+        return list(range(count))
+    return [n * (count - 1) // (ROWS - 1) for n in range(ROWS)]
 
 
 def _number(value: float) -> str:

@@ -45,8 +45,9 @@ weekends and holidays are left out; the tool `calendars` lists the codes.
 
 The result is one candle for each step, the mean over the sample paths. It is one draw of a \
 distribution unless you ask for more: `quantile_levels` such as [0.1, 0.5, 0.9] draws 30 paths and \
-returns their spread. `overrides.seed` makes a forecast repeatable. Take notice of `warnings`. \
-Leave out `return_samples` unless you need each path.
+returns their spread, and `summary` the risk over them. `overrides.seed` makes a forecast \
+repeatable. Take notice of `warnings`. Leave out `return_samples` unless you \
+need each path.
 
 An error names the field, the index and the rule; correct the arguments and call again. After \
 RATE_LIMITED or QUEUE_FULL, wait as long as the message says.

@@ -54,5 +54,25 @@ def test_the_text_of_a_forecast_is_short_and_has_both_ends(steps: int) -> None:
     assert ("structuredContent has all" in text) == (steps > ROWS)
 
 
+def test_quantiles_and_summary_are_in_the_text() -> None:
+    answer = forecast(2) | {
+        "quantiles": {"0.1": {"close": [99.0, 98.0]}, "0.9": {"close": [103.0, 104.0]}},
+        "summary": {
+            "p_up": [0.4, 0.6],
+            "expected_return": [0.001, 0.002],
+            "volatility": [0.01, 0.02],
+            "var_95": 0.03,
+            "es_95": 0.04,
+            "max_drawdown": {"median": 0.05, "p95": 0.06},
+            "p_touch": [{"level": 110.0, "probability": 0.25}],
+        },
+    }
+    lines = forecast_text(answer).splitlines()
+    assert lines[1].endswith(",volume,close-q-0.1,close-q-0.9")
+    assert lines[3].endswith(",98,104")
+    assert lines[4].startswith("Until the last step: p_up 0.6; ")
+    assert lines[4].endswith("max_drawdown 0.05 (95 %: 0.06); p_touch 110: 0.25")
+
+
 def test_no_matching_calendar_is_said() -> None:
     assert "No calendar matches" in calendars_text({"calendars": []})
