@@ -19,6 +19,9 @@ LOAD: Final = "load"
 """Name of this worker's load in the state of its connections."""
 ENTRIES: Final = 4096
 """Workers of one master with entries of their own: more than live at once, with replacements."""
+UNREADY: Final = 1 << 20
+"""Load that a worker adds while it refuses forecasts: otherwise the one that refuses them fastest
+would get all of them."""
 UNEVEN: Final = 2
 """Load above the least, from which one request less here and one more there is more even."""
 
@@ -63,7 +66,10 @@ class WorkerLoad:
     @property
     def own(self) -> int:
         """The load of this worker."""
-        return max(len(self._busy), self.service.forecasts if self.service else 0)
+        if self.service is None:
+            return len(self._busy)
+        load = max(len(self._busy), self.service.forecasts)
+        return load if self.service.state == "ready" else load + UNREADY
 
     @property
     def excess(self) -> int:

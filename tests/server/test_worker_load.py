@@ -37,9 +37,18 @@ def test_excess_is_the_load_above_the_least_of_the_others() -> None:
 
 def test_series_of_a_batch_count_each() -> None:
     first, second = workers(2)
-    first.service = Mock(forecasts=64)
+    first.service = Mock(forecasts=64, state="ready")
     first.note("a", busy=True)
     assert (first.own, first.excess, second.excess) == (64, 64, -64)
+
+
+def test_worker_whose_engine_is_stalled_gets_no_callers_while_another_is_ready() -> None:
+    first, second = workers(2)
+    first.note("a", busy=True)
+    second.service = Mock(forecasts=0, state="stalled")
+    second.publish()
+    assert first.excess < 0
+    assert second.uneven
 
 
 def test_worker_that_does_not_accept_counts_for_none() -> None:
