@@ -32,6 +32,7 @@ from kronos_api.middleware.lifespan import Lifespan
 from kronos_api.middleware.media_type import MediaType
 from kronos_api.middleware.rate_limit import PREFIX, RateLimit
 from kronos_api.middleware.request_id import RequestId
+from kronos_api.middleware.tracing import Tracing
 from kronos_api.predictor import AsyncPredictor
 from kronos_api.ratelimit.limiter import Limiter
 from kronos_api.ratelimit.other_routes import OtherLimiter
@@ -135,6 +136,7 @@ def _middleware(
     return [  # outermost first
         Middleware(Lifespan, service=service, peers=callers.peers),
         Middleware(RequestId),
+        Middleware(Tracing, spans=lambda: service.spans, probes=paths_of(*routers.probes)),
         Middleware(
             AccessLog,
             paths=paths_of(*routers.all),

@@ -16,7 +16,7 @@ from kronos_api.config import Settings
 from kronos_api.controls import Controls, control_directory
 from kronos_api.server.deadlines import Deadlines
 from kronos_api.server.uvicorn_config import options
-from kronos_api.telemetry import logging, process_metrics
+from kronos_api.telemetry import logging, process_metrics, tracing
 from kronos_api.telemetry.directory import create_directory
 from kronos_api.telemetry.metrics import metrics
 from kronos_api.telemetry.slots import Slots
@@ -32,6 +32,8 @@ MEMORY: Final = Path("/dev/shm")
 def announce(settings: Settings, workers: int) -> None:
     """Log the build that starts and its limits."""
     build = this_build()
+    if tracing.wanted(os.environ) and not tracing.installed():
+        log.warning("tracing_unavailable", hint="pip install 'kronos-api[otel]'")
     limited, guarded = settings.rate_limit_enabled, settings.security_enabled
     log.info(
         "service_starting",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
+import os
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -30,6 +31,10 @@ from kronos_api.telemetry import logging, process_metrics
 from kronos_api.telemetry.known_labels import KnownLabels
 from kronos_api.telemetry.metrics import metrics
 from kronos_api.telemetry.replica import record_replica
+from kronos_api.telemetry.tracing import build_spans
+
+if TYPE_CHECKING:
+    from kronos_api.telemetry.spans import Spans
 
 LAST_SECOND: Final = 1.0
 """Seconds that the model has to stop, even if the time of the whole stop is over."""
@@ -100,6 +105,7 @@ class Lifecycle:
         self.limiter = _limiter(settings, workers) if settings.rate_limit_enabled else None
         self.ended = True
         self._obeyed = Orders()
+        self.spans: Spans | None = None
         self._ready_by = self._stop_by = math.inf
         self._watches: list[asyncio.Task[None]] = []
 
@@ -130,6 +136,7 @@ class Lifecycle:
         await self.predictor.start()
         self._expose_metrics()
         build = this_build()
+        self.spans = build_spans(os.environ, build.version)
         metrics.build_info.labels(build.version, build.commit).set(1)
         recording = process_metrics.record_until_cancelled(self.predictor)
         orders = self.controls.follow(self._obey)
@@ -160,6 +167,8 @@ class Lifecycle:
             watch.cancel()
         if self.limiter is not None:
             await self.limiter.stop()
+        if self.spans is not None:
+            await asyncio.to_thread(self.spans.stop, LAST_SECOND)
         if self.ended:
             log.info("model_unloaded")
         else:

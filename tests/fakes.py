@@ -44,10 +44,13 @@ class FakeSequence(Sequence):
         self.values: NDArray[np.float32] | None = None
         self.failure: Exception | None = None
         self.released = False
+        self.begun = False  # whether it has taken a step
 
     @property
     def status(self) -> SequenceStatus:  # type: ignore[override]
-        return SequenceStatus.DONE if self.ended else SequenceStatus.DECODE
+        if self.ended:
+            return SequenceStatus.DONE
+        return SequenceStatus.DECODE if self.begun else SequenceStatus.PREFILL
 
     @property
     def ended(self) -> bool:
@@ -118,6 +121,7 @@ class SleepyEngine(Engine):
         time.sleep(self.seconds / self.steps)
         for sequence in sequences:
             assert isinstance(sequence, FakeSequence)
+            sequence.begun = True
             sequence.steps -= 1
             if sequence.steps <= 0:
                 sequence.values = _walk(sequence)

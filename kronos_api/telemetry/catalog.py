@@ -176,6 +176,10 @@ class Catalog:
         "Start of the youngest worker, in seconds since the epoch.",
         over_workers="livemax",
     )
+    spans_exported = counter("kronos_spans_exported", "Spans that the collector took.")
+    spans_dropped = counter(
+        "kronos_spans_dropped", "Spans lost because the collector was slow or did not take them."
+    )
     log_lines_dropped = counter(
         "kronos_log_lines_dropped",
         "Log lines lost because the reader of the log stalled or could not be written to.",
