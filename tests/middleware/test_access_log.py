@@ -84,9 +84,10 @@ async def test_line_of_a_forecast_has_its_parameters_and_timings_in_one_order(
         assert {name: line[name] for name in sampling} == sampling
         assert line["container_name"] == "localhost"
         assert line["queue_ms"] >= 0
-        assert line["inference_ms"] >= line["decode_ms"] > 0
+        assert line["inference_ms"] > 0
         assert list(line) == [name for name in ORDER if name in line]
     assert (late["status"], late["code"]) == (504, "PREDICTION_TIMEOUT")
+    assert well["decode_ms"] >= 0
     assert late["inference_ms"] > 300
     assert batch["seed"] == [1, 2]
     assert batch["top_k"] == 0
