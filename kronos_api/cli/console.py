@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
 import structlog
 import typer
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from kronos_api.errors import KronosError, StartupError
 
@@ -43,6 +50,19 @@ def progress(what: str) -> Iterator[None]:
     with Progress(*columns, console=console, transient=True, disable=off) as bar:
         bar.add_task(what, total=None)
         yield
+
+
+@contextmanager
+def progress_of(total: int, what: str) -> Iterator[Callable[[], None]]:
+    """Show on a terminal how many of `total` are done: those for which the function was called."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    console = Console(stderr=True)
+    off = not console.is_terminal
+    with Progress(
+        *columns, TimeElapsedColumn(), console=console, transient=True, disable=off
+    ) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda: bar.advance(task)
 
 
 def results() -> Console:

@@ -1,20 +1,20 @@
-"""`kronos-api predict`: a forecast of a CSV file on this machine."""
+"""`kronos-api predict`: forecasts of files on this machine."""
 
 from __future__ import annotations
 
 import asyncio
-import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from typer import Option
 
 from kronos_api.cli.console import log_to_stderr, note, one_line_errors, progress
+from kronos_api.cli.outputs import Format, Target, plan
+from kronos_api.cli.predict_request import Asked, parse_levels, parse_prices
 from kronos_api.config import Settings, load_settings
 from kronos_api.errors import InvalidInput
 from kronos_api.limits import (
-    LEAST_TEMPERATURE,
     MAX_HISTORY,
     MAX_HORIZON,
     MAX_SEED,
@@ -24,18 +24,15 @@ from kronos_api.limits import (
 
 if TYPE_CHECKING:
     from kronos_api.checkpoints.info import ModelInfo
-    from kronos_api.engine.request import ForecastRequest
-    from kronos_api.engine.sampling import SamplingParams
-    from kronos_api.files.history import History
+    from kronos_api.cli.local import Job
     from kronos_api.forecast import Forecast
-    from kronos_api.timeseries import Continuation, Timestamps
-
-PATIENCE: Final = 3600.0
-"""Seconds that a forecast can take at most: there are no other callers."""
 
 
 def predict(
-    csv: Annotated[Path, typer.Argument(help="Candles: time, open, high, low, close, volume.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="CSV...", help="Candles: time, open, high, low, close, volume."),
+    ],
     horizon: Annotated[int, Option(min=1, max=MAX_HORIZON, help="Candles to forecast.")] = 24,
     history: Annotated[
         int, Option(min=1, max=MAX_HISTORY, help="Candles to use, the last ones.")
@@ -65,156 +62,91 @@ def predict(
     repair_input: Annotated[
         bool, Option("--repair-input", help="Mend highs and lows that are off by a tick.")
     ] = False,
-    output: Annotated[Path | None, Option(help="Write the forecast as CSV.")] = None,
+    stream: Annotated[bool, Option("--stream", help="Print each row as it is decoded.")] = False,
+    output: Annotated[Path | None, Option(help="Write it: .csv, .json, .parquet.")] = None,
+    output_dir: Annotated[Path | None, Option(help="Folder of the forecasts of the files.")] = None,
+    output_format: Annotated[Format | None, Option(help="Format, whatever the suffix.")] = None,
     plot: Annotated[Path | None, Option(help="Write a chart, such as out.png.")] = None,
 ) -> None:
-    """Forecast the candles of a CSV file. Defaults are those of the settings."""
+    """Forecast the candles of files. Defaults are those of the settings."""
     log_to_stderr()
     with one_line_errors():
         settings = load_settings(note)
+        if plot is not None and len(files) > 1:
+            raise InvalidInput("--plot is of one forecast: leave it out, or give one file")
         quantile_levels, prices = parse_levels(quantiles), parse_prices(levels, summary)
+        targets = plan(files, output, output_dir, output_format)
+        sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
         with progress("reading the candles"):
-            from kronos_api.cli.report import forecast_notes, show, time_notes
-            from kronos_api.cli.tables import draw, read_history, write
             from kronos_api.files.options import parse_options
 
-            options = parse_options(columns, sep, decimal, time_format)
-            series = read_history(csv, history, options, repair=repair_input)
-            continued = _continued(series.timestamps, horizon, freq, calendar, bar_label)
-            future = continued.timestamps
-        several = summary or bool(quantile_levels)
-        params = _params(settings, temperature, top_k, top_p, samples, seed, several)
-        request = _request(settings, series, future, params, quantile_levels, summary, prices)
-        _check(request, settings)
-        forecast, info = asyncio.run(_forecast(settings, request))
-        typer.echo(f"{csv.name}: {series.understood}", err=True)
-        show(f"{csv.name}, {info.model.id}, seed {request.params.seed}", forecast, future)
-        if series.repaired:
-            note(f"--repair-input moved {series.repaired} highs and lows to open and close")
-        for line in [*time_notes(series.timestamps, continued), *forecast_notes(forecast, request)]:
-            note(line)
-        if info.demo:
-            typer.echo("The bundled checkpoint is a demonstration, not for trading.", err=True)
-        if output is not None:
-            write(forecast, future, output)
-        if plot is not None:
-            draw(series, forecast, future, plot, f"{csv.name}, {info.model.id}")
+            asked = Asked(
+                reading=parse_options(columns, sep, decimal, time_format),
+                repair_input=repair_input,
+                history=history,
+                horizon=horizon,
+                freq=freq,
+                calendar=calendar,
+                bar_label=bar_label,
+                sampling=sampling | {"sample_count": samples},
+                quantile_levels=quantile_levels,
+                summary=summary,
+                levels=prices,
+            )
+            jobs = [asked.job(path, settings) for path in files]
+        asyncio.run(_run(settings, jobs, targets, stream, plot))
 
 
-def _params(
+async def _run(
     settings: Settings,
-    temperature: float | None,
-    top_k: int | None,
-    top_p: float | None,
-    samples: int | None,
-    seed: int | None,
-    several: bool,
-) -> SamplingParams:
-    """The options that are given, else the defaults of the settings."""
-    from kronos_api.aggregate import default_paths
-    from kronos_api.engine.sampling import SamplingParams
+    jobs: list[Job],
+    targets: list[Target | None],
+    stream: bool,
+    plot: Path | None,
+) -> None:
+    """Forecast all jobs. Those of several files that are written are not printed as well."""
+    from kronos_api.cli.local import local_model
 
-    return SamplingParams(
-        temperature=settings.default_temperature if temperature is None else temperature,
-        top_k=settings.default_top_k if top_k is None else top_k,
-        top_p=settings.default_top_p if top_p is None else top_p,
-        sample_count=samples
-        or default_paths(settings.default_sample_count, settings.max_samples, several),
-        seed=secrets.randbelow(MAX_SEED + 1) if seed is None else seed,
-    )
-
-
-def _request(
-    settings: Settings,
-    history: History,
-    future: Timestamps,
-    params: SamplingParams,
-    quantile_levels: tuple[float, ...],
-    summary: bool,
-    levels: tuple[float, ...],
-) -> ForecastRequest:
-    from kronos_api.engine.request import ForecastRequest
-    from kronos_api.timeseries.features import time_features
-
-    return ForecastRequest(
-        candles=history.candles,
-        history_time_features=time_features(history.timestamps.datetimes),
-        future_time_features=time_features(future.datetimes),
-        params=params,
-        clip=settings.clip_value,
-        quantile_levels=quantile_levels,
-        summary=summary,
-        levels=levels,
-    )
+    async with local_model(settings) as model:
+        if len(jobs) > 1 and targets[0] is not None and not stream:
+            forecasts = await model.forecast_all(jobs)
+            for job, forecast, target in zip(jobs, forecasts, targets, strict=True):
+                _report(job, forecast, model.info, target, printed=True)
+        else:
+            for job, target in zip(jobs, targets, strict=True):
+                forecast = await (model.stream(job) if stream else model.forecast(job))
+                _report(job, forecast, model.info, target, printed=stream, plot=plot)
+    if model.info.demo:
+        typer.echo("The bundled checkpoint is a demonstration, not for trading.", err=True)
 
 
-def parse_levels(text: str) -> tuple[float, ...]:
-    """Quantile levels of `0.1,0.9`, ascending; raises `InvalidInput`."""
-    try:
-        levels = {float(part) for part in text.split(",") if part.strip()}
-    except ValueError:
-        levels = {0.0}
-    if not all(0 < level < 1 for level in levels):
-        raise InvalidInput("--quantiles must be levels between 0 and 1, such as 0.1,0.9")
-    return tuple(sorted(levels))
+def _report(
+    job: Job,
+    forecast: Forecast,
+    info: ModelInfo,
+    target: Target | None,
+    *,
+    printed: bool,
+    plot: Path | None = None,
+) -> None:
+    """Print what is to be known of one forecast, and its table unless it is `printed`; write it."""
+    from kronos_api.cli.report import forecast_notes, show, show_risk, time_notes
+    from kronos_api.cli.tables import draw, to_table
 
-
-def parse_prices(text: str, summary: bool) -> tuple[float, ...]:
-    """Prices of `105,95`, each once, for a summary; raises `InvalidInput`."""
-    from kronos_api.timeseries.candles import MAX_VALUE
-
-    try:
-        prices = tuple(dict.fromkeys(float(part) for part in text.split(",") if part.strip()))
-    except ValueError:
-        prices = (0.0,)
-    if not all(0 < price <= MAX_VALUE for price in prices):
-        raise InvalidInput("--levels must be prices above 0, such as 105,95")
-    if prices and not summary:
-        raise InvalidInput("--levels need --summary, which has the share of paths that reach them")
-    return prices
-
-
-def _check(request: ForecastRequest, settings: Settings) -> None:
-    """Check the rules that are not bounds of single options; raises `InvalidInput`."""
-    if (request.quantile_levels or request.summary) and request.sample_count == 1:
-        raise InvalidInput(
-            "--samples must be 2 or more with --quantiles or --summary: one path has no"
-            " distribution"
-        )
-    if request.sample_count > settings.max_samples:
-        raise InvalidInput(f"--samples must be at most {settings.max_samples} (KRONOS_MAX_SAMPLES)")
-    if request.params.top_p == 0:
-        raise InvalidInput("--top-p must be greater than 0")
-    if 0 < request.params.temperature < LEAST_TEMPERATURE:
-        raise InvalidInput(f"--temperature must be 0 or at least {LEAST_TEMPERATURE}")
-
-
-def _continued(
-    history: Timestamps, horizon: int, freq: str | None, calendar: str | None, label: str | None
-) -> Continuation:
-    from kronos_api.timeseries import BarLabel, Calendars, continue_history
-
-    bar_label = BarLabel(label) if label else None
-    return asyncio.run(continue_history(Calendars(), history, horizon, freq, calendar, bar_label))
-
-
-async def _forecast(settings: Settings, request: ForecastRequest) -> tuple[Forecast, ModelInfo]:
-    """Load the checkpoint of the settings, and make one forecast."""
-    from kronos_api.lifecycle import Checkpoints
-    from kronos_api.predictor import AsyncPredictor
-
-    checkpoints = Checkpoints(settings)
-    predictor = AsyncPredictor(
-        checkpoints.load,
-        inference_timeout=PATIENCE,
-        kv_cache_mb=settings.kv_cache_mb,
-    )
-    with progress("loading the model"):
-        await asyncio.to_thread(checkpoints.find)
-        await predictor.start()
-        await predictor.ready()
-    assert predictor.info is not None
-    with progress("forecasting"):
-        forecast = await predictor.predict(request, timeout=PATIENCE)
-    await predictor.stop()
-    return forecast, predictor.info
+    history, future = job.history, job.continued.timestamps
+    typer.echo(f"{job.path.name}: {history.understood}", err=True)
+    if printed:
+        show_risk(forecast)
+    else:
+        show(job.title(info), forecast, future)
+    if history.repaired:
+        note(f"--repair-input moved {history.repaired} highs and lows to open and close")
+    times = time_notes(history.timestamps, job.continued)
+    for line in [*times, *forecast_notes(forecast, job.request)]:
+        note(line)
+    if target is not None:
+        target.write(to_table(forecast, future))
+        if printed:
+            typer.echo(f"{job.path.name}: written to {target.path}", err=True)
+    if plot is not None:
+        draw(history, forecast, future, plot, f"{job.path.name}, {info.model.id}")

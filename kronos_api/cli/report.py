@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from typing import Self
+
+import typer
 from rich import box
+from rich.live import Live
 from rich.table import Table
 
 from kronos_api.aggregate import FEW_PATHS
 from kronos_api.cli.console import results
 from kronos_api.engine.request import ForecastRequest
-from kronos_api.forecast import Forecast, Summary
-from kronos_api.summary import step_columns, tails_cut
+from kronos_api.forecast import Forecast, ForecastSteps, Summary
+from kronos_api.summary import CLOSE, step_columns, tails_cut
 from kronos_api.timeseries import Continuation, Timestamps
 from kronos_api.timeseries.features import FIELDS
 
@@ -44,23 +49,77 @@ def time_notes(history: Timestamps, continued: Continuation) -> list[str]:
 
 def show(title: str, forecast: Forecast, future: Timestamps) -> None:
     """Print the mean, and the quantiles of the close, a row a candle."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("time", no_wrap=True)
-    for name in FIELDS[:5]:
-        table.add_column(name, justify="right")
-    close = FIELDS.index("close")
-    for level in forecast.quantiles:
-        table.add_column(f"close {level * 100:g} %", justify="right")
     risk = step_columns(forecast.summary)
-    for name in risk:
-        table.add_column(name, justify="right")
-    for row, stamp in enumerate(future.texts):
-        cuts = [values[row, close] for values in forecast.quantiles.values()]
-        numbers = [f"{number:#.6g}" for number in (*forecast.mean[row, :5], *cuts)]
-        table.add_row(stamp, *numbers, *(f"{values[row]:.2%}" for values in risk.values()))
+    table = _table(title, [*_headings(forecast.quantiles), *risk])
+    for row, numbers in enumerate(_rows(forecast.steps(0))):
+        shares = (f"{values[row]:.2%}" for values in risk.values())
+        table.add_row(future.texts[row], *numbers, *shares)
     results().print(table)
+    show_risk(forecast)
+
+
+def show_risk(forecast: Forecast) -> None:
+    """Print the parts of a summary that are of the whole horizon, if there is one."""
     if forecast.summary is not None:
         results().print(_horizon_risk(forecast.summary))
+
+
+class GrowingTable:
+    """Prints the rows of a forecast as they come: a table on a terminal, else lines."""
+
+    def __init__(self, title: str, future: Timestamps, levels: Iterable[float]) -> None:
+        headings = _headings(levels)
+        self._texts = future.texts
+        self._table = _table(title, headings)
+        console = results()
+        self._live = Live(self._table, console=console) if console.is_terminal else None
+        self._widths = [max(map(len, self._texts)), *(max(12, len(name)) for name in headings)]
+        self._heading = f"{title}\n{self._line(['time', *headings])}"
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        else:
+            typer.echo(self._heading)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def add(self, steps: ForecastSteps) -> None:
+        """Print `steps`."""
+        for row, numbers in enumerate(_rows(steps), steps.first):
+            if self._live is not None:
+                self._table.add_row(self._texts[row], *numbers)
+            else:
+                typer.echo(self._line([self._texts[row], *numbers]))
+        if self._live is not None:
+            self._live.refresh()
+
+    def _line(self, cells: list[str]) -> str:
+        first, *others = zip(cells, self._widths, strict=True)
+        numbers = (f"{cell:>{width}}" for cell, width in others)
+        return "  ".join([f"{first[0]:<{first[1]}}", *numbers])
+
+
+def _headings(levels: Iterable[float]) -> list[str]:
+    return [*FIELDS[:5], *(f"close {level * 100:g} %" for level in levels)]
+
+
+def _table(title: str, headings: Iterable[str]) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("time", no_wrap=True)
+    for name in headings:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _rows(steps: ForecastSteps) -> Iterator[list[str]]:
+    """Mean and quantiles of the close of each step, as they are printed."""
+    for row, mean in enumerate(steps.mean):
+        cuts = [values[row, CLOSE] for values in steps.quantiles.values()]
+        yield [f"{number:#.6g}" for number in (*mean[:5], *cuts)]
 
 
 def _horizon_risk(summary: Summary) -> Table:

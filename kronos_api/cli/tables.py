@@ -1,4 +1,4 @@
-"""Candles from files, checked; forecasts as CSV files and charts."""
+"""Candles from files, checked; forecasts as tables and charts."""
 
 from __future__ import annotations
 
@@ -42,14 +42,6 @@ def to_table(forecast: Forecast, future: Timestamps) -> pd.DataFrame:
         columns |= {f"{name}-q-{level:g}": values[:, at] for at, name in enumerate(FIELDS)}
     columns |= step_columns(forecast.summary)
     return pd.DataFrame(columns, index=pd.Index(future.texts, name="timestamps"))
-
-
-def write(forecast: Forecast, future: Timestamps, path: Path) -> None:
-    """Write `to_table` as CSV; raises `InvalidInput` where it cannot be written."""
-    try:
-        to_table(forecast, future).to_csv(path)
-    except OSError as error:
-        raise InvalidInput(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
 def draw(history: History, forecast: Forecast, future: Timestamps, path: Path, title: str) -> None:

@@ -1,13 +1,14 @@
 """`kronos-api predict` on the example candles and the bundled checkpoint."""
 
 import csv
+import json
 import math
 import re
 from pathlib import Path
 
 import pytest
 
-from kronos_api.cli.predict import parse_levels
+from kronos_api.cli.predict_request import parse_levels
 from kronos_api.errors import InvalidInput
 from tests.cli.conftest import Command
 
@@ -134,3 +135,73 @@ def test_levels_are_sorted_and_each_once() -> None:
     assert parse_levels("") == ()
     with pytest.raises(InvalidInput):
         parse_levels("nan")
+
+
+def lines(text: str) -> list[list[str]]:
+    """The words of each line that begins with a time."""
+    return [line.split() for line in text.splitlines() if line.startswith("2026-")]
+
+
+def test_stream_prints_the_rows_of_the_forecast(command: Command) -> None:
+    options = ("--horizon", 4, "--history", 64, "--samples", 10, "--quantiles", "0.1", "--seed", 7)
+    whole = command("predict", EXAMPLE, *options, "--summary")
+    streamed = command("predict", EXAMPLE, *options, "--summary", "--stream")
+    assert streamed.exit_code == 0, streamed.output
+    rows = lines(streamed.stdout)
+    assert [row[0] for row in rows] == [
+        f"2026-03-07T05:{minute:02}:00Z" for minute in range(0, 60, 15)
+    ]
+    table = [line.split() for line in whole.stdout.splitlines() if " 2026-" in line]
+    for row, printed in zip(rows, table, strict=True):
+        assert [float(one) for one in row[1:]] == pytest.approx(
+            [float(one) for one in printed[1:7]], rel=1e-4
+        )
+    assert "expected shortfall" in streamed.stdout
+
+
+def test_many_files_are_written_to_a_folder(command: Command, tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("a.csv", "b.csv", "c.csv")]
+    for file in files:
+        file.write_bytes(EXAMPLE.read_bytes())
+    folder, options = tmp_path / "out", ("--horizon", 2, "--history", 32, "--seed", 7)
+    several = (*files, *options, "--output-dir", folder, "--output-format", "json")
+    result = command("predict", *several)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == ""
+    written = [(folder / f"{name}.json").read_text() for name in "abc"]
+    assert written[0] == written[1] == written[2]
+    assert len(json.loads(written[0])) == 2
+    tables = command("predict", *files[:2], *options, "--stream")
+    assert [row[0] for row in lines(tables.stdout)] == [
+        "2026-03-07T05:00:00Z",
+        "2026-03-07T05:15:00Z",
+    ] * 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((EXAMPLE, "--output", "out.csv"), "--output is of one forecast"),
+        ((EXAMPLE, "--output-dir", "{}"), "both be written to"),
+        ((EXAMPLE, "--plot", "out.png"), "--plot is of one forecast"),
+        (("--output-format", "json"), "--output-format needs --output or --output-dir"),
+        (("--output-dir", str(EXAMPLE.parent)), "would be overwritten"),
+        (("{}/none.csv",), "cannot be read"),
+    ],
+)
+def test_wrong_outputs_are_one_line(
+    command: Command, tmp_path: Path, options: tuple[object, ...], message: str
+) -> None:
+    filled = [str(option).format(tmp_path) for option in options]
+    result = command("predict", EXAMPLE, *filled)
+    assert result.exit_code == 1, result.output
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_parquet_without_its_library_names_the_extra(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("kronos_api.cli.outputs.find_spec", lambda _: None)
+    result = command("predict", EXAMPLE, "--output", tmp_path / "out.parquet")
+    assert result.stderr == ("kronos-api: Parquet needs pyarrow: pip install 'kronos-api[arrow]'\n")

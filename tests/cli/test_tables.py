@@ -3,13 +3,15 @@
 import gzip
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from kronos_api.cli.tables import draw, read_history, to_table, write
+from kronos_api.cli.outputs import Format, Target
+from kronos_api.cli.tables import draw, read_history, to_table
 from kronos_api.errors import InvalidInput
 from kronos_api.files.history import History
 from kronos_api.forecast import Forecast
@@ -159,12 +161,26 @@ def test_table_has_all_fields_and_quantiles(forecast: Forecast, future: Timestam
     assert table.loc["2026-01-09", "close-q-0.1"] == 18
 
 
-def test_written_table_reads_back(tmp_path: Path, forecast: Forecast, future: Timestamps) -> None:
-    write(forecast, future, tmp_path / "out.csv")
-    back = pd.read_csv(tmp_path / "out.csv", index_col="timestamps")
-    np.testing.assert_array_equal(back[list(FIELDS)].to_numpy(), forecast.mean)
+READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
+    "csv": pd.read_csv,
+    "json": pd.read_json,
+    "parquet": pd.read_parquet,
+}
+
+
+@pytest.mark.parametrize("format", ["csv", "json", "parquet"])
+def test_written_table_reads_back(
+    tmp_path: Path, forecast: Forecast, future: Timestamps, format: Format
+) -> None:
+    table = to_table(forecast, future)
+    if format == "parquet":
+        pytest.importorskip("pyarrow")
+    Target(tmp_path / "out", format).write(table)
+    back = READERS[format](tmp_path / "out")
+    assert list(back.columns) == ["timestamps", *table.columns]
+    np.testing.assert_array_equal(back[list(FIELDS)].to_numpy(np.float32), forecast.mean)
     with pytest.raises(InvalidInput, match="cannot be written"):
-        write(forecast, future, tmp_path / "none" / "out.csv")
+        Target(tmp_path / "none" / "out", format).write(table)
 
 
 @pytest.fixture
