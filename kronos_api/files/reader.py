@@ -55,18 +55,18 @@ def read_candles(
     last: int | None = None,
     *,
     largest: int = LARGEST,
-    text_only: bool = False,
+    bounded: bool = False,
 ) -> FileCandles:
     """Read the file `data`: CSV of most forms, compressed or not; Parquet and Feather by an extra.
 
     Of a longer file, only the `last` candles by time are returned. The caller checks the rules of
-    candles. largest: bytes after decompression. text_only: Parquet and Feather, whose memory
-    nothing bounds, are refused.
+    candles. largest: bytes after decompression. bounded: take little time and memory: Parquet and
+    Feather are refused, and of a file of more than four times `last` lines the middle is not read.
 
     Raises `InvalidInput` that says what was found and which option changes it.
     """
     options = options or ReadOptions()
-    table, notes = _table(decompress(data, largest), options, text_only)
+    table, notes = _table(decompress(data, largest), options, bounded, last)
     found = find_columns(
         table.names,
         options.columns,
@@ -84,7 +84,7 @@ def read_candles(
         texts = {name: column[::-1] for name, column in texts.items()}
         timestamps, lines = timestamps[::-1], lines[::-1]
         notes.append("newest first turned round")
-    count = f"read {len(lines)} rows"
+    count = f"read {len(lines) + table.dropped} rows"
     if last is not None and len(lines) > last:
         count += f", the last {last} used"
         columns = {name: column[-last:] for name, column in columns.items()}
@@ -95,15 +95,18 @@ def read_candles(
     return FileCandles(columns, timestamps, lines, time_name, understood, texts)
 
 
-def _table(data: bytes, options: ReadOptions, text_only: bool) -> tuple[Table, list[str]]:
+def _table(
+    data: bytes, options: ReadOptions, bounded: bool, last: int | None
+) -> tuple[Table, list[str]]:
     """The table in `data`, and notes on its form."""
     if data[:4] in (b"PAR1", b"ARRO", b"FEA1"):
         form = "Parquet" if data[:4] == b"PAR1" else "Feather"
-        if text_only:
+        if bounded:
             raise InvalidInput(f"is {form}; save it as CSV, or use kronos-api predict")
         return _from_arrow(data, form), [form]
     text, encoding = decode(data)
-    table = parse_table(text, options.separator)
+    ends = 2 * last if bounded and last is not None else None
+    table = parse_table(text, options.separator, ends)
     notes = [] if encoding == "utf-8" else [encoding.upper()]
     if table.separator != ",":
         notes.append(SEPARATORS.get(table.separator, f"separator {table.separator!r}"))

@@ -46,14 +46,19 @@ class Table:
     lines: list[int]
     notes: list[str] = field(default_factory=list)
     """Lines that were left out, and columns that were named by their order."""
+    dropped: int = 0
+    """Lines of the middle that were not parsed."""
 
     def column(self, index: int) -> list[str]:
         """The strings of one column."""
         return [row[index] for row in self.rows]
 
 
-def parse_table(text: str, separator: str | None = None) -> Table:
-    """The table in `text`; raises `InvalidInput` that says what was found."""
+def parse_table(text: str, separator: str | None = None, ends: int | None = None) -> Table:
+    """The table in `text`; raises `InvalidInput` that says what was found.
+
+    ends: of a longer table, only so many lines at each end are parsed.
+    """
     if not text.strip():
         raise InvalidInput("is empty")
     if text.lstrip()[0] in "<{[" and not text.lstrip().startswith(("<DATE", "<TICKER", "<date")):
@@ -64,7 +69,7 @@ def parse_table(text: str, separator: str | None = None) -> Table:
         separator = separator or line[1]
         text, skipped = text[line.end() :], 1
     separator = separator or find_separator(text)
-    rows, lines = _rows(text, separator)
+    rows, lines, dropped = _rows(text, separator, ends)
     if not rows:
         raise InvalidInput("has no candles")
     names, first, notes = _header(rows)
@@ -76,23 +81,33 @@ def parse_table(text: str, separator: str | None = None) -> Table:
     rows, lines = rows[first:last], [line + skipped for line in lines[first:last]]
     names = _check_widths(rows, lines, names)
     rows = [[*row, *[""] * (len(names) - len(row))][: len(names)] for row in rows]
-    return Table(separator, names, rows, lines, notes)
+    return Table(separator, names, rows, lines, notes, dropped)
 
 
-def _rows(text: str, separator: str) -> tuple[list[list[str]], list[int]]:
-    """Rows of trimmed cells, and the line that each begins on; comments and empty lines go."""
-    source = [line.lstrip(" ") for line in text.splitlines(keepends=True)]
-    reader = csv.reader(source, delimiter=separator, skipinitialspace=True)
-    rows, lines = [], []
+def _rows(text: str, separator: str, ends: int | None) -> tuple[list[list[str]], list[int], int]:
+    """Rows of trimmed cells, the line that each begins on, and the number of lines not parsed.
+
+    Comments and empty lines go.
+    """
+    source = text.splitlines(keepends=True)
+    ends = len(source) if ends is None else ends
+    dropped = max(0, len(source) - 2 * ends)
+    if dropped:
+        source[ends:-ends] = []
+    reader = csv.reader(
+        [line.lstrip(" ") for line in source], delimiter=separator, skipinitialspace=True
+    )
+    rows, lines, number = [], [], 0
     csv.field_size_limit(WIDEST)
     try:
         for row in reader:
+            number = reader.line_num + (dropped if reader.line_num > ends else 0)
             if any(cell.strip() for cell in row) and not row[0].startswith(("#", "//")):
                 rows.append([cell.strip() for cell in row])
-                lines.append(reader.line_num)
+                lines.append(number)
     except csv.Error as error:
-        raise InvalidInput(f"line {reader.line_num}: cannot be read: {error}") from None
-    return rows, lines
+        raise InvalidInput(f"line {number + 1}: cannot be read: {error}") from None
+    return rows, lines, dropped
 
 
 def find_separator(text: str) -> str:
@@ -100,7 +115,8 @@ def find_separator(text: str) -> str:
 
     One that splits a line into names of prices goes first: 14,2;14,21 has commas too.
     """
-    sample = [line.strip(" ") for line in text.splitlines()[: 2 * SAMPLE] if line.strip()][:SAMPLE]
+    head = text[: 2 * SAMPLE * WIDEST].splitlines()[: 2 * SAMPLE]
+    sample = [line.strip(" ") for line in head if line.strip()][:SAMPLE]
     best, agreed = ",", 0
     for separator in SEPARATORS:
         try:

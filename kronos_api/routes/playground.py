@@ -57,7 +57,7 @@ def router(app_name: str, limited: Limited, largest: int) -> APIRouter:
     if (charts := installed(*CHARTS)) is not None:
         files[f"{PLAYGROUND}/plotly.js"] = asset(charts)
     html, status = _page(app_name, files.get(f"{PLAYGROUND}/plotly.js"))
-    # Reading holds the interpreter for up to a second: one file at a time keeps memory bounded.
+    # Reading holds the interpreter: one file at a time.
     reading = asyncio.Semaphore(1)
 
     @routes.get(PLAYGROUND)
@@ -130,7 +130,7 @@ def _options(given: QueryParams) -> ReadOptions:
 
 
 def _candles(body: bytes, options: ReadOptions, repair: bool, largest: int) -> dict[str, Any]:
-    file = read_candles(body, options, MAX_HISTORY, largest=largest, text_only=True)
+    file = read_candles(body, options, MAX_HISTORY, largest=largest, bounded=True)
     history = check_file(file, repair=repair)
     notes = []
     if history.repaired:

@@ -342,3 +342,22 @@ def test_every_form_of_a_file_holds_the_same_candles(
     assert candles.timestamps == ISO
     for name, column in columns.items():
         assert candles.columns[name].tolist() == column
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_the_middle_of_a_long_file_is_not_read_if_bounded(newest_first: bool) -> None:
+    lines = [f"{1_700_000_000 + 60 * n},{100 + n % 7},110,90,{101 + n % 5}" for n in range(500)]
+    lines[240] = "the middle"
+    lines = lines[::-1] if newest_first else lines
+    content = "\n".join(["time,open,high,low,close", *lines]).encode()
+    found = read_candles(content, last=50, bounded=True)
+    lines[lines.index("the middle")] = "1700014400,1,2,1,1"
+    whole = read_candles("\n".join(["time,open,high,low,close", *lines]).encode(), last=50)
+    assert found.understood == whole.understood
+    assert (found.timestamps, found.lines) == (whole.timestamps, whole.lines)
+    assert all((found.columns[name] == whole.columns[name]).all() for name in whole.columns)
+
+
+def test_binary_tables_are_refused_if_bounded() -> None:
+    with pytest.raises(InvalidInput, match="is Parquet; save it as CSV"):
+        read_candles(b"PAR1 and more", bounded=True)
