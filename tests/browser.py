@@ -161,6 +161,7 @@ class Browser:
         page = self._pages[session] = Tab(self, session, target)
         for domain in ("Page", "Runtime", "Network", "Log"):
             page.call(f"{domain}.enable")
+        page.call("Emulation.setFocusEmulationEnabled", enabled=True)  # for the clipboard
         return page
 
     def call(self, method: str, params: dict[str, Any], session: str | None = None) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.browser import Browser, Tab, needs_chromium
-from tests.processes import ROOT, Service
+from tests.processes import ROOT, Service, until
 
 pytestmark = [pytest.mark.process, needs_chromium]
 
@@ -201,6 +201,7 @@ def test_a_cancelled_forecast_leaves_the_service(page: Tab, service: Service) ->
     click(page, "#cancel")
     page.until(f"{STATUS} === 'Cancelled.'")
     assert page.run("document.getElementById('cancel').disabled")
+    until(lambda: service.get("/v1/healthz/detailed")["checks"]["queue"]["active"] == 0, 20)
 
 
 def test_a_keyboard_and_a_screen_reader_reach_everything(page: Tab, service: Service) -> None:

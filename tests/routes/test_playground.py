@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from kronos_api.routes import playground
+from tests.middleware.test_caller_identity import UNLISTED, calling
 from tests.web import SINGLE, serving
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,7 +51,8 @@ async def test_the_page_loads_its_files_from_this_service_alone() -> None:
         policy = page.headers["Content-Security-Policy"]
         assert "script-src 'self';" in policy
         assert not re.search(r"https?:|\*|unsafe-eval", policy)
-        assert not re.search(r"(?:src|href)=[\"']?(?:[a-z]+:)?//", page.text)
+        # Relative, so that it works below a prefix.
+        assert not re.search(r"(?:src|href)=[\"']?(?:[a-z]+:)?/", page.text)
         loaded = re.findall(r"(?:src|href)=\"(playground/[^\"]+)\"", page.text)
         modules = [path.name for path in playground.FOLDER.glob("*.js")]
         for path in [*loaded, *(f"playground/{name}" for name in modules)]:
@@ -149,6 +151,13 @@ async def test_pages_of_other_origins_cannot_read_files_even_if_they_may_forecas
             assert response.status_code == status
         preflight = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
         assert (await client.options(READ, headers=preflight)).status_code == 403
+
+
+async def test_every_part_of_it_refuses_unlisted_callers() -> None:
+    async with calling(UNLISTED, playground=True) as client:
+        for method, path in (("GET", "/playground"), ("GET", "/playground/app.js"), ("POST", READ)):
+            response = await client.request(method, path, headers=CSV)
+            assert response.status_code == 403, path
 
 
 async def test_reading_counts_as_a_request_that_is_no_forecast() -> None:
