@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Literal
+from typing import Any
 
 import httpx
 import pytest
@@ -59,12 +59,12 @@ def text_of(result: CallToolResult) -> str:
     return content.text
 
 
-@pytest.mark.parametrize("mode", ["auto", "legacy"])
-async def test_a_session_lists_tools_and_calls_them(mode: Literal["auto", "legacy"]) -> None:
+async def test_a_session_lists_tools_and_calls_them() -> None:
+    """With `initialize`; the example of the documentation is a session without."""
     app = create_app(Settings(mcp=True), predictor=predictor_of())
     async with (
         listening(app) as (host, port),
-        Client(f"http://{host}:{port}{URL}", mode=mode) as client,
+        Client(f"http://{host}:{port}{URL}", mode="legacy") as client,
     ):
         tools = (await client.list_tools()).tools
         assert [tool.name for tool in tools] == ["forecast", "calendars", "models"]
@@ -125,7 +125,7 @@ async def test_wrong_arguments_are_named(
     assert field in [detail["field"] for detail in error["details"]]
 
 
-@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999", "9" * 400])
+@pytest.mark.parametrize("value", ["NaN", "1e999", "9" * 400])
 async def test_numbers_that_are_none_are_refused(value: str) -> None:
     sent = json.dumps(message("tools/call", name="forecast", arguments=body(4, horizon="@")))
     async with agents() as client:

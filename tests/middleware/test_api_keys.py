@@ -9,11 +9,15 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kronos_api.app import create_app
 from kronos_api.config import Settings
-from kronos_api.security.api_keys import new_key
+from kronos_api.middleware.caller_identity import CallerIdentity
+from kronos_api.security.api_keys import ApiKeys, new_key
+from kronos_api.security.identity import Identity
+from kronos_api.security.whitelist import Whitelist
 from kronos_api.telemetry.metrics import metrics
 from tests.web import SINGLE, body, client_of, predicting, predictor_of
 
@@ -116,6 +120,23 @@ async def test_each_path_needs_its_scope(file: Path) -> None:
             refused = await client.post(path, json={}, headers=bearer(METRICS))
             assert refused.status_code == 403
             assert refused.json()["error"]["code"] == "INSUFFICIENT_SCOPE"
+
+
+async def test_keys_of_a_blocked_name_are_refused(file: Path) -> None:
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await Response("passed")(scope, receive, send)
+
+    app = CallerIdentity(
+        answer,
+        allowed=Identity(Whitelist.parse("localhost")),
+        proxies=Identity(Whitelist.parse("")),
+        exempt=(),
+        keys=ApiKeys(file),
+        blocked=lambda: {"shop"},
+    )
+    async with client_of(From(app, UNLISTED)) as client:
+        response = await client.get("/", headers=bearer(PREDICT))
+    assert (response.status_code, response.json()["error"]["code"]) == (403, "CALLER_BLOCKED")
 
 
 async def test_exempt_paths_need_no_key(file: Path) -> None:
