@@ -1,0 +1,251 @@
+"""Alerts fire by their real faults, reach receivers, and clear when the fault is removed.
+
+A fault that needs a container's limits, a disk or hours has a promtool test alone:
+`monitoring/prometheus/tests`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import psutil
+import pytest
+
+from scripts import dashboards
+from tests.monitoring.stack import MISSING, certificate
+from tests.monitoring.world import World, listed, running_world
+from tests.processes import ROOT, Redis, Service
+from tests.test_runbooks import PAGES, commands
+
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
+]
+
+
+QUERY = "monitoring/query "
+NO_FAULT_NO_DATA = re.compile(r"ALERTS|scalar|== 0|topk|\\[30m\\]|\\[1[dh]\\]")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with running_world(tmp_path_factory.mktemp("world")) as running:
+        yield running
+
+
+def test_every_panel_returns_data_under_load(world: World) -> None:
+    variables = {"$instance": ".*", "$container": ".*", "$__rate_interval": "6s"}
+    queries = [
+        (board.name, panel.title, query)
+        for board in dashboards.DASHBOARDS
+        for panel in board.panels
+        for query in panel.queries.values()
+    ]
+
+    def empty() -> list[tuple[str, str, str]]:
+        world.ask_all(listed(4))
+        return [one for one in queries if not world.stack.query(replaced(one[2], variables))]
+
+    world.wait(lambda: not empty(), lambda: f"without data: {empty()}")
+    assert float(world.stack.query("sum(rate(kronos_requests_total[6s]))")[0]["value"][1]) > 0
+
+
+def replaced(query: str, variables: dict[str, str]) -> str:
+    """`query` with Grafana's variables replaced by values."""
+    for name, value in variables.items():
+        query = query.replace(name, value)
+    return query
+
+
+def test_queries_of_the_runbooks_are_answered(world: World) -> None:
+    """As an operator types them; some have no data while all is well."""
+    lines = {line for page in PAGES for line in commands(page) if line.startswith(QUERY)}
+    assert len(lines) > 50
+    url = f"http://127.0.0.1:{world.stack.port['prometheus']}"
+
+    def run(line: str) -> tuple[str, str, str]:
+        done = subprocess.run(
+            ["sh", "-c", line],
+            cwd=ROOT,
+            env=os.environ | {"PROMETHEUS_URL": url},
+            capture_output=True,
+            text=True,
+        )
+        return line, done.stdout, done.stderr
+
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(run, sorted(lines)))
+    assert [(line, error) for line, _, error in answers if error] == []
+    empty = {line for line, answer, _ in answers if not answer.strip()}
+    assert {line for line in empty if NO_FAULT_NO_DATA.search(line) is None} == set()
+
+
+def test_watchdog_reaches_its_receiver(world: World) -> None:
+    world.wait(lambda: world.received.heartbeats > 2, lambda: "no heartbeat")
+    assert "Watchdog" not in world.received.fired
+
+
+def test_slow_failing_and_refused_forecasts(world: World) -> None:
+    names = (
+        *("KronosTimeouts", "KronosErrors", "KronosLatencyHigh", "KronosOverloaded"),
+        *("KronosErrorBudgetFast", "KronosErrorBudgetSlow"),
+    )
+    # Of 40 at once 16 are above GUNICORN_WORKER_CONNECTIONS, and none ends in 6 s.
+    statuses = world.ask_all(listed(40), seconds=9)
+    assert set(statuses) == {503, 504}
+    world.fire(*names)
+    world.clear(*names)  # the callers have stopped
+    slow = ("KronosLatencyBudgetFast", "KronosLatencyBudgetSlow")
+    assert set(world.ask_all(listed(24), seconds=2.5)) == {200}
+    world.fire(*slow)
+    world.clear(*slow)
+
+
+def test_callers_above_their_limit_unlisted_and_unknown(world: World) -> None:
+    names = ("KronosRateLimitHits", "KronosCallersRefused", "KronosCallersUnknown")
+
+    def call() -> None:
+        world.ask_all(["10.1.9.9"] * 120)
+        world.ask_all(["203.0.113.9"] * 12)
+        world.ask_all([own_neighbour()] * 2)
+
+    world.dns.mode = "silent"
+    world.fire(*names, meanwhile=call)
+    assert world.ask(own_neighbour()) == 503
+    world.dns.mode = "truthful"
+    assert world.ask(own_neighbour()) == 403
+    world.clear(*names)
+    labels = world.received.fired["KronosRateLimitHits"]["labels"]
+    assert labels["container"] == "10.1.0.0/16"
+
+
+def own_neighbour() -> str | None:
+    """An address beside this machine's, of which DNS is asked; None: the proxy names none."""
+    for addresses in psutil.net_if_addrs().values():
+        for one in addresses:
+            if one.family is socket.AF_INET and not one.address.startswith("127."):
+                head, _, last = one.address.rpartition(".")
+                return f"{head}.{int(last) % 250 + 2}"
+    return None
+
+
+def test_redis_ends_and_fills(world: World) -> None:
+    world.redis.kill()
+    world.fire("KronosRedisDown", "KronosRateLimitDegraded", meanwhile=lambda: world.ask())
+    world.redis.start()
+    world.clear("KronosRedisDown", "KronosRateLimitDegraded")
+    used = int(float(world.stack.query("redis_memory_used_bytes")[0]["value"][1]))
+    configure(world.redis, "maxmemory", used + used // 50)
+    world.fire("KronosRedisMemoryHigh")
+    configure(world.redis, "maxmemory", 64 * 2**20)
+    world.clear("KronosRedisMemoryHigh")
+
+
+def configure(redis: Redis, name: str, value: int) -> None:
+    """Change a setting of the running Redis."""
+    with socket.create_connection(("127.0.0.1", redis.port), 10) as link:
+        link.sendall(f"CONFIG SET {name} {value}\r\n".encode())
+        assert link.recv(5) == b"+OK\r\n"
+
+
+def test_gateway_ends_and_its_certificate_expires(world: World) -> None:
+    gateway, folder = world.stack.programs["gateway"], world.stack.folder
+    gateway.stop()
+    world.fire("KronosGatewayDown")
+    certificate(folder, "20200101000000Z", "20200201000000Z")
+    gateway.start()
+    world.clear("KronosGatewayDown")  # an expired certificate is no gateway that is down
+    world.fire("KronosCertificateExpires")
+    certificate(folder, "20200101000000Z", "20490101000000Z")
+    assert gateway.process is not None
+    gateway.process.send_signal(signal.SIGHUP)
+    world.clear("KronosCertificateExpires")
+
+
+def test_parts_of_the_monitoring_fail(world: World) -> None:
+    exporter = world.stack.programs["redis"]
+    exporter.stop()
+    world.received.slack_fails = True
+    rule = world.stack.rules / "wrong.yml"
+    rule.write_text(
+        "groups: [{name: wrong, rules: [{record: wrong, expr: 'up + on () group_left () up'}]}]"
+    )
+    world.stack.reload()
+    names = ("KronosMonitoringTargetDown", "KronosAlertsUndelivered", "KronosRulesFailing")
+    world.fire(*names)
+    exporter.start()
+    world.received.slack_fails = False
+    rule.unlink()
+    world.stack.reload()
+    world.clear(*names)
+    # What failed before is sent again.
+    world.wait(lambda: bool(world.received.slack), lambda: "nothing in Slack")
+
+
+def test_workers_die_and_restart_again_and_again(world: World) -> None:
+    service = world.replicas[1]
+
+    def kill() -> None:
+        for worker in service.workers():
+            psutil.Process(worker).kill()
+        ready = len(service.lines("model_ready"))
+        service.wait_for("model_ready", ready + 1)
+
+    world.fire("KronosWorkerDied", "KronosRestartLoop", meanwhile=kill)
+    world.clear("KronosWorkerDied", "KronosRestartLoop")
+    fired = world.received.fired["KronosWorkerDied"]
+    assert fired["labels"]["instance"] == f"127.0.0.1:{service.port}"
+    assert fired["annotations"]["container"] == socket.gethostname()
+
+
+def test_limit_of_descriptors_is_too_low(world: World) -> None:
+    (worker,) = world.replicas[1].workers()
+    process = psutil.Process(worker)
+    before = process.rlimit(psutil.RLIMIT_NOFILE)
+    process.rlimit(psutil.RLIMIT_NOFILE, (process.num_fds() + 2, before[1]))
+    world.fire("KronosFileDescriptorsHigh")
+    process.rlimit(psutil.RLIMIT_NOFILE, before)
+    world.clear("KronosFileDescriptorsHigh")
+
+
+def test_replicas_hang(world: World) -> None:
+    first, second = world.replicas
+    with hung(second):
+        world.fire("KronosReplicaDown", "KronosReplicaMissing")
+        with hung(first):
+            world.fire("KronosDown", "KronosProbeFails")
+        world.clear("KronosDown", "KronosProbeFails")
+    world.clear("KronosReplicaDown", "KronosReplicaMissing")
+    mails = [mail for mail in world.received.mails if "KronosDown" in mail]
+    assert any("Subject: [CRITICAL] KronosDown" in mail for mail in mails)
+    assert "http://docs.example/runbooks/KronosDown/" in re.sub("=\r\n", "", "".join(mails))
+
+
+@contextmanager
+def hung(service: Service) -> Iterator[None]:
+    """All processes of `service` stopped, as by `docker pause`."""
+    main = psutil.Process(service.process.pid)
+    processes = [main, *main.children(recursive=True)]
+    for process in processes:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.resume()
+
+
+def test_no_text_of_an_alert_is_broken(world: World) -> None:
+    """Last: of all alerts that have fired before."""
+    for name, alert in world.received.fired.items():
+        for text in alert["annotations"].values():
+            assert "<error" not in text, name
+            assert "{{" not in text, name
+        assert not {"grafana", "runbooks"} & set(alert["labels"])
