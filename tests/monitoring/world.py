@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,8 @@ SETTINGS = {
     "GUNICORN_WORKER_CONNECTIONS": "24",
     "GUNICORN_TIMEOUT": "0",
 }
+MAX_MEMORY = 64 * 2**20
+"""Bytes of Redis, as in `docker-compose.yml`."""
 HORIZON_OF_SECONDS = 50
 """Candles that the paced engine makes in a second."""
 
@@ -95,11 +98,19 @@ def listed(count: int, network: int = 0) -> list[str | None]:
     return [f"10.1.{network}.{number % 250 + 1}" for number in range(count)]
 
 
+def configure(redis: Redis, name: str, value: int) -> None:
+    """Change a setting of the running Redis."""
+    with socket.create_connection(("127.0.0.1", redis.port), 10) as link:
+        link.sendall(f"CONFIG SET {name} {value}\r\n".encode())
+        assert link.recv(5) == b"+OK\r\n"
+
+
 @contextmanager
 def running_world(folder: Path) -> Iterator[World]:
     """All of it, with files in `folder`."""
     with ExitStack() as stack:
         redis = stack.enter_context(redis_server(folder))
+        configure(redis, "maxmemory", MAX_MEMORY)
         dns = stack.enter_context(answering())
         servers = ":".join(map(str, dns.address))
         settings = SETTINGS | {"REDIS_URL": redis.url, "DNS_SERVERS": servers}
