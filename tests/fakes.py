@@ -44,6 +44,7 @@ class FakeSequence(Sequence):
         self.values: NDArray[np.float32] | None = None
         self.failure: Exception | None = None
         self.released = False
+        self.entered = []
         self.begun = False  # whether it has taken a step
 
     @property
@@ -121,7 +122,9 @@ class SleepyEngine(Engine):
         time.sleep(self.seconds / self.steps)
         for sequence in sequences:
             assert isinstance(sequence, FakeSequence)
-            sequence.begun = True
+            if not sequence.begun:
+                sequence.begun = True
+                sequence.entered.append((SequenceStatus.DECODE, time.monotonic()))
             sequence.steps -= 1
             if sequence.steps <= 0:
                 sequence.values = _walk(sequence)

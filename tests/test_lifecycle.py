@@ -14,6 +14,7 @@ import pytest
 
 from kronos_api.app import create_app
 from kronos_api.config import Settings
+from kronos_api.telemetry.phases import ENGINE
 from tests.fakes import SleepyEngine, stuck
 from tests.web import SINGLE, body, listening, predictor_of, until
 
@@ -42,7 +43,7 @@ def stable(answer: httpx.Response) -> dict[str, Any]:
     return {name: value for name, value in whole.items() if name != "timings_ms"}
 
 
-async def test_the_example_is_forecast() -> None:
+async def test_the_example_is_forecast(capsys: pytest.CaptureFixture[str]) -> None:
     asked = json.loads(EXAMPLE.read_text())
     async with service() as client:
         answer = stable(await client.post(SINGLE, json=asked))
@@ -52,6 +53,11 @@ async def test_the_example_is_forecast() -> None:
     assert answer["model_version"].startswith("kronos-demo")
     last = asked["timestamps"][-1]
     assert all(candle["timestamp"] > last for candle in answer["prediction"])
+    printed = map(json.loads, capsys.readouterr().out.splitlines())
+    (line,) = (one for one in printed if one["event"] == "request" and one["endpoint"] == SINGLE)
+    phases = [line[f"{phase}_ms"] for phase in ENGINE]
+    assert all(spent > 0 for spent in phases)
+    assert sum(phases) == pytest.approx(line["inference_ms"], abs=0.01)
 
 
 async def test_healthz_is_answered_during_a_long_forecast() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence as Several
 from typing import TYPE_CHECKING, Final
 
-from kronos_api.engine.sequence import SequenceStatus
 from kronos_api.telemetry.metrics import metrics
 
 if TYPE_CHECKING:
@@ -15,29 +14,22 @@ TOKENS_A_CANDLE: Final = 2
 """s1 and s2."""
 
 
-def note_batch(active: Several[Ticket]) -> None:
-    """Before a step: record the sample paths that will share its decode step."""
-    rows = sum(
-        ticket.sequence.sample_count
-        for ticket in active
-        if ticket.sequence is not None and ticket.sequence.status is SequenceStatus.DECODE
-    )
-    if rows:
-        metrics.decode_batch_size.observe(rows)
-
-
-def note_step(active: Several[Ticket], now: float) -> None:
-    """After a step: record the phases that it ended and the candles that it decoded."""
-    decoded = 0
+def note_step(active: Several[Ticket]) -> None:
+    """After a step: record the phases that began in it and the candles that it decoded."""
+    rows = decoded = 0
     for ticket in active:
         sequence = ticket.sequence
         if sequence is None:
             continue
-        if not sequence.ended:
-            ticket.phases.enter(sequence.status.value, now)
+        for status, at in sequence.entered:
+            ticket.phases.enter(status.value, at)
+        sequence.entered.clear()
         candles = sequence.decoded * sequence.sample_count
-        decoded += candles - ticket.candles
-        ticket.candles = candles
+        if candles > ticket.candles:
+            rows += sequence.sample_count
+            decoded += candles - ticket.candles
+            ticket.candles = candles
     if decoded:
+        metrics.decode_batch_size.observe(rows)
         metrics.candles_decoded.inc(decoded)
         metrics.decode_tokens.inc(TOKENS_A_CANDLE * decoded)

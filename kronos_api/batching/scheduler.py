@@ -16,7 +16,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from kronos_api.batching.completion_rate import CompletionRate
-from kronos_api.batching.progress import note_batch, note_step
+from kronos_api.batching.progress import note_step
 from kronos_api.batching.start_policy import LOOK_AHEAD, StartPolicy
 from kronos_api.batching.ticket import Ticket
 from kronos_api.engine.pace import Pace
@@ -89,7 +89,6 @@ class Scheduler:
         self._admit(engine, now)
         if not self.active:
             return
-        note_batch(self.active)
         try:
             engine.step([ticket.sequence for ticket in self.active if ticket.sequence is not None])
         except Exception as failure:
@@ -98,7 +97,7 @@ class Scheduler:
             return
         self._send_candles()
         now = clock()
-        note_step(self.active, now)
+        note_step(self.active)
         self._collect(now)
 
     def fail_all(self, failure: Exception, now: float) -> None:

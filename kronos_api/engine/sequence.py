@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
@@ -67,6 +68,7 @@ class Sequence:
         cache: keys and values of the current segment (DECODE).
         values: normalised candles, float32 [sample_count, horizon, 6] (DONE).
         failure: why it ended without values (FAILED).
+        entered: statuses that it has entered, with `time.monotonic`; its caller may clear them.
     """
 
     request: ForecastRequest
@@ -87,6 +89,7 @@ class Sequence:
     cache: KVCache | None = None
     values: NDArray[np.float32] | None = None
     failure: Exception | None = None
+    entered: list[tuple[SequenceStatus, float]] = field(default_factory=list)
 
     @property
     def sample_count(self) -> int:
@@ -116,10 +119,12 @@ class Sequence:
     def begin(self, status: SequenceStatus, chunks: Chunks) -> None:
         """Enter a phase that runs in chunks; the cache of the segment before is released."""
         self.status, self.chunks, self.cache = status, chunks, None
+        self.entered.append((status, time.monotonic()))
 
     def begin_decoding(self, cache: KVCache, steps: int) -> None:
         """Decode `steps` candles after the prompt in `cache`."""
         self.status, self.chunks, self.cache = SequenceStatus.DECODE, None, cache
+        self.entered.append((self.status, time.monotonic()))
         self.steps_left = steps
 
     def append(self, s1: Tensor, s2: Tensor) -> None:
