@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -27,21 +26,20 @@ VERSION: Final = "v"
 """Query parameter with the digest: content that never changes at its URL."""
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; connect-src 'self'; img-src 'self' data:; "
-    # Swagger UI and Plotly set styles of single elements; scripts that are not files are refused.
-    "style-src 'self' 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "style-src 'self'{styles}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """Content-Security-Policy of pages: everything comes from this service, or not at all."""
-HEADERS: Final[Mapping[str, str]] = {
-    "Content-Security-Policy": POLICY,
+HEADERS: Final = {
     "Cache-Control": "no-cache",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
 
 
-def page(html: str, status: int = 200) -> HTMLResponse:
-    """A page that loads nothing from outside."""
-    return HTMLResponse(html, status, headers=dict(HEADERS))
+def page(html: str, status: int = 200, *, inline_styles: bool = False) -> HTMLResponse:
+    """A page that loads nothing from outside, and runs no script that is not a file."""
+    policy = POLICY.format(styles=" 'unsafe-inline'" if inline_styles else "")
+    return HTMLResponse(html, status, headers=HEADERS | {"Content-Security-Policy": policy})
 
 
 @dataclass(frozen=True, slots=True)

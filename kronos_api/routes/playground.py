@@ -65,7 +65,7 @@ def router(app_name: str, limited: Limited, largest: int) -> APIRouter:
     async def playground(request: Request) -> Response:
         """The page; what to install where Plotly is missing."""
         del request
-        return page(html, status)
+        return page(html, status, inline_styles=True)  # Plotly adds two
 
     @routes.post(READ)
     @limited
