@@ -1,4 +1,4 @@
-"""Error and speed of bfloat16 against float32 on the same weights.
+"""Error and speed of bfloat16 and int8 against float32 on the same weights.
 
 Logit error: both engines get the tokens that float32 decodes, and the difference of their s1
 logits is given in standard deviations of the float32 logits. Forecast error: the mean over many
@@ -26,7 +26,7 @@ from kronos_api.engine.request import ForecastRequest
 from tests.oracle import Series, make_oracle, walk
 
 HISTORY, HORIZON, SAMPLE_COUNT = 400, 24, 64
-WIDTHS = (36, 14, 14)
+WIDTHS = (36, 16, 16, 16, 16)
 
 
 def teacher_forced(engine: Engine, series: Series, s1: Tensor, s2: Tensor) -> Tensor:
@@ -52,15 +52,19 @@ def seconds(engine: Engine, request: ForecastRequest) -> float:
     return best_of(3, lambda: engine.run(request))
 
 
-def compare(sources: tuple[Source, Source], threads: int) -> dict[str, float]:
-    """Errors of bfloat16 against float32, and how many times faster it is."""
+def compare(sources: tuple[Source, Source], dtype: str, threads: int) -> dict[str, float]:
+    """Errors of `dtype` against float32, and how many times faster it is."""
     wide = build_engine(*sources, dtype="float32", torch_threads=threads)
-    narrow = build_engine(*sources, dtype="bfloat16", torch_threads=threads)
+    narrow = build_engine(*sources, dtype=dtype, torch_threads=threads)
+    if narrow.info.dtype_warning:
+        raise SystemExit(narrow.info.dtype_warning)
     series = walk(HISTORY)
     tokens = wide.run(series.request(HORIZON))
     exact = teacher_forced(wide, series, tokens.s1[0], tokens.s2[0])
     rough = teacher_forced(narrow, series, tokens.s1[0], tokens.s2[0])
     error = (rough - exact).abs() / exact.std()
+    shares = torch.log_softmax(exact, dim=-1)
+    divergence = (shares.exp() * (shares - torch.log_softmax(rough, dim=-1))).sum(-1)
     one = series.request(HORIZON, top_k=0, top_p=0.9)
     many = series.request(HORIZON, top_k=0, top_p=0.9, sample_count=SAMPLE_COUNT)
     paths = closes(wide, many)
@@ -68,6 +72,7 @@ def compare(sources: tuple[Source, Source], threads: int) -> dict[str, float]:
     return {
         "logit error, mean": float(error.mean()),
         "logit error, largest": float(error.max()),
+        "KL divergence, mean": float(divergence.mean()),
         "same most likely token": float((exact.argmax(-1) == rough.argmax(-1)).float().mean()),
         f"error of the mean of {SAMPLE_COUNT} paths": float(np.abs(difference).mean()),
         "deviation of the paths": float(paths.std(axis=0).mean()),
@@ -83,11 +88,15 @@ def main() -> None:
     bundled = (locate(None, "model", timeout=1), locate(None, "tokenizer", timeout=1))
     with tempfile.TemporaryDirectory() as folder:
         random = make_oracle(options.shape, Path(folder)).sources
-        columns = [compare(sources, options.threads) for sources in (random, bundled)]
-    print_row(["", f"{options.shape}, random", "kronos-demo"], WIDTHS)
-    for name in columns[0]:
-        print_row([name, *(column[name] for column in columns)], WIDTHS)
-    write_json(options.json, "precision", dict(zip(("random", "demo"), columns, strict=True)))
+        columns = {
+            f"{name}, {dtype}": compare(sources, dtype, options.threads)
+            for dtype in ("bfloat16", "int8")
+            for name, sources in ((options.shape, random), ("demo", bundled))
+        }
+    print_row(["", *columns], WIDTHS)
+    for name in next(iter(columns.values())):
+        print_row([name, *(column[name] for column in columns.values())], WIDTHS)
+    write_json(options.json, "precision", columns)
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ class Forecaster:
             tokenizer: a hub id or a folder; None for the one that a published model was trained
                 with.
             device: `cpu`, `cuda`, `cuda:N`, or `auto` for the first GPU if there is one.
-            dtype: `float32` or `bfloat16`.
+            dtype: `float32`, `bfloat16` or `int8`.
             max_context: candles that the model sees at once; None for its training context.
             torch_threads: PyTorch's threads in this process; None for all usable cores.
 

@@ -217,10 +217,11 @@ class Lifecycle:
         info = self.predictor.info
         assert info is not None
         named = {"model": info.model.version, "tokenizer": info.tokenizer.version}
-        metrics.model_info.labels(
-            **named, device=info.device, dtype=info.dtype, demo=str(info.demo).lower()
-        ).set(1)
-        log.info("model_ready", **named, device=info.device, dtype=info.dtype, demo=info.demo)
+        named |= {"device": info.device, "dtype": info.dtype}
+        metrics.model_info.labels(**named, demo=str(info.demo).lower()).set(1)
+        log.info("model_ready", **named, kernels=info.kernels, demo=info.demo)
+        if info.dtype_warning:
+            log.warning("dtype_fallback", reason=info.dtype_warning)
         if info.device_warning:
             log.warning("device_fallback", reason=info.device_warning)
         if info.demo:

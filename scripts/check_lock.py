@@ -18,10 +18,11 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
-TEST = ("test", "arrow", "charts", "fast", "mcp", "otel", "playground")
+SERVICE = ("fast", "mcp", "otel", "playground")
+TEST = ("test", "arrow", "charts", *SERVICE)
 EXTRAS = {
     "docs": ("docs",),
-    "playground": ("playground",),
+    "complete": SERVICE,
     "runtime": (),
     "test": TEST,
     "train": (*TEST, "train"),

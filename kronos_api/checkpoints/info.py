@@ -48,7 +48,9 @@ class Part:
 class ModelInfo:
     """What an engine runs, and on which device.
 
-    `max_context` is in candles. `device_warning` is set if a GPU exists but is not used.
+    `max_context` is in candles. `kernels`: what computes between the GEMMs, `plain` or `compiled`.
+    `device_warning` is set if a GPU exists but is not used, `dtype_warning` if int8 is not used
+    though a setting asks for it.
     """
 
     model: Part
@@ -57,4 +59,6 @@ class ModelInfo:
     dtype: str
     device: str
     demo: bool
+    kernels: str = "plain"
     device_warning: str | None = None
+    dtype_warning: str | None = None

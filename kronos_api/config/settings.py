@@ -31,8 +31,8 @@ class Settings(Serving):
     """Folder that holds model/ and tokenizer/, instead of MODEL_ID and TOKENIZER_ID."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")
     """Where the model runs: auto, cpu, cuda or cuda:<number>."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the weights: float32 or bfloat16."""
+    dtype: Literal["float32", "bfloat16", "int8"] = "float32"
+    """Precision of the model: float32, bfloat16 or int8; int8 falls back where it is not fast."""
     max_context: int | None = Field(default=None, ge=2, le=4096)
     """Longest window the model sees, in candles; unset: as the model was trained."""
     window_policy: Literal["anchor", "exact"] = "anchor"

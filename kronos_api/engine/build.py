@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from kronos_api.checkpoints.info import ModelInfo, Source
+from kronos_api.checkpoints.info import ModelInfo, Part, Source
 from kronos_api.checkpoints.loader import context_of, inspect, load_model, load_tokenizer
 from kronos_api.cores import usable_cores
 from kronos_api.engine.engine import Engine
+from kronos_api.engine.int8 import int8_problem
 from kronos_api.engine.model_runner import ModelRunner
 from kronos_api.engine.request import ForecastRequest
 from kronos_api.engine.sampling import SamplingParams
@@ -36,8 +37,9 @@ def build_engine(
 
     Args:
         device: `cpu`, `cuda`, `cuda:N`, or `auto` for the first GPU if there is one.
-        dtype: `float32` or `bfloat16`, of the model; the tokenizer stays float32, because the
-            signs of its output are the tokens.
+        dtype: `float32`, `bfloat16` or `int8`, of the model; the tokenizer stays float32, because
+            the signs of its output are the tokens. Where int8 has no fast kernel, float32 is used
+            and `dtype_warning` says why.
         max_context: candles the model sees at once; None for the context it was trained with.
         torch_threads: threads of one tensor operation; None for one per usable core.
 
@@ -48,9 +50,12 @@ def build_engine(
     torch.set_num_threads(torch_threads or usable_cores())
     chosen, warning = _choose_device(device)
     inspect(model, tokenizer)
-    network, model_part = load_model(model)
-    tokenizer_network, tokenizer_part = load_tokenizer(tokenizer)
+    problem = int8_problem(chosen) if dtype == "int8" else None
+    if problem is not None:
+        dtype = "float32"
     context = max_context or context_of(model)
+    runner, model_part = _pack_model(model, context, chosen, DTYPES[dtype])
+    tokenizer_runner, tokenizer_part = _pack_tokenizer(tokenizer, context, chosen)
     info = ModelInfo(
         model=model_part,
         tokenizer=tokenizer_part,
@@ -58,18 +63,30 @@ def build_engine(
         dtype=dtype,
         device=str(chosen),
         demo=model.demo or tokenizer.demo,
+        kernels=runner.kernels.name,
         device_warning=warning,
+        dtype_warning=problem,
     )
-    with torch.inference_mode():
-        positions = max(MAX_HISTORY, context)
-        engine = Engine(
-            ModelRunner(network, context, device=chosen, dtype=DTYPES[dtype]),
-            TokenizerRunner(tokenizer_network, positions, device=chosen),
-            info,
-            window_policy,
-        )
+    engine = Engine(runner, tokenizer_runner, info, window_policy)
     _warm_up(engine)
     return engine
+
+
+@torch.inference_mode()
+def _pack_model(
+    source: Source, context: int, device: torch.device, dtype: torch.dtype
+) -> tuple[ModelRunner, Part]:
+    """Load and pack the model; the plain weights are released at the end."""
+    network, part = load_model(source)
+    return ModelRunner(network, context, device=device, dtype=dtype), part
+
+
+@torch.inference_mode()
+def _pack_tokenizer(
+    source: Source, context: int, device: torch.device
+) -> tuple[TokenizerRunner, Part]:
+    network, part = load_tokenizer(source)
+    return TokenizerRunner(network, max(MAX_HISTORY, context), device=device), part
 
 
 def _choose_device(device: str) -> tuple[torch.device, str | None]:

@@ -7,11 +7,18 @@ is applied after the GEMM. Sums of integers are exact, so a row has the same bit
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from typing import Final
+
 import torch
 from torch import Tensor
 
 from kronos_api.engine.kernels.quantised import LARGEST, ZERO_POINT, QuantisedRows
-from kronos_api.engine.linear import PACKING_ROWS
+from kronos_api.engine.linear import PACKING_ROWS, pack_linear
+
+TRIED: Final = (64, 512, 512)
+"""Rows, K and N of the GEMM that decides whether a processor is fit for int8."""
 
 
 class Int8Linear:
@@ -59,3 +66,38 @@ class Int8Linear:
             "",
         )
         return out
+
+
+def int8_problem(device: torch.device) -> str | None:
+    """Why int8 is not used on `device`; None if its kernel is exact and faster than float32's.
+
+    Processors without VNNI may saturate intermediate sums, and oneDNN's reference kernel, which
+    runs where no fast one does, is hundreds of times slower.
+    """
+    if device.type != "cpu":
+        return f"int8 has kernels for CPUs, and the device is {device}"
+    rows, inputs, outputs = TRIED
+    largest = torch.full((rows, inputs), 2 * ZERO_POINT - 1, dtype=torch.uint8)
+    extremes = QuantisedRows(largest, torch.ones(rows, 1))
+    weight = torch.ones(outputs, inputs)
+    try:
+        linear = Int8Linear(weight, None)
+        exact = bool((linear(extremes) == LARGEST * inputs).all())
+    except (AttributeError, RuntimeError) as error:
+        return f"this build of PyTorch has no int8 kernel: {error}".partition("\n")[0]
+    if not exact:
+        return "this processor's int8 kernel saturates"
+    wide, x = pack_linear(weight), torch.ones(rows, inputs)
+    if _seconds(lambda: linear(extremes)) > _seconds(lambda: wide(x)):
+        return "this processor's int8 kernel is slower than float32"
+    return None
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    """The shortest of several calls."""
+    seconds = []
+    for _ in range(20):
+        started = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)

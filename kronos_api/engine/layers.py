@@ -6,7 +6,6 @@ channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,7 +15,7 @@ from torch.nn import functional as F
 
 from kronos_api.engine.int8 import Int8Linear
 from kronos_api.engine.kernels.plain import PlainKernels
-from kronos_api.engine.linear import Linear, pack_decode_linear, pack_linear
+from kronos_api.engine.linear import Linear, pack_both, pack_linear
 from kronos_api.model.layers import NORM_EPSILON, Attention, Block
 
 
@@ -109,31 +108,30 @@ def pack_layers(
     if dtype == torch.int8:
         int8 = [_pack_int8(block, kernels) for block in blocks]
         return PackedLayers(int8, int8)
-    prefill = [_pack_float(block, pack_linear, device, dtype) for block in blocks]
-    if not decodes:
-        return PackedLayers(prefill, [])
-    return PackedLayers(
-        prefill, [_pack_float(block, pack_decode_linear, device, dtype) for block in blocks]
-    )
+    pairs = [_pack_float(block, device, dtype, decodes=decodes) for block in blocks]
+    return PackedLayers([prefill for prefill, _ in pairs], [decode for _, decode in pairs])
 
 
 def _pack_float(
-    block: Block,
-    pack: Callable[[Tensor, Tensor | None], Linear],
-    device: torch.device | str,
-    dtype: torch.dtype,
-) -> PackedLayer:
-    def packed(weight: Tensor, bias: Tensor | None = None) -> Linear:
-        return pack(weight.to(device, dtype), None if bias is None else bias.to(device, dtype))
+    block: Block, device: torch.device | str, dtype: torch.dtype, *, decodes: bool
+) -> tuple[PackedLayer, PackedLayer]:
+    """The layer for prefill and for decode steps."""
+
+    def packed(weight: Tensor, bias: Tensor | None = None) -> tuple[Linear, Linear]:
+        weight = weight.to(device, dtype)
+        bias = None if bias is None else bias.to(device, dtype)
+        return pack_both(weight, bias) if decodes else (pack_linear(weight, bias),) * 2
 
     weights = _folded(block)
-    return FloatLayer(
-        qkv_linear=packed(weights.qkv, weights.qkv_bias),
-        out=packed(weights.out, weights.out_bias),
-        gate=packed(weights.gate),
-        up=packed(weights.up),
-        down=packed(weights.down),
+    pairs = (
+        packed(weights.qkv, weights.qkv_bias),
+        packed(weights.out, weights.out_bias),
+        packed(weights.gate),
+        packed(weights.up),
+        packed(weights.down),
     )
+    prefill, decode = zip(*pairs, strict=True)
+    return FloatLayer(*prefill), FloatLayer(*decode)
 
 
 def _pack_int8(block: Block, kernels: PlainKernels) -> PackedLayer:

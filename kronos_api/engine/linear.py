@@ -115,15 +115,22 @@ def pack_linear(weight: Tensor, bias: Tensor | None = None) -> Linear:
 
 
 def pack_decode_linear(weight: Tensor, bias: Tensor | None = None) -> Linear:
-    """Pack `weight` [N, K] and `bias` [N] for the few rows of a decode step.
+    """Pack `weight` [N, K] and `bias` [N] for the few rows of a decode step."""
+    return pack_both(weight, bias)[1]
 
-    Select the backend by phase (prefill or decode) and processor, never by batch size: the two
-    accumulate in different orders, which would break batch invariance.
+
+def pack_both(weight: Tensor, bias: Tensor | None = None) -> tuple[Linear, Linear]:
+    """Pack `weight` [N, K] and `bias` [N] for prefill and for decode steps.
+
+    Both are one where one backend serves both, so that the weights are in memory once. Select the
+    backend by phase (prefill or decode) and processor, never by batch size: the two accumulate in
+    different orders, which would break batch invariance.
     """
+    prefill = pack_linear(weight, bias)
     packs = weight.device.type == "cpu" and weight.dtype == torch.float32
     if packs and torch.backends.mkl.is_available() and _mkl_is_batch_invariant(*weight.shape):
-        return MKLLinear(*_ready(weight, bias))
-    return pack_linear(weight, bias)
+        return prefill, MKLLinear(*_ready(weight, bias))
+    return prefill, prefill
 
 
 @cache

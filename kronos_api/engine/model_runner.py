@@ -15,7 +15,7 @@ from torch import Tensor
 from kronos_api.engine.kernels import choose_kernels
 from kronos_api.engine.kv_cache import KVCache, cache_bytes
 from kronos_api.engine.layers import rms_norm
-from kronos_api.engine.linear import Linear, pack_decode_linear, pack_linear
+from kronos_api.engine.linear import Linear, pack_both, pack_decode_linear
 from kronos_api.engine.transformer import Transformer
 from kronos_api.model import Kronos
 from kronos_api.model.config import DEPENDENCY_HEADS
@@ -46,10 +46,10 @@ class ModelRunner:
         self._transformer = Transformer(
             model.transformer, positions, device=device, dtype=dtype, decodes=True
         )
-        self._kernels = choose_kernels(device, dtype)
+        self.kernels = choose_kernels(device, dtype)
         self._dependency = len(self._transformer)
         self._heads = [self._transformer.heads] * self._dependency + [DEPENDENCY_HEADS]
-        self._norm = model.norm.weight.to(device, dtype)
+        self._norm = self._to(model.norm.weight)
         self._embed_tokens(model)
         self._pack_dependency_layer(model)
         first, second = model.head.proj_s1, model.head.proj_s2
@@ -104,7 +104,7 @@ class ModelRunner:
 
     def s2_logits(self, hidden: Tensor, s1: Tensor, caches: Sequence[KVCache]) -> Tensor:
         """Logits of the next s2, given each row's s1 (int64 [R]): float32 [R, V2]."""
-        mixed = self._kernels.attend(self._queries[s1], self._dependency, caches, 1, 0)
+        mixed = self.kernels.attend(self._queries[s1], self._dependency, caches, 1, 0)
         return self._s2_head(rms_norm(self._out.add(mixed, hidden))).float()
 
     def _embed_tokens(self, model: Kronos) -> None:
@@ -124,8 +124,7 @@ class ModelRunner:
         self._queries = self._to(queries)
         weight = self._to(torch.cat([attention.k_proj.weight, attention.v_proj.weight]))
         bias = self._to(torch.cat([attention.k_proj.bias, attention.v_proj.bias]))
-        self._keys_values = pack_linear(weight, bias)
-        self._decode_keys_values = pack_decode_linear(weight, bias)
+        self._keys_values, self._decode_keys_values = pack_both(weight, bias)
         self._out = self._pack_for_decode(attention.out_proj.weight, attention.out_proj.bias)
 
     def _pack_for_decode(self, weight: Tensor, bias: Tensor) -> Linear:

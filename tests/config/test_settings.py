@@ -84,7 +84,7 @@ def test_the_example_file_is_read_as_the_defaults(monkeypatch: pytest.MonkeyPatc
         ("LOG_LEVEL", "loud", "'DEBUG', 'INFO'"),
         ("DEVICE", "tpu", "auto|cpu|cuda"),
         ("DEVICE", "cuda:", "auto|cpu|cuda"),
-        ("DTYPE", "float16", "'float32' or 'bfloat16'"),
+        ("DTYPE", "float16", "'float32', 'bfloat16' or 'int8'"),
         ("MAX_CONTEXT", "1", "greater than or equal to 2"),
         ("MAX_CONTEXT", "4097", "less than or equal to 4096"),
         ("WINDOW_POLICY", "slide", "'anchor' or 'exact'"),

@@ -58,7 +58,7 @@ class Tree:
         for name in ("scripts/build", "pyproject.toml", "README.md", "LICENSE"):
             (self.root / name).parent.mkdir(exist_ok=True)
             shutil.copy2(ROOT / name, self.root / name)
-        for name in ("build.txt", "playground.txt", "runtime.txt"):
+        for name in ("build.txt", "complete.txt", "runtime.txt"):
             self.write(self.root / "requirements" / name, "")
         self.git("init", "--quiet")
         self.git("add", "--all")

@@ -1,4 +1,4 @@
-"""bfloat16, and the operators for devices without oneDNN: near float32, and repeatable."""
+"""bfloat16, int8, and the operators for devices without oneDNN: near float32, and repeatable."""
 
 from __future__ import annotations
 
@@ -9,15 +9,25 @@ import torch
 from kronos_api.engine import attention, linear, model_runner, transformer
 from kronos_api.engine.build import build_engine
 from kronos_api.engine.engine import Engine
+from kronos_api.engine.int8 import Int8Linear, int8_problem
 from kronos_api.engine.kernels.plain import PlainKernels
+from kronos_api.engine.kernels.quantised import QuantisedRows
 from tests.engine.test_engine import assert_same_bytes, mixed_requests
 from tests.oracle import MakeOracle, walk
 
 
-def test_bfloat16_is_near(oracles: MakeOracle, tiny: Engine) -> None:
-    oracle = oracles("tiny")
-    narrow = build_engine(*oracle.sources, max_context=64, dtype="bfloat16", torch_threads=1)
-    assert narrow.info.dtype == "bfloat16"
+@pytest.fixture(scope="module", params=["bfloat16", "int8"])
+def narrow(request: pytest.FixtureRequest, oracles: MakeOracle) -> Engine:
+    """The tiny model in a narrow type."""
+    dtype = request.param
+    engine = build_engine(*oracles("tiny").sources, max_context=64, dtype=dtype, torch_threads=1)
+    if engine.info.dtype_warning:
+        pytest.skip(engine.info.dtype_warning)
+    assert engine.info.dtype == dtype
+    return engine
+
+
+def test_narrow_types_are_near_float32_and_repeat_their_bytes(narrow: Engine, tiny: Engine) -> None:
     request = walk(40).request(12, top_k=0, sample_count=200, temperature=0.5, seed=3)
     exact, rough = tiny.run(request).values, narrow.run(request).values
     assert exact is not None
@@ -56,13 +66,29 @@ def plainly(
     return mixed.transpose(1, 2).contiguous(), norm.transpose(1, 2)
 
 
-def test_bfloat16_is_batch_invariant(oracles: MakeOracle) -> None:
-    narrow = build_engine(
-        *oracles("tiny").sources, max_context=64, dtype="bfloat16", torch_threads=1
-    )
+def test_narrow_types_are_batch_invariant(narrow: Engine) -> None:
     requests = mixed_requests()
     runs = [narrow.start(request) for request in requests]
     while not all(run.ended for run in runs):
         narrow.step([run for run in runs if not run.ended])
     for run, request in zip(runs, requests, strict=True):
         assert_same_bytes(run, narrow.run(request))
+
+
+def test_int8_falls_back_to_float32_and_says_why(
+    oracles: MakeOracle, tiny: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def saturating(linear: Int8Linear, rows: QuantisedRows) -> torch.Tensor:
+        return multiply(linear, rows).clamp(max=32_767)
+
+    multiply = Int8Linear.__call__
+    monkeypatch.setattr(Int8Linear, "__call__", saturating)
+    engine = build_engine(*oracles("tiny").sources, max_context=64, dtype="int8", torch_threads=1)
+    assert engine.info.dtype == "float32"
+    assert engine.info.dtype_warning == "this processor's int8 kernel saturates"
+    request = walk(40).request(3, seed=1)
+    assert_same_bytes(engine.run(request), tiny.run(request))
+
+
+def test_int8_is_for_cpus() -> None:
+    assert int8_problem(torch.device("cuda:1")) is not None

@@ -22,6 +22,8 @@ from kronos_api.model.layers import NORM_EPSILON
 class CompiledKernels(PlainKernels):
     """Attention of many queries stays torch's."""
 
+    name = "compiled"
+
     def rotate_and_store(
         self, qkv: Tensor, freqs_cis: Tensor, layer: int, caches: Sequence[KVCache], q_len: int
     ) -> Tensor:

@@ -21,6 +21,8 @@ from kronos_api.model.layers import NORM_EPSILON
 class PlainKernels:
     """The reference for `CompiledKernels`."""
 
+    name = "plain"
+
     def rotate_and_store(
         self, qkv: Tensor, freqs_cis: Tensor, layer: int, caches: Sequence[KVCache], q_len: int
     ) -> Tensor:
