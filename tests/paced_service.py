@@ -26,7 +26,7 @@ class PacedEngine(SleepyEngine):
 
     def start(self, request: ForecastRequest) -> FakeSequence:
         run = super().start(request)
-        run.steps = request.horizon
+        run.steps = run.total_steps = request.horizon
         return run
 
     def step(self, sequences: Several[Sequence]) -> None:
