@@ -85,7 +85,7 @@ async def service(case: Case) -> AsyncIterator[AsyncKronosClient]:
         raise RuntimeError
 
     slow = case.code == "PREDICTION_TIMEOUT"
-    engine = SleepyEngine(seconds=300.0 if slow else 0.0, steps=1000 if slow else 5)
+    engine = SleepyEngine(seconds=60.0 if slow else 0.0, steps=1000 if slow else 5)
     engine.on_step = fail if case.fails else engine.on_step
     chosen = Settings(**case.settings)
 

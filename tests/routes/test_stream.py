@@ -15,17 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from kronos_api.app import create_app
 from kronos_api.config import Settings
+from kronos_api.engine.request import ForecastRequest
+from kronos_api.engine.sequence import Sequence
 from kronos_api.predictor import AsyncPredictor
 from kronos_api.routes import predict as predict_routes
 from kronos_api.server.connection_limit import ConnectionLimit
 from kronos_api.server.deadlines import Deadlines
 from kronos_api.server.http_protocol import Protocol
 from kronos_api.telemetry.metrics import metrics
-from tests.fakes import SleepyEngine
+from tests.fakes import FakeCandleDecoder, SleepyEngine
 from tests.processes import ROOT, free_port, run
 from tests.web import (
     SINGLE,
@@ -192,6 +196,24 @@ async def test_an_error_after_the_first_event_is_an_event(
     logged = next(line for line in lines if line["event"] == "request")
     assert (logged["status"], logged["code"]) == (200, "INTERNAL_ERROR")
     assert (logged["series_id"], logged["horizon"]) == ("a", 4)
+
+
+async def test_candles_that_cannot_be_decoded_fail_their_own_stream_alone() -> None:
+    class Broken(FakeCandleDecoder):
+        def decode(self, sequence: Sequence) -> NDArray[np.float32]:
+            raise RuntimeError(str(self.backlog(sequence)))
+
+    class BrokenEngine(SleepyEngine):
+        def candle_decoder(self, request: ForecastRequest) -> FakeCandleDecoder:
+            return Broken() if request.horizon == 5 else FakeCandleDecoder()
+
+    async with serving(BrokenEngine()) as client:
+        requests = [(STREAM, body(horizon=5)), (STREAM, body(horizon=4)), (SINGLE, body(horizon=5))]
+        asked = [client.post(path, json=request) for path, request in requests]
+        broken, *others = await asyncio.gather(*asked)
+    assert (broken.status_code, broken.json()["error"]["code"]) == (500, "INTERNAL_ERROR")
+    assert [response.status_code for response in others] == [200, 200]
+    assert events(others[0].text)[-1][0] == "done"
 
 
 async def test_a_deadline_ends_a_stream_with_an_event() -> None:
