@@ -13,6 +13,7 @@ from kronos_api.build_info import this_build
 from kronos_api.capacity import share
 from kronos_api.config import Settings
 from kronos_api.exception_handlers import ExceptionHandlers, Handler
+from kronos_api.forecast_router import forecast_router
 from kronos_api.lifecycle import Lifecycle
 from kronos_api.mcp import MCP_PATH, mcp_installed
 from kronos_api.mcp.routes import local_app
@@ -34,7 +35,6 @@ from kronos_api.middleware.rate_limit import PREFIX, RateLimit
 from kronos_api.middleware.request_id import RequestId
 from kronos_api.middleware.tracing import Tracing
 from kronos_api.predictor import AsyncPredictor
-from kronos_api.ratelimit.limiter import Limiter
 from kronos_api.ratelimit.other_routes import OtherLimiter
 from kronos_api.routers import Routers, paths_of
 from kronos_api.routes import (
@@ -44,10 +44,8 @@ from kronos_api.routes import (
     metrics,
     models,
     playground,
-    predict,
 )
 from kronos_api.schemas.document import complete
-from kronos_api.schemas.parsing import Defaults, Limits, RequestParser
 from kronos_api.security.build import Callers, build_callers
 from kronos_api.security.identity import Identity
 from kronos_api.telemetry import logging
@@ -116,7 +114,7 @@ def create_app(
 def create_local(settings: Settings) -> tuple[Lifecycle, FastAPI]:
     """The service for one caller in this process: its start and stop, and its routes."""
     off = dict.fromkeys(("rate_limit_enabled", "mcp", "playground"), False)
-    local = settings.model_copy(update=off)
+    local = settings.model_copy(update=off | {"cache": "off"})
     service = Lifecycle(local, None)
     others = OtherLimiter(local.rate_limit_other_per_minute, lambda _: "", enabled=False)
     routers = _routers(local, service, None, others)
@@ -172,12 +170,7 @@ def _routers(
     settings: Settings, service: Lifecycle, allowed: Identity | None, others: OtherLimiter
 ) -> Routers:
     predictor, limiter, build = service.predictor, service.limiter, this_build()
-    forecasts = predict.router(
-        predictor,
-        _parser(settings, limiter),
-        timeout=settings.request_timeout,
-        clip=settings.clip_value,
-    )
+    forecasts = forecast_router(settings, service)
     if limiter is not None:
         limiter.quotas.check([path.removeprefix(PREFIX) for path in paths_of(forecasts)])
     routers = Routers(
@@ -210,33 +203,6 @@ def _local_routes(
 
 def _exception_handlers(routers: Routers, others: OtherLimiter) -> dict[Any, Handler]:
     return ExceptionHandlers(paths_of(*routers.all), others).by_class()
-
-
-def _parser(settings: Settings, limiter: Limiter | None) -> RequestParser:
-    batch_items, batch_setting = settings.max_batch_items, "KRONOS_MAX_BATCH_ITEMS"
-    if limiter is not None and settings.rate_limit_batch != "request":
-        # No retry would help a batch of more series than the limit ever grants at once.
-        granted = limiter.quotas.most("batch")
-    else:
-        granted = batch_items
-    if granted < batch_items:
-        batch_items = granted
-        batch_setting = "the rate limit: KRONOS_RATE_LIMIT_PER_MINUTE, KRONOS_RATE_LIMITS"
-    return RequestParser(
-        Defaults(
-            pred_len=settings.default_pred_len,
-            temperature=settings.default_temperature,
-            top_k=settings.default_top_k,
-            top_p=settings.default_top_p,
-            sample_count=settings.default_sample_count,
-        ),
-        Limits(
-            batch_items=batch_items,
-            samples=settings.max_samples,
-            decode_steps=settings.max_decode_steps,
-            batch_setting=batch_setting,
-        ),
-    )
 
 
 def _complete_document(app: FastAPI, *, keys: bool) -> None:

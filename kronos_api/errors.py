@@ -147,6 +147,20 @@ class RequestTimeout(KronosError):
     code = "REQUEST_TIMEOUT"
 
 
+class IdempotencyInProgress(KronosError):
+    """The first request with this Idempotency-Key has no response yet."""
+
+    status = 409
+    code = "IDEMPOTENCY_IN_PROGRESS"
+
+
+class IdempotencyConflict(KronosError):
+    """The Idempotency-Key belongs to another request."""
+
+    status = 422
+    code = "IDEMPOTENCY_CONFLICT"
+
+
 class RequestTooLarge(KronosError):
     """The body exceeds the limit, by its declared or its actual length."""
 

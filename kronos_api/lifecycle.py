@@ -25,8 +25,7 @@ from kronos_api.engine.engine import Engine
 from kronos_api.errors import StartupError
 from kronos_api.memory import return_freed_memory
 from kronos_api.predictor import AsyncPredictor
-from kronos_api.ratelimit.build import build_limiter
-from kronos_api.ratelimit.limiter import Limiter
+from kronos_api.stores import cache_of, limiter_of
 from kronos_api.telemetry import logging, process_metrics
 from kronos_api.telemetry.known_labels import KnownLabels
 from kronos_api.telemetry.metrics import metrics
@@ -102,7 +101,8 @@ class Lifecycle:
                 kv_cache_mb=own.kv_cache_mb,
             )
         self.predictor = predictor
-        self.limiter = _limiter(settings, workers) if settings.rate_limit_enabled else None
+        self.limiter = limiter_of(settings, workers) if settings.rate_limit_enabled else None
+        self.cache = cache_of(settings)
         self.ended = True
         self._obeyed = Orders()
         self.spans: Spans | None = None
@@ -167,6 +167,8 @@ class Lifecycle:
             watch.cancel()
         if self.limiter is not None:
             await self.limiter.stop()
+        if self.cache is not None:
+            await self.cache.stop()
         if self.spans is not None:
             await asyncio.to_thread(self.spans.stop, LAST_SECOND)
         if self.ended:
@@ -234,16 +236,4 @@ def too_late(settings: Settings, done: str) -> StartupError:
     named = " and ".join(source for source in sources if source) or "bundled checkpoint"
     return StartupError(
         f"{named}: not {done} within KRONOS_STARTUP_TIMEOUT ({settings.startup_timeout:g} s)"
-    )
-
-
-def _limiter(settings: Settings, workers: int) -> Limiter:
-    url = settings.redis_url
-    return build_limiter(
-        per_minute=settings.rate_limit_per_minute,
-        limits=settings.rate_limits or "",
-        redis_url=url.get_secret_value() if url else None,
-        folder=settings.rate_limit_dir,
-        workers=workers,
-        replicas=settings.replicas,
     )

@@ -93,7 +93,7 @@ def test_the_document_tells_of_errors_in_our_shape_alone() -> None:
                 schema = response["content"]["application/json"]["schema"]
                 assert schema == {"$ref": "#/components/schemas/ErrorResponse"}
     predict = DOCUMENT["paths"][SINGLE]["post"]["responses"]
-    refused = {"400", "403", "408", "413", "415", "422", "429"}
+    refused = {"400", "403", "408", "409", "413", "415", "422", "429"}
     assert set(predict) == {"200", *refused, "500", "503", "504"}
 
 

@@ -366,7 +366,7 @@ export interface components {
              * @description Decide by this or by the status, not by the message. Later versions may add codes.
              * @enum {string}
              */
-            code: "CALLER_BLOCKED" | "CALLER_UNKNOWN" | "CONTAINER_NOT_ALLOWED" | "HEADERS_TOO_LARGE" | "HOST_NOT_ALLOWED" | "INSUFFICIENT_SCOPE" | "INTERNAL_ERROR" | "INVALID_INPUT" | "MALFORMED_BODY" | "MALFORMED_JSON" | "MALFORMED_REQUEST" | "METHOD_NOT_ALLOWED" | "MODEL_NOT_READY" | "NOT_FOUND" | "ORIGIN_NOT_ALLOWED" | "PREDICTION_TIMEOUT" | "QUEUE_FULL" | "RATE_LIMITED" | "REQUEST_TIMEOUT" | "REQUEST_TOO_LARGE" | "SHUTTING_DOWN" | "UNAUTHENTICATED" | "UNSUPPORTED_MEDIA_TYPE" | "VALIDATION_ERROR" | "WORK_TOO_LARGE";
+            code: "CALLER_BLOCKED" | "CALLER_UNKNOWN" | "CONTAINER_NOT_ALLOWED" | "HEADERS_TOO_LARGE" | "HOST_NOT_ALLOWED" | "IDEMPOTENCY_CONFLICT" | "IDEMPOTENCY_IN_PROGRESS" | "INSUFFICIENT_SCOPE" | "INTERNAL_ERROR" | "INVALID_INPUT" | "MALFORMED_BODY" | "MALFORMED_JSON" | "MALFORMED_REQUEST" | "METHOD_NOT_ALLOWED" | "MODEL_NOT_READY" | "NOT_FOUND" | "ORIGIN_NOT_ALLOWED" | "PREDICTION_TIMEOUT" | "QUEUE_FULL" | "RATE_LIMITED" | "REQUEST_TIMEOUT" | "REQUEST_TOO_LARGE" | "SHUTTING_DOWN" | "UNAUTHENTICATED" | "UNSUPPORTED_MEDIA_TYPE" | "VALIDATION_ERROR" | "WORK_TOO_LARGE";
             /**
              * Message
              * @description One or two sentences for people: the rule, what was found, and what changes it.
@@ -1118,6 +1118,8 @@ export interface components {
         "X-Request-ID": string;
         /** @description Seconds after which the same request may succeed. */
         "Retry-After": number;
+        /** @description `hit`: a response that was kept; `miss`: it was computed. Absent where no response is kept: without a seed or an Idempotency-Key, or with KRONOS_CACHE=off. */
+        "X-Cache": "hit" | "miss";
         /** @description Requests that the caller may send in the window that binds first: forecasts, or requests for other routes. */
         "X-RateLimit-Limit": number;
         /** @description Requests left to the caller in that window. */
@@ -1132,7 +1134,10 @@ export interface operations {
     predict_single: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The same request with the same key gets the first response again, where the service keeps responses (KRONOS_CACHE); another request is refused. */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -1146,6 +1151,7 @@ export interface operations {
             200: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-Cache": components["headers"]["X-Cache"];
                     "X-RateLimit-Limit": components["headers"]["X-RateLimit-Limit"];
                     "X-RateLimit-Remaining": components["headers"]["X-RateLimit-Remaining"];
                     "X-RateLimit-Reset": components["headers"]["X-RateLimit-Reset"];
@@ -1191,6 +1197,20 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorResponse"];
                 };
             };
+            /** @description IDEMPOTENCY_IN_PROGRESS */
+            409: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "Retry-After": components["headers"]["Retry-After"];
+                    "X-RateLimit-Limit": components["headers"]["X-RateLimit-Limit"];
+                    "X-RateLimit-Remaining": components["headers"]["X-RateLimit-Remaining"];
+                    "X-RateLimit-Reset": components["headers"]["X-RateLimit-Reset"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorResponse"];
+                };
+            };
             /** @description REQUEST_TOO_LARGE */
             413: {
                 headers: {
@@ -1217,7 +1237,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorResponse"];
                 };
             };
-            /** @description VALIDATION_ERROR */
+            /** @description VALIDATION_ERROR, IDEMPOTENCY_CONFLICT */
             422: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -1286,7 +1306,10 @@ export interface operations {
     predict_batch: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The same request with the same key gets the first response again, where the service keeps responses (KRONOS_CACHE); another request is refused. */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -1300,6 +1323,7 @@ export interface operations {
             200: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "X-Cache": components["headers"]["X-Cache"];
                     "X-RateLimit-Limit": components["headers"]["X-RateLimit-Limit"];
                     "X-RateLimit-Remaining": components["headers"]["X-RateLimit-Remaining"];
                     "X-RateLimit-Reset": components["headers"]["X-RateLimit-Reset"];
@@ -1345,6 +1369,20 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorResponse"];
                 };
             };
+            /** @description IDEMPOTENCY_IN_PROGRESS */
+            409: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "Retry-After": components["headers"]["Retry-After"];
+                    "X-RateLimit-Limit": components["headers"]["X-RateLimit-Limit"];
+                    "X-RateLimit-Remaining": components["headers"]["X-RateLimit-Remaining"];
+                    "X-RateLimit-Reset": components["headers"]["X-RateLimit-Reset"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorResponse"];
+                };
+            };
             /** @description REQUEST_TOO_LARGE */
             413: {
                 headers: {
@@ -1371,7 +1409,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorResponse"];
                 };
             };
-            /** @description VALIDATION_ERROR */
+            /** @description VALIDATION_ERROR, IDEMPOTENCY_CONFLICT */
             422: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -1525,7 +1563,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorResponse"];
                 };
             };
-            /** @description VALIDATION_ERROR */
+            /** @description VALIDATION_ERROR, IDEMPOTENCY_CONFLICT */
             422: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];

@@ -76,6 +76,10 @@ def _of_amounts(settings: Settings) -> Iterator[Rule]:
         f"KRONOS_DEFAULT_TEMPERATURE ({settings.default_temperature:g}) must be 0 (greedy) or at "
         f"least {LEAST_TEMPERATURE}",
     )
+    yield (
+        settings.cache != "redis" or settings.redis_url is not None,
+        "KRONOS_CACHE=redis needs KRONOS_REDIS_URL, such as redis://redis:6379/0",
+    )
     paths, steps = settings.default_sample_count, settings.default_pred_len
     yield (
         paths <= settings.max_samples,

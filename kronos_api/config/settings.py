@@ -102,9 +102,16 @@ class Settings(Serving):
     rate_limit_dir: Path | None = None
     """Folder of the count that a host's workers share; unset: /dev/shm, else a temporary one."""
     redis_url: SecretStr | None = None
-    """Redis of the count that all workers and replicas share, instead of RATE_LIMIT_DIR."""
+    """Redis that all workers and replicas share: for the rate limit, and for CACHE=redis."""
     replicas: int = Field(default=1, ge=1, le=10_000)
     """Replicas that share REDIS_URL; while it is down, a worker grants limit/replicas/workers."""
+
+    cache: Literal["off", "memory", "redis"] = "off"
+    """Where responses to seeded requests and to idempotency keys are kept: off, memory, redis."""
+    cache_mb: int = Field(default=64, ge=1, le=1_048_576)
+    """Memory of CACHE=memory per worker, in MiB."""
+    cache_ttl: float = Field(default=3600, ge=1, le=604_800, allow_inf_nan=False)
+    """Seconds that a response is kept."""
 
     @field_validator("container_whitelist", "trusted_proxies")
     @classmethod

@@ -18,6 +18,7 @@ from kronos_api.telemetry.metrics import OTHER, metrics
 ANY: Final = "*"
 EXPOSED: Final = (
     "Retry-After",
+    "X-Cache",
     "X-RateLimit-Limit",
     "X-RateLimit-Remaining",
     "X-RateLimit-Reset",

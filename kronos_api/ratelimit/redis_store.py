@@ -14,18 +14,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from typing import Any, Final, Literal
-from urllib.parse import urlsplit
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from kronos_api.errors import StartupError
 from kronos_api.ratelimit.store import Reading, StoreUnavailable, WindowCounter
-
-CONNECTIONS: Final = 16
-"""Connections of a worker, at most; further calls wait for one within their bound."""
+from kronos_api.redis_pool import redis_pool
 
 SCRIPT: Final = """\
 -- KEYS: one for each quota. ARGV: cost, worker; for each quota its amount, its window in
@@ -86,7 +80,7 @@ class RedisStore:
     kind: Literal["redis", "host"] = "redis"
 
     def __init__(self, url: str) -> None:
-        self._pool = _pool(url)
+        self._pool = redis_pool(url)
         self._redis = Redis(connection_pool=self._pool)
         self._script = self._redis.register_script(SCRIPT)
         self._worker = secrets.token_hex(8)
@@ -125,28 +119,3 @@ class RedisStore:
     async def close(self) -> None:
         await self._redis.aclose()
         await self._pool.disconnect()
-
-
-def _pool(url: str) -> BlockingConnectionPool:
-    """Connections that are made on demand and tried once: the limiter has a fallback."""
-    message = (
-        "KRONOS_REDIS_URL: must have the form redis://[[user]:password@]host[:port][/database],"
-        " rediss://... or unix:///path, such as redis://redis:6379/0, with special characters of"
-        " user and password percent-encoded"
-    )
-    try:
-        parts = urlsplit(url)
-        whole = bool(parts.path if parts.scheme == "unix" else parts.hostname)
-        database = parts.scheme == "unix" or parts.path.strip("/").isdecimal() or not parts.path[1:]
-        if not (whole and database) or parts.fragment or parts.port == 0:
-            raise ValueError
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=CONNECTIONS,
-            timeout=None,
-            retry=Retry(NoBackoff(), 0),
-        )
-        pool.make_connection()  # type: ignore[no-untyped-call]  # rejects unknown options
-    except Exception:  # its message can hold the password
-        raise StartupError(message) from None
-    return pool

@@ -16,38 +16,35 @@ from typing import Final
 import structlog
 from fastapi import APIRouter, Request, Response
 
-from kronos_api.engine.request import ForecastRequest
 from kronos_api.errors import InternalError
 from kronos_api.forecast import Forecast, ForecastSteps
 from kronos_api.off_loop import off_loop
 from kronos_api.predictor import AsyncPredictor
 from kronos_api.ratelimit.charge import charge_series
+from kronos_api.routes.caching import CachedForecasts
 from kronos_api.routes.deadline import in_time, seconds_left
 from kronos_api.routes.event_stream import Events, EventStream
 from kronos_api.routes.observation import observe_results, observe_series, observed
+from kronos_api.routes.preparation import Preparation
 from kronos_api.routes.presence import items_while_present, while_present
 from kronos_api.schemas.candle_events import candle_events
 from kronos_api.schemas.examples import (
     BATCH_ANSWER,
     BATCH_REQUESTS,
+    KEYED,
     SINGLE_ANSWER,
     SINGLE_REQUESTS,
     described,
     described_stream,
 )
-from kronos_api.schemas.parsing import ParsedSeries, RequestParser, numbered
-from kronos_api.schemas.responses import FORECAST_ERRORS, PredictResponse
+from kronos_api.schemas.parsing import ParsedSeries, RequestParser
+from kronos_api.schemas.responses import FORECAST_ERRORS, KEPT_ERRORS, PredictResponse
 from kronos_api.schemas.serializing import SeriesForecast, serialize_many, serialize_one
 from kronos_api.telemetry.phases import measured
-from kronos_api.timeseries import Calendars, Continuation, find_gaps
-from kronos_api.timeseries.features import time_features
-from kronos_api.violations import InvalidFields
+from kronos_api.timeseries import Calendars
 
 LARGE_BODY: Final = 128 * 1024
 """Bodies of more bytes are read in a thread, as those of batches are: this many take some 5 ms."""
-LARGE_SERIES: Final = 2_560
-"""Requests of more candles and future timestamps have these made in threads: so many take up to
-15 ms."""
 LARGE_RESPONSE: Final = 100_000
 """Responses of more numbers are written in a thread: this many take some 3 ms."""
 
@@ -58,19 +55,25 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 def router(
-    predictor: AsyncPredictor, parser: RequestParser, *, timeout: float, clip: float
+    predictor: AsyncPredictor,
+    parser: RequestParser,
+    *,
+    timeout: float,
+    clip: float,
+    cached: CachedForecasts | None = None,
 ) -> APIRouter:
     """`/v1/predict/*`; a request takes at most `timeout` seconds.
 
-    clip: normalised candles are clipped to ±clip.
+    clip: normalised candles are clipped to ±clip. cached: None computes every forecast.
     """
     routes = APIRouter(tags=["predict"], responses=FORECAST_ERRORS)
-    forecasts = Forecasts(predictor, Calendars(), timeout, clip)
+    forecasts = Forecasts(predictor, Preparation(Calendars(), clip), timeout, cached)
 
     @routes.post(
         "/v1/predict/single",
         response_model=PredictResponse,
-        openapi_extra=described("PredictRequest", SINGLE_REQUESTS, SINGLE_ANSWER),
+        responses=KEPT_ERRORS,
+        openapi_extra=described("PredictRequest", SINGLE_REQUESTS, SINGLE_ANSWER) | KEYED,
     )
     async def predict_single(request: Request) -> Response:
         """Forecast one series."""
@@ -79,7 +82,8 @@ def router(
     @routes.post(
         "/v1/predict/batch",
         response_model=list[PredictResponse],
-        openapi_extra=described("BatchRequest", BATCH_REQUESTS, BATCH_ANSWER),
+        responses=KEPT_ERRORS,
+        openapi_extra=described("BatchRequest", BATCH_REQUESTS, BATCH_ANSWER) | KEYED,
     )
     async def predict_batch(request: Request) -> Response:
         """Forecast several series; the answers come in the order of the items."""
@@ -106,9 +110,9 @@ class Forecasts:
     """Answers requests for forecasts."""
 
     predictor: AsyncPredictor
-    calendars: Calendars
+    preparation: Preparation
     timeout: float
-    clip: float
+    cached: CachedForecasts | None
 
     async def answer(
         self, endpoint: str, request: Request, read: Callable[[bytes], list[ParsedSeries]]
@@ -118,9 +122,14 @@ class Forecasts:
         with observed(endpoint, started):
             async with in_time(self.timeout) as deadline:
                 series = await self._read(endpoint, request, read)
-                results = await while_present(request.receive, self._forecast(series, deadline))
-                content = await self._content(endpoint, results, started)
-            return Response(content, media_type="application/json")
+
+                async def compute() -> bytes:
+                    results = await while_present(request.receive, self._forecast(series, deadline))
+                    return await self._content(endpoint, results, started)
+
+                if self.cached is None:
+                    return Response(await compute(), media_type="application/json")
+                return await self.cached.respond(request, series, self.predictor.info, compute)
 
     async def stream(
         self, events: Events, request: Request, read: Callable[[bytes], list[ParsedSeries]]
@@ -133,7 +142,9 @@ class Forecasts:
         with observed("stream", started):
             async with in_time(self.timeout) as deadline:
                 series = await self._read("stream", request, read)
-                (future,), requests = await while_present(request.receive, self._prepare(series))
+                (future,), requests = await while_present(
+                    request.receive, self.preparation.of(series)
+                )
             items = self.predictor.stream(requests[0], timeout=seconds_left(deadline))
             async with aclosing(items_while_present(request.receive, items, HEARTBEAT)) as present:
                 async for item in present:
@@ -164,35 +175,10 @@ class Forecasts:
     async def _forecast(
         self, series: Sequence[ParsedSeries], deadline: float
     ) -> list[SeriesForecast]:
-        futures, requests = await self._prepare(series)
+        futures, requests = await self.preparation.of(series)
         forecasts = await self.predictor.predict_many(requests, timeout=seconds_left(deadline))
         answers = zip(series, futures, forecasts, strict=True)
         return [SeriesForecast(*answer) for answer in answers]
-
-    async def _prepare(
-        self, series: Sequence[ParsedSeries]
-    ) -> tuple[list[Continuation], list[ForecastRequest]]:
-        """Future timestamps of each series, and what the engine is asked for."""
-        large = sum(len(one.history) + one.horizon for one in series) > LARGE_SERIES
-        futures = await self._futures(series, large)
-        return futures, await off_loop(large, _requests, series, futures, self.clip)
-
-    async def _futures(self, series: Sequence[ParsedSeries], large: bool) -> list[Continuation]:
-        """Future timestamps of each series, as given or continued."""
-        futures = []
-        for one in series:
-            try:
-                futures.append(await self._future(one, large))
-            except InvalidFields as error:
-                raise numbered(error, one.item) from None
-        return futures
-
-    async def _future(self, one: ParsedSeries, large: bool) -> Continuation:
-        if one.freq is None or one.calendar is None:
-            return await off_loop(large, _continued, one)
-        return await self.calendars.following(
-            one.calendar, one.history, one.horizon, one.freq, one.bar_label
-        )
 
     async def _content(
         self, endpoint: str, results: Sequence[SeriesForecast], started: float
@@ -213,32 +199,3 @@ def _check_finite(parts: Sequence[SeriesForecast | ForecastSteps]) -> None:
     if not all(one.finite for one in parts):
         log.error("forecast_not_finite")
         raise InternalError
-
-
-def _continued(one: ParsedSeries) -> Continuation:
-    """The future timestamps of a series that keeps to no calendar."""
-    future = one.future
-    if future is None:
-        assert one.freq is not None
-        future = one.freq.following(one.history, one.horizon)
-    return Continuation(future, find_gaps(one.history))
-
-
-def _requests(
-    series: Sequence[ParsedSeries], futures: Sequence[Continuation], clip: float
-) -> list[ForecastRequest]:
-    return [
-        ForecastRequest(
-            candles=one.candles,
-            history_time_features=time_features(one.history.datetimes),
-            future_time_features=time_features(future.timestamps.datetimes),
-            params=one.params,
-            clip=clip,
-            quantile_levels=one.quantile_levels,
-            return_samples=one.return_samples,
-            summary=one.summary,
-            levels=one.levels,
-            repair=one.repair,
-        )
-        for one, future in zip(series, futures, strict=True)
-    ]

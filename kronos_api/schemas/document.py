@@ -10,7 +10,7 @@ from pydantic.json_schema import models_json_schema
 from kronos_api.schemas.requests import BatchRequest, PredictRequest
 from kronos_api.schemas.responses import CandleEvent
 
-RETRIED: Final = ("429", "503")
+RETRIED: Final = ("409", "429", "503")
 """Statuses whose responses say by Retry-After when to ask again."""
 
 KEY: Final = "ApiKey"
@@ -29,6 +29,11 @@ HEADERS: Final[dict[str, dict[str, Any]]] = {
     "Retry-After": {
         "description": "Seconds after which the same request may succeed.",
         "schema": {"type": "integer", "minimum": 1},
+    },
+    "X-Cache": {
+        "description": "`hit`: a response that was kept; `miss`: it was computed. Absent where no "
+        "response is kept: without a seed or an Idempotency-Key, or with KRONOS_CACHE=off.",
+        "schema": {"type": "string", "enum": ["hit", "miss"]},
     },
     "X-RateLimit-Limit": {
         "description": "Requests that the caller may send in the window that binds first: "
@@ -73,10 +78,11 @@ def complete(document: dict[str, Any], *, keys: bool = False) -> dict[str, Any]:
     for operations in document["paths"].values():
         for operation in operations.values():
             limited = "429" in operation["responses"]
+            kept = any(one["name"] == "Idempotency-Key" for one in operation.get("parameters", ()))
             for status, response in operation["responses"].items():
                 response["headers"] = {
                     name: {"$ref": f"#/components/headers/{name}"}
-                    for name in _headers(status, limited)
+                    for name in _headers(status, limited, kept)
                 }
     _simplify(document["components"]["schemas"])
     return document
@@ -99,10 +105,12 @@ def _add_keys(document: dict[str, Any]) -> None:
                 refusal["description"] += ", INSUFFICIENT_SCOPE"
 
 
-def _headers(status: str, limited: bool) -> Iterator[str]:
+def _headers(status: str, limited: bool, kept: bool) -> Iterator[str]:
     yield "X-Request-ID"
     if status == "401":
         yield "WWW-Authenticate"
+    if kept and status == "200":
+        yield "X-Cache"
     if status in RETRIED:
         yield "Retry-After"
     # The limit counts after the caller is known and the place is taken: 403 and 503 may lack them.

@@ -152,6 +152,21 @@ CALENDARS_ANSWER: Final[Mapping[str, Any]] = {
 }
 
 
+KEYED: Final[dict[str, Any]] = {
+    "parameters": [
+        {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "required": False,
+            "description": "The same request with the same key gets the first response again, "
+            "where the service keeps responses (KRONOS_CACHE); another request is refused.",
+            "schema": {"type": "string", "pattern": "^[!-~]{1,128}$"},
+        }
+    ]
+}
+"""The OpenAPI parameter of routes that keep responses."""
+
+
 def described(
     model: str, requests: Mapping[str, Any], answers: Mapping[str, Any]
 ) -> dict[str, Any]:

@@ -72,7 +72,7 @@ class ParsedSeries:
 
     item: its number in a batch. candles: float32 [history, 6]. future: None where timestamps
     are to be made: `horizon` of them, `freq` apart, in the sessions of `calendar`, of bars
-    labelled with `bar_label`.
+    labelled with `bar_label`. seeded: whether the request has a seed.
     """
 
     item: int | None
@@ -85,6 +85,7 @@ class ParsedSeries:
     calendar: str | None
     bar_label: BarLabel | None
     params: SamplingParams
+    seeded: bool
     quantile_levels: tuple[float, ...]
     return_samples: bool
     summary: bool
@@ -151,6 +152,7 @@ class RequestParser:
                 sample_count=sample_count,
                 seed=_or(overrides.seed, secrets.randbelow(MAX_SEED + 1)),
             ),
+            seeded=overrides.seed is not None,
             quantile_levels=tuple(request.quantile_levels or ()),
             return_samples=request.return_samples,
             summary=request.summary,

@@ -200,7 +200,7 @@ FORECAST_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     408: {"model": ErrorResponse, "description": "REQUEST_TIMEOUT"},
     413: {"model": ErrorResponse, "description": "REQUEST_TOO_LARGE"},
     415: {"model": ErrorResponse, "description": "UNSUPPORTED_MEDIA_TYPE"},
-    422: {"model": ErrorResponse, "description": "VALIDATION_ERROR"},
+    422: {"model": ErrorResponse, "description": "VALIDATION_ERROR, IDEMPOTENCY_CONFLICT"},
     429: {"model": ErrorResponse, "description": "RATE_LIMITED"},
     500: {"model": ErrorResponse, "description": "INTERNAL_ERROR"},
     503: {
@@ -210,3 +210,7 @@ FORECAST_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     504: {"model": ErrorResponse, "description": "PREDICTION_TIMEOUT"},
 }
 """Error responses of routes that forecast."""
+KEPT_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
+    409: {"model": ErrorResponse, "description": "IDEMPOTENCY_IN_PROGRESS"},
+}
+"""Those of routes that keep responses, besides."""

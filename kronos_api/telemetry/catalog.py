@@ -145,6 +145,12 @@ class Catalog:
         "kronos_rate_limit_degraded",
         "Workers that limit callers locally because the store is unavailable.",
     )
+    cache_requests = counter(
+        "kronos_cache_requests",
+        "Forecast requests by how they met the stored responses.",
+        "outcome",
+    )
+    cache_bytes = gauge("kronos_cache_bytes", "Memory of stored responses.")
     dns_query = histogram(
         "kronos_dns_query_seconds",
         "Time of a question to DNS about a caller, by its result.",

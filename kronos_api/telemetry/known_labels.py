@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 from kronos_api.errors import error_codes
@@ -15,7 +16,7 @@ from kronos_api.telemetry.phases import PHASES
 
 ANSWERED: Final = "200"
 FORECAST_STATUSES: Final = (
-    *("200", "400", "403", "408", "413", "415", "422", "429", "499", "500", "503", "504"),
+    *("200", "400", "403", "408", "409", "413", "415", "422", "429", "499", "500", "503", "504"),
 )
 """Statuses of forecasts."""
 CALLER_STATUSES: Final = ("200", "400", "429", "500", "503", "504")
@@ -24,6 +25,18 @@ LATENCY_STATUSES: Final = ("200", "499", "500", "503", "504")
 REFUSALS: Final = ("refused", "unknown", "unnamed", "host_refused", "origin_refused")
 DNS_RESULTS: Final = ("answered", "empty", "failed")
 DEADLINES: Final = ("headers", "body", "send")
+
+
+class CacheOutcome(StrEnum):
+    """How a forecast request met the stored responses; `hit` and `miss` are of seeded ones."""
+
+    HIT = "hit"
+    MISS = "miss"
+    UNSEEDED = "unseeded"
+    REPLAYED = "replayed"
+    CONFLICT = "conflict"
+    IN_PROGRESS = "in_progress"
+    UNAVAILABLE = "unavailable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +71,8 @@ class KnownLabels:
             metrics.security_events.labels(event, OTHER)
         for code in error_codes():
             metrics.errors.labels(code)
+        for outcome in CacheOutcome:
+            metrics.cache_requests.labels(outcome.value)
         for phase in PHASES:
             metrics.phase.labels(phase)
         for result in DNS_RESULTS:

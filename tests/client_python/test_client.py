@@ -19,6 +19,7 @@ from kronos_api.config import Settings
 from kronos_api_client import (
     AsyncKronosClient,
     Calendar,
+    IdempotencyConflict,
     InvalidInput,
     KronosClient,
     Models,
@@ -107,6 +108,22 @@ async def test_summary_is_typed_and_adds_columns() -> None:
     assert plain.summary is None
 
 
+async def test_idempotency_key_repeats_a_forecast_and_each_batch() -> None:
+    frame = long_history(["a", "b", "c"])
+    async with asynchronous(cache="memory") as client:
+        first, again = [
+            await client.forecast(history(), 2, idempotency_key="one") for _ in range(2)
+        ]
+        many = [
+            await client.predict_many(frame, horizon=2, batch_size=2, idempotency_key="many")
+            for _ in range(2)
+        ]
+        with pytest.raises(IdempotencyConflict):
+            await client.predict(history(), 3, idempotency_key="one")
+    assert first.seed == again.seed
+    assert np.array_equal(many[0], many[1])
+
+
 async def test_daily_bars_on_an_exchange_keep_midnight_when_the_clocks_change() -> None:
     zone = "America/New_York"
     frame = history(10, start="2025-02-21", freq="B", tz=zone)  # to Thursday, 6 March
@@ -188,8 +205,10 @@ def test_every_parameter_of_the_service_is_an_argument() -> None:
         schemas[name]["properties"].keys() for name in ("PredictRequest", "Overrides")
     )
     arguments = {"series_id", "horizon", "freq", "calendar"}
-    made = {"candles", "timestamps", "overrides"}
-    assert request - arguments - made | overrides - {"pred_len"} == Options.__annotations__.keys()
+    made, headers = {"candles", "timestamps", "overrides"}, {"idempotency_key"}
+    assert Options.__annotations__.keys() == (
+        request - arguments - made | overrides - {"pred_len"} | headers
+    )
 
 
 async def test_synchronous_client_over_a_connection() -> None:

@@ -21,7 +21,7 @@ both = pytest.mark.parametrize("kind", ["sync", "async"])
 
 @both
 @pytest.mark.parametrize(
-    ("status", "code"), [(429, "RATE_LIMITED"), (503, "QUEUE_FULL"), (503, "NEW_CODE")]
+    ("status", "code"), [(409, "IDEMPOTENCY_IN_PROGRESS"), (429, "RATE_LIMITED"), (503, "NEW_CODE")]
 )
 def test_waits_as_long_as_retry_after_says(kind: Kind, status: int, code: str) -> None:
     service = Service([refusal(status, code, retry_after="7")] * 2)

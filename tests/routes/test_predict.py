@@ -20,6 +20,7 @@ from kronos_api.forecast import Forecast
 from kronos_api.off_loop import off_loop
 from kronos_api.predictor import AsyncPredictor
 from kronos_api.routes import predict as predict_routes
+from kronos_api.routes import preparation
 from kronos_api.schemas.responses import PredictResponse
 from kronos_api.telemetry.metrics import metrics
 from kronos_api.timeseries import Frequency, Timestamps
@@ -261,7 +262,8 @@ async def test_large_bodies_and_answers_take_the_way_through_a_thread(
 
         return await inner(large, seen, *args)
 
-    monkeypatch.setattr(predict_routes, "off_loop", watched)
+    for module in (predict_routes, preparation):
+        monkeypatch.setattr(module, "off_loop", watched)
     large = body(2048, horizon=512, overrides={"sample_count": 64}, return_samples=True)
     async with serving() as client:
         await post(client, body())

@@ -55,7 +55,7 @@ def test_every_response_names_its_headers() -> None:
     for _, operation in OPERATIONS:
         for status, response in operation["responses"].items():
             assert "X-Request-ID" in response["headers"]
-            assert ("Retry-After" in response["headers"]) == (status in ("429", "503"))
+            assert ("Retry-After" in response["headers"]) == (status in ("409", "429", "503"))
 
 
 async def test_responses_have_the_documented_headers() -> None:
@@ -65,5 +65,5 @@ async def test_responses_have_the_documented_headers() -> None:
     assert (answered.status_code, refused.status_code) == (200, 429)
     for response in (answered, refused):
         documented = DOCUMENT["paths"][SINGLE]["post"]["responses"][str(response.status_code)]
-        for name in documented["headers"]:
+        for name in documented["headers"].keys() - {"X-Cache"}:  # of kept responses
             assert name in response.headers

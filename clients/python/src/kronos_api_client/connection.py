@@ -39,11 +39,12 @@ def options(
 
 def arguments(request: Request) -> dict[str, Any]:
     """Arguments of `request` of both httpx clients."""
-    content = request.content
-    if content is None:
-        return {"method": request.method, "url": request.path}
-    json = {"Content-Type": "application/json"}
-    return {"method": request.method, "url": request.path, "content": content, "headers": json}
+    return {
+        "method": request.method,
+        "url": request.path,
+        "content": request.content,
+        "headers": request.headers,
+    }
 
 
 def has_events(response: httpx.Response) -> bool:

@@ -120,6 +120,14 @@ class ValidationFailed(KronosError):
     """Wrong types, missing or unknown fields."""
 
 
+class IdempotencyConflict(KronosError):
+    """The idempotency key belongs to another request."""
+
+
+class IdempotencyInProgress(KronosError):
+    """The first request with this idempotency key is still in progress."""
+
+
 class RateLimited(KronosError):
     """The caller's quota is used up."""
 
@@ -163,6 +171,8 @@ ERRORS: Final[Mapping[str, type[KronosError]]] = {
     "HEAD_TOO_LARGE": HeadersTooLarge,  # of services before HEADERS_TOO_LARGE
     "CALLER_BLOCKED": CallerBlocked,
     "HOST_NOT_ALLOWED": HostNotAllowed,
+    "IDEMPOTENCY_CONFLICT": IdempotencyConflict,
+    "IDEMPOTENCY_IN_PROGRESS": IdempotencyInProgress,
     "INSUFFICIENT_SCOPE": InsufficientScope,
     "INTERNAL_ERROR": InternalError,
     "INVALID_INPUT": InvalidInput,

@@ -29,7 +29,7 @@ from kronos_api_client.errors import (
 from kronos_api_client.messages import Answer, Exchange, Outcome, Request, Start, Wait
 from kronos_api_client.quota import Quota
 
-RETRIED: Final = (429, 503)
+RETRIED: Final = (409, 429, 503)
 NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 """Failures before the first byte of the request was sent."""
 FIRST_WAIT: Final = 0.5

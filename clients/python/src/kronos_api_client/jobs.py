@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from kronos_api_client.forecast import Forecast, read_forecast
@@ -60,8 +60,8 @@ def single_job(
     series = backend.read_one(frame, series_id)
     request = _parameters(backend, horizon, freq, calendar, options)
     item = Item(series_id, encode(series, request))
-    path = STREAM if stream else SINGLE
-    return Job([series], [Request("POST", path, (item,), stream=stream)], backend)
+    path, key = STREAM if stream else SINGLE, options.get("idempotency_key")
+    return Job([series], [Request("POST", path, (item,), stream=stream, key=key)], backend)
 
 
 def batch_job(
@@ -86,7 +86,8 @@ def batch_job(
         for number, one in enumerate(series)
     ]
     most = min(batch_size, max(1, MAX_STEPS // max(1, decode_steps(request))))
-    return Job(series, list(batches(items, most)), backend)
+    key = options.get("idempotency_key")
+    return Job(series, [replace(one, key=key) for one in batches(items, most)], backend)
 
 
 def join_frames(forecasts: Mapping[Any, Forecast[Any]], like: object, id_column: str) -> Any:

@@ -26,6 +26,8 @@ class Request:
     items: tuple[Item, ...] = ()
     batch: bool = False
     first: int = 0
+    key: str | None = None
+    """Idempotency key of the whole call."""
     accepted: tuple[int, ...] = (200,)
     """Statuses that are no error."""
     stream: bool = False
@@ -38,6 +40,15 @@ class Request:
             return None
         joined = b",".join(item.content for item in self.items)
         return b'{"items":[' + joined + b"]}" if self.batch else joined
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Those of the body; each part of a call has an Idempotency-Key of its own."""
+        headers = {"Content-Type": "application/json"} if self.items else {}
+        if self.key is not None:
+            part = f".{self.first}-{self.first + len(self.items)}" if self.batch else ""
+            headers["Idempotency-Key"] = self.key + part
+        return headers
 
     def split(self, most: int) -> list[Request]:
         """Requests for the same items, in order, of at most `most` items each."""

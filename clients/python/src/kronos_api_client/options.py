@@ -29,6 +29,8 @@ class Options(TypedDict, total=False):
     repair: Make the forecast possible candles (high ≥ open, volume ≥ 0, ...); true by default.
     repair_input: Move a high or low that lies within open and close by up to 0.1 %.
     bar_label: Which end of its bar a timestamp names, `open` or `close`.
+    idempotency_key: The service answers the same request with this key by its first response, for
+        as long as it keeps it; a key that was sent with another request is refused.
     prediction_timestamps: The future timestamps themselves, instead of horizon, freq and calendar:
         a DatetimeIndex, a polars Series or a sequence of datetimes.
     """
@@ -45,6 +47,7 @@ class Options(TypedDict, total=False):
     repair: bool
     repair_input: bool
     bar_label: Literal["open", "close"] | None
+    idempotency_key: str | None
     prediction_timestamps: Any
 
 
@@ -56,6 +59,7 @@ def parameters(
         known = ", ".join(sorted(Options.__annotations__))
         raise TypeError(f"unknown argument {unknown[0]!r}; known: {known}")
     given = {name: value for name, value in options.items() if value is not None}
+    given.pop("idempotency_key", None)  # a header
     overrides = {name: given.pop(name) for name in OVERRIDES if name in given}
     for name in ("quantile_levels", "levels"):
         if name in given:

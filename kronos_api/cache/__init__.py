@@ -1,0 +1,1 @@
+"""Stored responses: of seeded requests, and of requests with an Idempotency-Key."""
