@@ -295,13 +295,14 @@ async def test_a_server_that_stops_finishes_its_streams() -> None:
 async def gateway(folder: Path, replica: int) -> AsyncIterator[str]:
     """The URL of nginx with the configuration that is deployed, before a service on a port."""
     run(ROOT / "deploy" / "nginx" / "self-signed", folder)
-    own, plain, health = free_port(), free_port(), free_port()
+    own, plain, health, counters = free_port(), free_port(), free_port(), free_port()
     text = (ROOT / "deploy" / "nginx" / "nginx.conf").read_text("utf-8")
     changes = {
         "/tmp/": f"{folder}/",
         "/etc/nginx/tls/": f"{folder}/",
         "/dev/stdout": f"{folder}/access.log",
         "listen 127.0.0.1:8081": f"listen 127.0.0.1:{health}",
+        "listen 8082": f"listen 127.0.0.1:{counters}",
         "listen 8080": f"listen 127.0.0.1:{plain}",
         "listen 8443": f"listen 127.0.0.1:{own}",
         "kronos-api:8000": f"127.0.0.1:{replica}",
