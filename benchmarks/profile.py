@@ -38,7 +38,7 @@ DECODE_ROWS = 64
 
 
 class Shares:
-    """Seconds and floors by kind of work; the time of an inner timer is not counted twice."""
+    """Seconds and floors by what is computed; the time of an inner timer is not counted twice."""
 
     def __init__(self, flops: float, bandwidth: float, weight_bytes: int) -> None:
         self.flops = flops
