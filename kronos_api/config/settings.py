@@ -74,7 +74,9 @@ class Settings(Serving):
     """Allowed callers: names of containers or services, addresses, CIDR blocks, localhost."""
     api_keys_file: Path | None = None
     """File of API keys (`kronos-api key new`), which name callers; unset: off."""
-    security_exempt_paths: str = "/health,/v1/healthz,/v1/readyz,/metrics,/v1/metrics"
+    security_exempt_paths: str = (
+        "/health,/v1/healthz,/v1/readyz,/v2/health/live,/v2/health/ready,/metrics,/v1/metrics"
+    )
     """Paths that are open to every caller, compared exactly; or none."""
     trusted_proxies: str | None = None
     """Proxies whose X-Forwarded-For names the caller, listed as in CONTAINER_WHITELIST."""

@@ -15,6 +15,7 @@ from kronos_api.build_info import Build
 from kronos_api.predictor import AsyncPredictor
 from kronos_api.ratelimit.limiter import Limiter
 from kronos_api.ratelimit.other_routes import Limited
+from kronos_api.routes import inference_protocol
 from kronos_api.schemas.responses import LIMITED
 from kronos_api.schemas.status import (
     Checks,
@@ -41,7 +42,7 @@ def router(
     limiter: Limiter | None = None,
     allowed: Identity | None = None,
 ) -> APIRouter:
-    """`/v1/healthz`, `/health`, `/v1/readyz` and `/v1/healthz/detailed`."""
+    """`/v1/healthz`, `/health`, `/v1/readyz`, `/v1/healthz/detailed` and `/v2/health/…`."""
     routes = APIRouter(tags=["health"])
     started = time.monotonic()
 
@@ -78,6 +79,7 @@ def router(
         )
         return _health(checks, build, started)
 
+    inference_protocol.add_health(routes, predictor)
     return routes
 
 

@@ -9,12 +9,13 @@ from kronos_api.checkpoints.info import Part
 from kronos_api.errors import ModelNotReady
 from kronos_api.predictor import AsyncPredictor
 from kronos_api.ratelimit.other_routes import Limited
+from kronos_api.routes import inference_protocol
 from kronos_api.schemas.responses import LIMITED
 from kronos_api.schemas.status import ModelDescription, PartDescription, Welcome
 
 
 def router(predictor: AsyncPredictor, app_name: str, build: Build, limited: Limited) -> APIRouter:
-    """`/v1/models` and `/`."""
+    """`/v1/models`, `/` and `/v2/…`."""
     routes = APIRouter(tags=["about"])
 
     @routes.get("/v1/models", responses=LIMITED)
@@ -44,6 +45,7 @@ def router(predictor: AsyncPredictor, app_name: str, build: Build, limited: Limi
         del request
         return Welcome(message=app_name, version=build.version, commit=build.commit)
 
+    inference_protocol.add_metadata(routes, predictor, app_name, build, limited)
     return routes
 
 

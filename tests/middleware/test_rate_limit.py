@@ -27,9 +27,10 @@ from kronos_api.telemetry.metrics import metrics
 from tests.middleware.test_caller_identity import routes
 from tests.web import BATCH, SINGLE, body, predictor_of, serving
 
-ROUTES = sorted({path for _, path in routes()})
+ROUTES = sorted({path.replace("{name}", "model") for _, path in routes()})
 PREDICT = [path for path in ROUTES if path.startswith(PREFIX)]
 UNLIMITED = ["/v1/healthz", "/health", "/v1/readyz", "/v1/metrics", "/metrics"]
+UNLIMITED += ["/v2/health/live", "/v2/health/ready"]
 """Polled by what watches the service."""
 OTHERS = sorted(set(ROUTES) - set(PREDICT) - set(UNLIMITED))
 

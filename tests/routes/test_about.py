@@ -61,3 +61,17 @@ async def test_metrics_are_those_of_the_contract(path: str) -> None:
         "kronos_model_info",
         "process_resident_memory_bytes",
     }
+
+
+async def test_open_inference_protocol_answers_from_the_same_state() -> None:
+    async with serving(app_name="Ours") as client:
+        paths = ("/v2/health/live", "/v2/health/ready", "/v2", "/v2/models/model")
+        live, ready, server, model = [(await client.get(path)).json() for path in paths]
+        model_ready = (await client.get("/v2/models/model/ready")).json()
+        unknown = await client.get("/v2/models/other/ready")
+    assert (live, ready) == ({"live": True}, {"ready": True})
+    assert server == {"name": "Ours", "version": __version__, "extensions": []}
+    assert (model["name"], model["versions"]) == ("model", [FAKE_INFO.model.version])
+    assert model_ready == {"name": "model", "ready": True}
+    assert unknown.status_code == 404
+    assert "the loaded model is 'model'" in unknown.json()["error"]["message"]
