@@ -161,14 +161,15 @@ class Detokenization:
     def _after_shared_prompt(self, s1: Tensor, s2: Tensor, prompt: int) -> Tensor:
         if self._prompt is None:
             self._prompt = self.tokenizer.decoder_cache(1, prompt)
-            self.tokenizer.decode(s1[:1, :prompt], s2[:1, :prompt], self._prompt)
+            self.tokenizer.fill_decoder(s1[:1, :prompt], s2[:1, :prompt], self._prompt)
         paths, total = s1.shape
         fork = self._prompt.fork(paths, total - prompt)
         return self.tokenizer.decode(s1[:, prompt:], s2[:, prompt:], fork)
 
     def _with_prompt(self, s1: Tensor, s2: Tensor, prompt: int) -> Tensor:
         cache = self.tokenizer.decoder_cache(*s1.shape)
-        return self.tokenizer.decode(s1, s2, cache)[:, prompt:]
+        self.tokenizer.fill_decoder(s1[:, :prompt], s2[:, :prompt], cache)
+        return self.tokenizer.decode(s1[:, prompt:], s2[:, prompt:], cache)
 
 
 def count_phases(

@@ -89,14 +89,14 @@ class CandleDecoder:
         self._window_end = self.done + window.steps
         if self.done == 0:
             shared = self.tokenizer.decoder_cache(1, window.prompt)
-            self.tokenizer.decode(*_tokens(sequence, slice(0, 1), prompt), shared)
+            self.tokenizer.fill_decoder(*_tokens(sequence, slice(0, 1), prompt), shared)
             self._cache, self._filled = shared.fork(paths, window.steps), paths
             return
         if self._cache is None:
             self._cache = self.tokenizer.decoder_cache(paths, window.prompt + window.steps)
         path = slice(self._filled, self._filled + 1)
         tokens = _tokens(sequence, path, prompt)
-        self.tokenizer.decode(*tokens, self._cache.path_cache(self._filled))
+        self.tokenizer.fill_decoder(*tokens, self._cache.path_cache(self._filled))
         self._filled += 1
         self._cache.length = window.prompt
 

@@ -55,6 +55,11 @@ class TokenizerRunner:
         cache.length += len(candles)
         return self._tokenizer.tokens(self._quantise(hidden.squeeze(0)))
 
+    def fill_decoder(self, s1: Tensor, s2: Tensor, cache: KVCache) -> None:
+        """Show the decoder the next tokens of every path, int64 [B, n], without their candles."""
+        self._decoder.fill(self._s1_table[s1] + self._s2_table[s2], cache)
+        cache.length += s1.shape[1]
+
     def decode(self, s1: Tensor, s2: Tensor, cache: KVCache) -> Tensor:
         """Decode the next tokens of every path, int64 [B, n] → candles, float32 [B, n, 6]."""
         hidden = self._decoder.prefill(self._s1_table[s1] + self._s2_table[s2], cache)

@@ -63,6 +63,15 @@ class Transformer:
         rows = x.reshape(batch * q_len, self.width)
         return self._run(self._layers.prefill, rows, [cache], q_len).view(x.shape)
 
+    def fill(self, x: Tensor, cache: KVCache) -> None:
+        """As `prefill`, for the keys and values alone: the last layer needs no more than them."""
+        batch, q_len, _ = x.shape
+        rows = x.reshape(batch * q_len, self.width)
+        *layers, last = self._layers.prefill
+        rows = self._run(layers, rows, [cache], q_len)
+        qkv = last.qkv(rows)
+        self._kernels.rotate_and_store(qkv, self._freqs_cis, len(layers), [cache], q_len)
+
     def decode(self, x: Tensor, caches: Sequence[KVCache]) -> Tensor:
         """Run one position in every row of every cache: [R, C] → [R, C].
 

@@ -113,6 +113,19 @@ def test_compiled_attention_of_one_query_equals_the_plain(prompt: int, stored: i
     torch.testing.assert_close(compiled, plain, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(("q_len", "length"), [(2, 0), (37, 0), (64, 0), (150, 0), (70, 30)])
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_compiled_attention_of_many_queries_equals_the_plain(
+    q_len: int, length: int, batch_size: int
+) -> None:
+    made = KVCache.allocate([HEADS], batch_size, q_len + length, WIDTH)
+    made.own.copy_(numbers(*made.own.shape))
+    made.length = length
+    query = numbers(batch_size * q_len, WIDTH, seed=2)
+    plain, compiled = (kernels.attend(query, 0, [made], q_len, q_len) for kernels in BOTH)
+    torch.testing.assert_close(compiled, plain, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("prompt", [0, 21])
 @pytest.mark.parametrize("kernels", BOTH, ids=lambda one: type(one).__name__)
 def test_attention_has_the_same_bits_alone_and_in_a_batch(

@@ -87,6 +87,13 @@ def test_prefill_in_chunks_equals_the_plain_layers(
     close(torch.cat(parts, dim=1), plain(blocks, x))
 
 
+def test_filled_cache_holds_the_keys_and_values_of_prefill(transformer: Transformer) -> None:
+    x, filled, prefilled = numbers(2, 9, WIDTH), empty(transformer, 2), empty(transformer, 2)
+    transformer.fill(x, filled)
+    transformer.prefill(x, prefilled)
+    assert torch.equal(filled.own[:, :, :, :9], prefilled.own[:, :, :, :9])
+
+
 def test_decode_equals_the_plain_layers(blocks: nn.ModuleList, transformer: Transformer) -> None:
     x, cache = numbers(2, POSITIONS, WIDTH), empty(transformer, 2)
     transformer.prefill(x[:, :20], cache)

@@ -6,6 +6,7 @@ A forecast has other bits than with the plain kernels, in the last places of its
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import torch
@@ -18,9 +19,12 @@ from kronos_api.engine.kernels.quantised import QuantisedRows
 from kronos_api.engine.kv_cache import KVCache
 from kronos_api.model.layers import NORM_EPSILON
 
+QUERIES: Final = 64
+"""Queries of one block of causal attention."""
+
 
 class CompiledKernels(PlainKernels):
-    """Attention of many queries stays torch's."""
+    """Attention to a prompt that paths share stays torch's."""
 
     name = "compiled"
 
@@ -57,6 +61,23 @@ class CompiledKernels(PlainKernels):
             self._attend_one(query[rows], layer, cache, stored, mixed[rows])
             row = rows.stop
         return mixed
+
+    def _attend(self, query: Tensor, layer: int, cache: KVCache, stored: int) -> Tensor:
+        """Attend with many queries, in blocks: few positions of a block are masked."""
+        if cache.batch_size > 1 or cache.prefix is not None:
+            return super()._attend(query, layer, cache, stored)
+        heads, width = cache.heads[layer], cache.head_width(layer)
+        keys, values = (part[0] for part in cache.read(layer, stored))
+        by_head = query.view(-1, heads, width).transpose(0, 1)
+        mixed = torch.empty(heads, len(query), width)
+        before, scale = keys.shape[1] - len(query), np.float32(width**-0.5)
+        for first in range(0, len(query), QUERIES):
+            block = by_head[:, first : first + QUERIES]
+            seen = before + first + block.shape[1]
+            scores = torch.bmm(block, keys[:, :seen].transpose(1, 2))
+            loops.causal_softmax(scores.numpy(), before + first, scale)
+            mixed[:, first : first + QUERIES] = torch.bmm(scores, values[:, :seen])
+        return mixed.transpose(0, 1).reshape(query.shape)
 
     def _attend_one(
         self, query: Tensor, layer: int, cache: KVCache, stored: int, out: Tensor

@@ -129,6 +129,27 @@ def attend(query: Any, cache: Any, length: Any, out: Any, lse: Any) -> None:
                     mixed[h * width + d] += weight * row[h * width + d]
 
 
+@njit(fastmath=_SUMS, **_OPTIONS)
+def causal_softmax(scores: Any, before: Any, scale: Any) -> None:
+    """Turn scores [H, q_len, positions] to weights; query i sees `before` + i + 1 positions."""
+    heads, count, positions = scores.shape
+    for h in range(heads):
+        for i in range(count):
+            row, seen = scores[h, i], before + i + 1
+            largest = F32(-np.inf)
+            for p in range(seen):
+                largest = _larger(largest, row[p])
+            total = F32(0)
+            for p in range(seen):
+                weight = _exp((row[p] - largest) * scale)
+                row[p] = weight
+                total += weight
+            for p in range(seen):
+                row[p] /= total
+            for p in range(seen, positions):
+                row[p] = F32(0)
+
+
 @njit(fastmath={"contract"}, **_OPTIONS)
 def rotate_and_store(qkv: Any, factors: Any, query: Any, cache: Any, start: Any) -> None:
     """Apply RoPE to queries and keys; write queries to `query`, keys and values to `cache`.
