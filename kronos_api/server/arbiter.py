@@ -125,7 +125,9 @@ class Arbiter(GunicornArbiter):
             if worker.shared.status is Status.STARTING:
                 # Imports and loading may block its loop for long.
                 if now - self._started.setdefault(pid, now) > self._startup_timeout + START_MARGIN:
-                    log.critical("worker_start_timeout", pid=pid, setting="KRONOS_STARTUP_TIMEOUT")
+                    log.critical(
+                        "worker_start_timeout", worker_pid=pid, setting="KRONOS_STARTUP_TIMEOUT"
+                    )
                     self.kill_worker(pid, SIGKILL)
                 continue
             silence = self._heartbeats.silence(pid, worker.tmp.last_update(), now)
@@ -133,7 +135,10 @@ class Arbiter(GunicornArbiter):
                 continue
             if not worker.aborted:
                 log.critical(
-                    "worker_timeout", pid=pid, seconds=round(silence, 1), setting="GUNICORN_TIMEOUT"
+                    "worker_timeout",
+                    worker_pid=pid,
+                    seconds=round(silence, 1),
+                    setting="GUNICORN_TIMEOUT",
                 )
             # A stopped process (SIGSTOP) ends by SIGKILL alone, which the next check sends.
             self.kill_worker(pid, SIGKILL if worker.aborted else SIGABRT)
@@ -166,13 +171,13 @@ class Arbiter(GunicornArbiter):
         if len(staying) > self.num_workers:
             first = outdated[0] if outdated else staying[0]
             if len([worker for worker in serving if worker is not first]) >= self.num_workers:
-                log.info("worker_retired", pid=first.pid, reason="replaced")
+                log.info("worker_retired", worker_pid=first.pid, reason="replaced")
                 self._retire(first)
 
     def _retire_stalled(self) -> None:
         for worker in self._workers.values():
             if worker.shared.status is Status.STALLED and not worker.shared.command:
-                log.error("worker_retired", pid=worker.pid, reason="engine_stalled")
+                log.error("worker_retired", worker_pid=worker.pid, reason="engine_stalled")
                 self._retire(worker)
 
     def _retire(self, worker: Worker) -> None:
@@ -216,10 +221,10 @@ class Arbiter(GunicornArbiter):
         self._heartbeats.drop(pid)
         if worker.died:  # counted in kronos_worker_deaths_total, whatever its command was
             self._youngest = max(self._youngest, worker.age)
-            log.error("worker_died", pid=pid)
+            log.error("worker_died", worker_pid=pid)
         elif self._stopping or worker.shared.command or worker.shared.status is Status.STOPPED:
-            log.info("worker_stopped", pid=pid)
+            log.info("worker_stopped", worker_pid=pid)
         elif not self._youngest:
             raise HaltServer("the first worker could not start", NOT_STARTED)
         else:
-            self._postpone("worker_start_failed", pid=pid)
+            self._postpone("worker_start_failed", worker_pid=pid)

@@ -114,7 +114,7 @@ def test_hanging_worker_is_replaced(tmp_path: Path) -> None:
         hanging = min(service.workers())
         os.kill(hanging, signal.SIGSTOP)
         (line,) = service.wait_for("worker_timeout")
-        assert (line["pid"], line["setting"]) == (hanging, "GUNICORN_TIMEOUT")
+        assert (line["worker_pid"], line["setting"]) == (hanging, "GUNICORN_TIMEOUT")
         service.wait_for("listening", 3)
         assert hanging not in service.workers()
         until(lambda: metric(service, "kronos_worker_deaths_total") == 1)
