@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 RETURN_EVERY: Final = 1.0
 """Seconds between two returns of freed memory while the engine is busy; each takes milliseconds."""
+RETURN_IDLE: Final = 1.0
+"""Seconds without forecasts after which freed memory is returned."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -118,8 +120,14 @@ class EngineThread:
             self._serve(engine)
 
     def _serve(self, engine: Engine) -> None:
-        returned = time.monotonic()
-        while self._take_inbox():
+        # The C library keeps freed caches between those in use: 400 MB after 32 forecasts.
+        returned, kept = time.monotonic(), True
+        while self._take_inbox(RETURN_IDLE if kept else None):
+            busy = bool(self.waiting or self.active)
+            if not busy or time.monotonic() - returned > RETURN_EVERY:
+                return_freed_memory()
+                returned = time.monotonic()
+            kept = busy
             self._step_began = time.monotonic()
             try:
                 self._scheduler.advance(engine, time.monotonic)
@@ -128,20 +136,19 @@ class EngineThread:
                 log.exception("scheduler_failed")
                 self._scheduler.fail_all(InternalError(), time.monotonic())
             self._step_began = None
-            # The C library keeps freed caches between those in use: 400 MB after 32 forecasts.
-            idle = not (self.waiting or self.active)
-            if idle or time.monotonic() - returned > RETURN_EVERY:
-                return_freed_memory()
-                returned = time.monotonic()
 
-    def _take_inbox(self) -> bool:
-        """Move new tickets to the scheduler, waiting while there is nothing to do; False: end."""
+    def _take_inbox(self, patience: float | None) -> bool:
+        """Move new tickets to the scheduler; False: end.
+
+        Waits while there is nothing to do, for at most `patience` seconds.
+        """
         scheduler = self._scheduler
         with self._changed:
             while not (self._inbox or scheduler.waiting or scheduler.active):
                 if self._closing:
                     return False
-                self._changed.wait()
+                if not self._changed.wait(patience):
+                    break
             arrived, self._inbox = self._inbox, []
             scheduler.add(arrived)
         return True

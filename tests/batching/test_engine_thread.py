@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from kronos_api.batching import engine_thread
 from kronos_api.batching.engine_thread import EngineThread
 from kronos_api.batching.scheduler import Scheduler
 from kronos_api.batching.ticket import Ticket
@@ -124,3 +125,19 @@ def test_bug_in_the_scheduler_fails_its_forecasts_and_the_thread_goes_on(
     thread.submit([second])
     assert second.future.result(SOON).values is not None
     assert ended(thread)
+
+
+def test_freed_memory_is_returned_once_the_engine_has_been_idle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    returned = threading.Semaphore(0)
+    monkeypatch.setattr(engine_thread, "RETURN_IDLE", 0.01)
+    monkeypatch.setattr(engine_thread, "return_freed_memory", returned.release)
+    thread = started(SleepyEngine())
+    assert returned.acquire(timeout=SOON)
+    one = ticket()
+    thread.submit([one])
+    assert one.future.result(SOON).values is not None
+    assert returned.acquire(timeout=SOON)
+    assert ended(thread)
+    assert not returned.acquire(blocking=False)
