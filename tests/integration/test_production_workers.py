@@ -24,8 +24,8 @@ pytestmark = pytest.mark.docker
 
 HAMMER: Final = (Path(__file__).parent / "hammer.py").read_text("utf-8")
 CONNECTIONS: Final = 6
-REQUESTS: Final = 2_000
-"""Enough for each worker to be replaced more than ten times."""
+REQUESTS: Final = 4_000
+"""Enough for each worker to be replaced several times; how often depends on how fast one starts."""
 KILL_EVERY: Final = 5.0
 KILLS: Final = 4
 NEVER_LOWER: Final = re.compile(r"^(\S+_(?:total|count|sum|bucket)(?:\{.*\})?) (\S+)$", re.M)
@@ -116,7 +116,7 @@ def test_recycled_workers_lose_no_request(images: Images) -> None:
         found = hammer(sibling, requests=REQUESTS)
         assert found["lost"] == []
         assert found["answers"] == {"200": REQUESTS}
-        assert told(container, "worker_retired") >= 4
+        assert told(container, "worker_retired") >= 2
         assert not before & set(workers(container))
         # Every request is counted, by whichever worker.
         until(lambda: asked(sibling) == REQUESTS, 60, f"{REQUESTS} requests are counted")

@@ -45,7 +45,7 @@ class Prometheus:
             with OPENER.open(f"{self.url}/api/v1/query?query={quote(expression)}") as answer:
                 result: list[dict[str, Any]] = json.load(answer)["data"]["result"]
                 return result
-        except ConnectionError:
+        except OSError:
             return []
 
 
