@@ -73,7 +73,11 @@ def prometheus(folder: Path, target: int) -> Iterator[Prometheus]:
 
 
 def test_every_documented_query_returns_data(tmp_path: Path) -> None:
-    with services(tmp_path, 1, 2) as (service,), prometheus(tmp_path, service.port) as running:
+    many = {"RATE_LIMIT_PER_MINUTE": "1000000", "RATE_LIMIT_OTHER_PER_MINUTE": "1000000"}
+    with (
+        services(tmp_path, 1, 2, **many) as (service,),
+        prometheus(tmp_path, service.port) as running,
+    ):
         content = json.dumps(body(60, horizon=4)).encode()
 
         def load() -> list[str]:
