@@ -115,22 +115,23 @@ def pack_linear(weight: Tensor, bias: Tensor | None = None) -> Linear:
 
 
 def pack_decode_linear(weight: Tensor, bias: Tensor | None = None) -> Linear:
-    """Pack `weight` [N, K] and `bias` [N] for the few rows of a decode step."""
-    return pack_both(weight, bias)[1]
+    """Pack `weight` [N, K] and `bias` [N] for the few rows of a decode step.
+
+    Select the backend by phase (prefill or decode) and processor, never by batch size: the two
+    accumulate in different orders, which would break batch invariance.
+    """
+    return MKLLinear(*_ready(weight, bias)) if _suits_mkl(weight) else pack_linear(weight, bias)
 
 
 def pack_both(weight: Tensor, bias: Tensor | None = None) -> tuple[Linear, Linear]:
-    """Pack `weight` [N, K] and `bias` [N] for prefill and for decode steps.
-
-    Both are one where one backend serves both, so that the weights are in memory once. Select the
-    backend by phase (prefill or decode) and processor, never by batch size: the two accumulate in
-    different orders, which would break batch invariance.
-    """
+    """Pack for prefill and for decode steps; where one backend serves both, it is packed once."""
     prefill = pack_linear(weight, bias)
+    return prefill, pack_decode_linear(weight, bias) if _suits_mkl(weight) else prefill
+
+
+def _suits_mkl(weight: Tensor) -> bool:
     packs = weight.device.type == "cpu" and weight.dtype == torch.float32
-    if packs and torch.backends.mkl.is_available() and _mkl_is_batch_invariant(*weight.shape):
-        return prefill, MKLLinear(*_ready(weight, bias))
-    return prefill, prefill
+    return packs and torch.backends.mkl.is_available() and _mkl_is_batch_invariant(*weight.shape)
 
 
 @cache

@@ -69,8 +69,8 @@ class Transformer:
         rows = x.reshape(batch * q_len, self.width)
         *layers, last = self._layers.prefill
         rows = self._run(layers, rows, [cache], q_len)
-        qkv = last.qkv(rows)
-        self._kernels.rotate_and_store(qkv, self._freqs_cis, len(layers), [cache], q_len)
+        factors = self._kernels.rope(self._freqs_cis, [cache], q_len)
+        self._kernels.rotate_and_store(last.qkv(rows), factors, len(layers), [cache], q_len)
 
     def decode(self, x: Tensor, caches: Sequence[KVCache]) -> Tensor:
         """Run one position in every row of every cache: [R, C] → [R, C].
@@ -84,9 +84,10 @@ class Transformer:
         self, layers: list[PackedLayer], rows: Tensor, caches: Sequence[KVCache], q_len: int
     ) -> Tensor:
         kernels = self._kernels
+        factors = kernels.rope(self._freqs_cis, caches, q_len)
         for layer, weights in enumerate(layers):
             qkv = weights.qkv(rows)
-            query = kernels.rotate_and_store(qkv, self._freqs_cis, layer, caches, q_len)
+            query = kernels.rotate_and_store(qkv, factors, layer, caches, q_len)
             mixed = kernels.attend(query, layer, caches, q_len, q_len)
             rows = weights.add_feed_forward(weights.add_attention(mixed, rows))
         return rows

@@ -150,7 +150,8 @@ def test_compiled_rope_rotates_and_stores_as_the_plain(q_len: int) -> None:
     found = []
     for kernels in BOTH:
         caches = [cache(2, 1, 9), cache(1, 3)]
-        found.append([kernels.rotate_and_store(qkv, freqs_cis, 0, caches, q_len)])
+        factors = kernels.rope(freqs_cis, caches, q_len)
+        found.append([kernels.rotate_and_store(qkv, factors, 0, caches, q_len)])
         found[-1] += [one.own for one in caches]
     for plain, compiled in zip(*found, strict=True):
         torch.testing.assert_close(compiled, plain, rtol=1e-6, atol=1e-6)
@@ -158,11 +159,10 @@ def test_compiled_rope_rotates_and_stores_as_the_plain(q_len: int) -> None:
 
 @pytest.mark.parametrize("kernels", BOTH, ids=lambda one: type(one).__name__)
 def test_storing_beyond_the_capacity_raises(kernels: PlainKernels) -> None:
-    full = cache(1, 1)
+    full, freqs_cis = cache(1, 1), torch.ones(64, 16, dtype=torch.complex64)
+    factors = kernels.rope(freqs_cis, [full], 3)
     with pytest.raises(RuntimeError, match="holds 37 of 39 positions"):
-        kernels.rotate_and_store(
-            numbers(3, 3 * WIDTH), torch.ones(64, 16, dtype=torch.complex64), 0, [full], 3
-        )
+        kernels.rotate_and_store(numbers(3, 3 * WIDTH), factors, 0, [full], 3)
 
 
 def test_kernels_are_chosen_by_device_dtype_and_installation(

@@ -28,20 +28,24 @@ class CompiledKernels(PlainKernels):
 
     name = "compiled"
 
+    def rope(self, freqs_cis: Tensor, caches: Sequence[KVCache], q_len: int) -> Tensor:
+        """Cosines and sines of every position, of which the loops read those that they need."""
+        del caches, q_len
+        return torch.view_as_real(freqs_cis)
+
     def rotate_and_store(
-        self, qkv: Tensor, freqs_cis: Tensor, layer: int, caches: Sequence[KVCache], q_len: int
+        self, qkv: Tensor, factors: Tensor, layer: int, caches: Sequence[KVCache], q_len: int
     ) -> Tensor:
         """See `PlainKernels`."""
         channels = qkv.shape[1] // 3
         query = torch.empty(len(qkv), channels)
-        factors = torch.view_as_real(freqs_cis).numpy()
-        source, target, row = qkv.numpy(), query.numpy(), 0
+        every, source, target, row = factors.numpy(), qkv.numpy(), query.numpy(), 0
         for cache in caches:
             rows, at = slice(row, row + cache.batch_size * q_len), cache.position
             cache.check_capacity(q_len)
             loops.rotate_and_store(
                 source[rows].reshape(cache.batch_size, q_len, 3, channels),
-                factors[at : at + q_len],
+                every[at : at + q_len],
                 target[rows].reshape(cache.batch_size, q_len, channels),
                 cache.arrays[layer],
                 cache.length,

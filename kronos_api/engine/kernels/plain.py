@@ -23,22 +23,28 @@ class PlainKernels:
 
     name = "plain"
 
+    def rope(self, freqs_cis: Tensor, caches: Sequence[KVCache], q_len: int) -> Tensor:
+        """The factors of `q_len` new positions as `rotate_and_store` takes them, for all layers.
+
+        freqs_cis: complex64 [positions, D / 2], for every position. Returns [R, 1, 1, D / 2].
+        """
+        positions = [cache.position + t for cache in caches for t in _steps(cache, q_len)]
+        return freqs_cis[positions].view(-1, 1, 1, freqs_cis.shape[1])
+
     def rotate_and_store(
-        self, qkv: Tensor, freqs_cis: Tensor, layer: int, caches: Sequence[KVCache], q_len: int
+        self, qkv: Tensor, factors: Tensor, layer: int, caches: Sequence[KVCache], q_len: int
     ) -> Tensor:
         """Apply RoPE to queries and keys; store the keys and values of `q_len` new positions.
 
         Args:
             qkv: [R, 3 C], where the channels of a pair are adjacent.
-            freqs_cis: complex64 [positions, D / 2], for every position.
+            factors: of `rope`, for the same caches.
 
         Returns:
             Queries [R, C].
         """
         channels = qkv.shape[1] // 3
-        positions = [cache.position + t for cache in caches for t in _steps(cache, q_len)]
-        factors = freqs_cis[positions].view(-1, 1, 1, freqs_cis.shape[1])
-        pairs = qkv[:, : 2 * channels].float().reshape(len(qkv), 2, -1, freqs_cis.shape[1], 2)
+        pairs = qkv[:, : 2 * channels].float().reshape(len(qkv), 2, -1, factors.shape[-1], 2)
         rotated = torch.view_as_real(torch.view_as_complex(pairs) * factors)
         query, keys = rotated.to(qkv.dtype).view(len(qkv), 2, channels).unbind(1)
         values = qkv[:, 2 * channels :]
