@@ -116,11 +116,7 @@ OVERVIEW: Final = (
         "Requests by route",
         "reqps",
         "Requests answered a second, without probes and scrapes.",
-        {
-            "{{route}}": total(
-                "kronos_requests_total", "route", 'route!~".*(health|ready|metrics).*"'
-            )
-        },
+        {"{{route}}": total("kronos_requests_total", "route", NO_PROBES)},
     ),
     Panel(
         "Time of a forecast",

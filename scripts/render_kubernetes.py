@@ -24,6 +24,7 @@ SETS = ROOT / "deploy" / "kubernetes"
 RELEASE, NAMESPACE = "kronos-api", "kronos"
 MONITORING = ROOT / "monitoring"
 RULES = ("callers", "service", "slo", "workers")
+NOT_IF_SCALED = "KronosReplicaMissing"
 """Files of rules that the chart contains."""
 HEAD = "# Written by scripts/render_kubernetes.py from values.yaml; do not edit.\n"
 
@@ -47,11 +48,15 @@ def render(values: Path) -> str:
 def renewed(manifests: Path) -> str:
     """The file `manifests` with the present alerts and dashboards."""
     found = list(yaml.safe_load_all(manifests.read_text("utf-8")))
+    scaled = any(one["kind"] in ("HorizontalPodAutoscaler", "ScaledObject") for one in found)
     for one in found:
         if one["kind"] == "PrometheusRule":
             files = [MONITORING / "prometheus" / "rules" / f"{name}.yml" for name in RULES]
             texts = [file.read_text("utf-8") for file in files]
             groups = [group for text in texts for group in yaml.safe_load(text)["groups"]]
+            for group in groups if scaled else ():
+                kept = [rule for rule in group["rules"] if rule.get("alert") != NOT_IF_SCALED]
+                group["rules"] = kept
             one["spec"]["groups"] = json.loads(json.dumps(groups, sort_keys=True))
         if one["kind"] == "ConfigMap":
             folder = MONITORING / "grafana" / "dashboards"

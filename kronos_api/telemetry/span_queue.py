@@ -81,9 +81,9 @@ class SpanQueue(SpanProcessor):
         began = time.monotonic()
         try:
             exported = self._exporter.export(batch) is SpanExportResult.SUCCESS
-        except Exception:
-            log.exception("trace_export_failed")
-            return False
+        except Exception as error:
+            log.debug("trace_exporter_raised", error=repr(error))
+            exported = False
         if exported is self._failing:  # it has changed
             self._failing = not exported
             seconds = round(time.monotonic() - began, 3)
