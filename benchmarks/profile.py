@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.floor import best_of, measure_machine
+from benchmarks.floor import Machine, best_of, measure_machine
 from benchmarks.report import parser, print_row, processor, write_json
 from kronos_api.engine import engine as engine_module
 from kronos_api.engine import layers, model_runner, tokenizer_runner
@@ -40,28 +40,33 @@ DECODE_ROWS = 64
 class Shares:
     """Seconds and floors by what is computed; the time of an inner timer is not counted twice."""
 
-    def __init__(self, flops: float, bandwidth: float, weight_bytes: int) -> None:
-        self.flops = flops
-        self.bandwidth = bandwidth
-        self.weight_bytes = weight_bytes
+    def __init__(self, machine: Machine, int8_flops: float, size: int) -> None:
+        self.flops = machine.flops
+        self.int8_flops = int8_flops
+        self.bandwidth = machine.bandwidth
+        self.size = size  # bytes of a weight, a key and a value outside of int8 layers
         self.seconds: dict[str, float] = defaultdict(float)
         self.floors: dict[str, float] = defaultdict(float)
         self._inner: list[float] = []
+        self._kinds: list[str] = []
 
     def wrap(self, owner: Any, name: str, note: Callable[..., tuple[str, float]]) -> None:
         """Time every call of `owner.name`; `note` gives its kind and floor from its arguments."""
         run = getattr(owner, name)
 
         def timed(*args: Any, **kwargs: Any) -> Any:
+            kind, floor = note(*args, **kwargs)
+            if kind not in self._kinds:  # else counted by the call around this one
+                self.floors[kind] += floor
             self._inner.append(0.0)
+            self._kinds.append(kind)
             started = time.perf_counter()
             try:
                 return run(*args, **kwargs)
             finally:
                 passed = time.perf_counter() - started
-                kind, floor = note(*args, **kwargs)
+                self._kinds.pop()
                 self.seconds[kind] += passed - self._inner.pop()
-                self.floors[kind] += floor
                 if self._inner:
                     self._inner[-1] += passed
 
@@ -71,10 +76,11 @@ class Shares:
         """A GEMM of the rows of `x` with the weights of `layer`."""
         rows, inputs = getattr(x, "codes", x).shape
         outputs = layer.outputs
-        arithmetic = 2 * rows * inputs * outputs / self.flops
+        narrow = isinstance(layer, Int8Linear)
+        arithmetic = 2 * rows * inputs * outputs / (self.int8_flops if narrow else self.flops)
         if rows > DECODE_ROWS:
             return "GEMMs of prefill", arithmetic
-        read = inputs * outputs * self.weight_bytes / self.bandwidth
+        read = inputs * outputs * (1 if narrow else self.size) / self.bandwidth
         return "GEMMs of decode steps", max(arithmetic, read)
 
     def attention(
@@ -93,7 +99,7 @@ class Shares:
             return "attention of prefill", 4 * pairs * width / self.flops
         shared = sum(0 if c.prefix is None else c.prefix.shape[3] for c in caches)
         positions = shared + sum(c.batch_size * c.length for c in caches)
-        return "attention of decode steps", positions * 2 * width * 4 / self.bandwidth
+        return "attention of decode steps", positions * 2 * width * self.size / self.bandwidth
 
 
 def instrument(shares: Shares) -> None:
@@ -113,14 +119,10 @@ def instrument(shares: Shares) -> None:
     shares.wrap(layers, "rms_norm", lambda *_: ("element-wise", 0.0))
     shares.wrap(model_runner, "rms_norm", lambda *_: ("element-wise", 0.0))
     shares.wrap(engine_module, "sample", lambda *_: ("sampling", 0.0))
-    for name in ("encode", "decode"):
+    for name in ("encode", "decode", "fill_decoder"):
         shares.wrap(
             tokenizer_runner.TokenizerRunner, name, lambda *_: ("rest of the tokenizer", 0.0)
         )
-
-
-def _rest_of_tokenizer(*_: Any) -> tuple[str, float]:
-    return "rest of the tokenizer", 0.0
 
 
 def remember_outputs(owner: Any) -> None:
@@ -156,9 +158,8 @@ def main() -> None:
     options = made.parse_args()
     torch.set_num_threads(options.threads)
     machine = measure_machine()
-    flops = int8_rate() if options.dtype == "int8" else machine.flops
-    size = {"float32": 4, "bfloat16": 2, "int8": 1}[options.dtype]
-    shares = Shares(flops, machine.bandwidth, size)
+    narrow = int8_rate() if options.dtype == "int8" else machine.flops
+    shares = Shares(machine, narrow, 2 if options.dtype == "bfloat16" else 4)
     instrument(shares)
     figures: dict[str, Any] = {}
     with TemporaryDirectory() as folder, torch.inference_mode():
@@ -166,7 +167,8 @@ def main() -> None:
         engine = build_engine(*sources, dtype=options.dtype, torch_threads=options.threads)
         print(
             f"{processor()}, {options.threads} threads, Kronos-{options.shape} shape,"
-            f" {engine.info.dtype}, {engine.info.kernels} kernels: {flops / 1e9:.0f} GFLOP/s,"
+            f" {engine.info.dtype}, {engine.info.kernels} kernels; GFLOP/s:"
+            f" {machine.flops / 1e9:.0f} in float32, {narrow / 1e9:.0f} in {options.dtype};"
             f" {machine.bandwidth / 1e9:.0f} GB/s"
         )
         for case, (forecasts, samples) in CASES.items():

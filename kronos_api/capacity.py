@@ -76,7 +76,8 @@ def _fitting(settings: Settings) -> int:
     """Workers that the memory of this machine or container holds, by their peak."""
     weights = _weights_mb(settings.model_source) + _weights_mb(settings.tokenizer_source)
     left = usable_memory() / 2**20 - MASTER_MB - settings.kv_cache_mb - settings.body_memory_mb
-    return int(left / (WORKER_MB + WEIGHT_COPIES * weights))
+    cached = settings.cache_mb if settings.cache == "memory" else 0
+    return int(left / (WORKER_MB + WEIGHT_COPIES * weights + cached))
 
 
 def _weights_mb(source: str | None) -> float:

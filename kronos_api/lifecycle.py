@@ -23,7 +23,6 @@ from kronos_api.daemon_thread import run_in_daemon_thread
 from kronos_api.engine.build import build_engine
 from kronos_api.engine.engine import Engine
 from kronos_api.errors import StartupError
-from kronos_api.memory import return_freed_memory
 from kronos_api.predictor import AsyncPredictor
 from kronos_api.stores import cache_of, limiter_of
 from kronos_api.telemetry import logging, process_metrics
@@ -215,7 +214,6 @@ class Lifecycle:
             return
         # The model stays: a full garbage collection that skips it takes a tenth of the time.
         gc.freeze()
-        return_freed_memory()
         info = self.predictor.info
         assert info is not None
         named = {"model": info.model.version, "tokenizer": info.tokenizer.version}

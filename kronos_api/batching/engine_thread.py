@@ -123,11 +123,13 @@ class EngineThread:
         # The C library keeps freed caches between those in use: 400 MB after 32 forecasts.
         returned, kept = time.monotonic(), True
         while self._take_inbox(RETURN_IDLE if kept else None):
-            busy = bool(self.waiting or self.active)
-            if not busy or time.monotonic() - returned > RETURN_EVERY:
+            idle = not (self.waiting or self.active)
+            if idle or (kept and time.monotonic() - returned > RETURN_EVERY):
                 return_freed_memory()
                 returned = time.monotonic()
-            kept = busy
+            kept = not idle
+            if idle:
+                continue
             self._step_began = time.monotonic()
             try:
                 self._scheduler.advance(engine, time.monotonic)

@@ -62,7 +62,7 @@ class Settings(Serving):
     max_queue: int = Field(default=64, ge=1, le=100_000)
     """Series that wait for the model, at most, of all workers together; more get 503."""
     max_batch_items: int = Field(default=64, ge=1, le=1024)
-    """Series of one batch, at most; not above MAX_QUEUE, or a full batch is never admitted."""
+    """Series of one batch, at most; not above MAX_QUEUE; one above a worker's share waits alone."""
     max_samples: int = Field(default=64, ge=1, le=1024)
     """Sample paths of one series, at most."""
     max_decode_steps: int = Field(default=32_768, ge=1, le=100_000_000)

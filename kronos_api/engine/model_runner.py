@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kronos_api.engine.kernels import choose_kernels
 from kronos_api.engine.kv_cache import KVCache, cache_bytes
 from kronos_api.engine.layers import rms_norm
 from kronos_api.engine.linear import Linear, pack_both, pack_decode_linear
@@ -46,7 +45,7 @@ class ModelRunner:
         self._transformer = Transformer(
             model.transformer, positions, device=device, dtype=dtype, decodes=True
         )
-        self.kernels = choose_kernels(device, dtype)
+        self.kernels = self._transformer.kernels
         self._dependency = len(self._transformer)
         self._heads = [self._transformer.heads] * self._dependency + [DEPENDENCY_HEADS]
         self._norm = self._to(model.norm.weight)

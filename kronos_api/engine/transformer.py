@@ -41,8 +41,8 @@ class Transformer:
         attention = layers[0].self_attn
         self.heads = attention.heads
         self.width = attention.q_proj.in_features
-        self._kernels = choose_kernels(device, dtype)
-        self._layers = pack_layers(layers, device, dtype, self._kernels, decodes=decodes)
+        self.kernels = choose_kernels(device, dtype)
+        self._layers = pack_layers(layers, device, dtype, self.kernels, decodes=decodes)
         self._freqs_cis = _freqs_cis(attention, positions).to(device)
 
     def __len__(self) -> int:
@@ -69,8 +69,8 @@ class Transformer:
         rows = x.reshape(batch * q_len, self.width)
         *layers, last = self._layers.prefill
         rows = self._run(layers, rows, [cache], q_len)
-        factors = self._kernels.rope(self._freqs_cis, [cache], q_len)
-        self._kernels.rotate_and_store(last.qkv(rows), factors, len(layers), [cache], q_len)
+        factors = self.kernels.rope(self._freqs_cis, [cache], q_len)
+        self.kernels.rotate_and_store(last.qkv(rows), factors, len(layers), [cache], q_len)
 
     def decode(self, x: Tensor, caches: Sequence[KVCache]) -> Tensor:
         """Run one position in every row of every cache: [R, C] → [R, C].
@@ -83,7 +83,7 @@ class Transformer:
     def _run(
         self, layers: list[PackedLayer], rows: Tensor, caches: Sequence[KVCache], q_len: int
     ) -> Tensor:
-        kernels = self._kernels
+        kernels = self.kernels
         factors = kernels.rope(self._freqs_cis, caches, q_len)
         for layer, weights in enumerate(layers):
             qkv = weights.qkv(rows)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import select
 import socket
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -72,7 +73,8 @@ class Listener:
         self._shared = shared
         self._protocol = protocol
         self._load = load or WorkerLoad()
-        self._offered = self._looked = self._no_offer_until = -math.inf
+        self._offered: float | None = None
+        self._no_offer_until = -math.inf
         self._listening = False
         self._pause: asyncio.TimerHandle | None = None
         self._arrivals: set[asyncio.Task[None]] = set()
@@ -120,15 +122,22 @@ class Listener:
         if now < self._no_offer_until or self._load.excess <= 0:
             self._accept()
             return
-        if now - self._looked > OFFER:  # the last one that was offered was accepted
+        if self._offered is None:
             self._offered = now
-        self._looked = now
         if now - self._offered > OFFER:
+            self._offered = None
             self._no_offer_until = now + UNANSWERED
             self._accept()
             return
         loop.remove_reader(self._socket)
-        self._pause = loop.call_later(LOOK_AGAIN, self._watch)
+        self._pause = loop.call_later(LOOK_AGAIN, self._look_again)
+
+    def _look_again(self) -> None:
+        waiting = select.poll()
+        waiting.register(self._socket, select.POLLIN)
+        if not waiting.poll(0):  # a worker with less load accepted what was offered
+            self._offered = None
+        self._watch()
 
     def _accept(self) -> bool:
         """Accept one connection; whether to try again."""

@@ -146,7 +146,7 @@ def test_eight_threads_give_the_same_bytes_as_one(tiny: Engine) -> None:
 
 
 def test_more_paths_keep_the_first_ones(tiny: Engine) -> None:
-    """Path p draws from (seed, p), so asking for more paths changes none of the first."""
+    """Path p draws from (seed, p), so asking for more paths changes no token of the first."""
     few = walk(30).request(12, top_k=0, sample_count=3, seed=9)
     many = walk(30).request(12, top_k=0, sample_count=6, seed=9)
     six, three = tiny.run(many), tiny.run(few)

@@ -113,6 +113,21 @@ def test_compiled_attention_of_one_query_equals_the_plain(prompt: int, stored: i
     torch.testing.assert_close(compiled, plain, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("q_len", [1, 70])
+def test_compiled_attention_of_a_query_that_is_not_finite_is_not_finite(
+    q_len: int, bad: float
+) -> None:
+    made = KVCache.allocate([HEADS], 1, q_len + 5, WIDTH)
+    made.own.copy_(numbers(*made.own.shape))
+    made.length = 5
+    query = numbers(q_len, WIDTH)
+    query[-1, 3] = bad
+    mixed = CompiledKernels().attend(query, 0, [made], q_len, q_len)
+    assert not mixed[-1].isfinite().all()
+    assert mixed[:-1].isfinite().all()
+
+
 @pytest.mark.parametrize(("q_len", "length"), [(2, 0), (37, 0), (64, 0), (150, 0), (70, 30)])
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_compiled_attention_of_many_queries_equals_the_plain(

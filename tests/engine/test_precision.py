@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kronos_api.engine import attention, linear, model_runner, transformer
+from kronos_api.engine import attention, linear, transformer
 from kronos_api.engine.build import build_engine
 from kronos_api.engine.engine import Engine
 from kronos_api.engine.int8 import Int8Linear, int8_problem
@@ -47,8 +47,7 @@ def test_plain_operators_decode_the_same_tokens(
     monkeypatch.setattr(linear, "OneDNNLinear", linear.PlainLinear)
     monkeypatch.setattr(linear, "MKLLinear", linear.PlainLinear)
     monkeypatch.setattr(attention, "attention_lse", plainly)
-    for module in (model_runner, transformer):
-        monkeypatch.setattr(module, "choose_kernels", lambda *_: PlainKernels())
+    monkeypatch.setattr(transformer, "choose_kernels", lambda *_: PlainKernels())
     plain = build_engine(*oracles("tiny").sources, max_context=64, torch_threads=1)
     request = walk(40).request(60, top_k=0, top_p=0.9, sample_count=paths, seed=8)
     packed, other = tiny.run(request), plain.run(request)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections import Counter
 from contextlib import ExitStack
 from functools import partial
 from unittest.mock import Mock
 
-from kronos_api.server.listener import Listener
+from kronos_api.server.listener import OFFER, Listener
 from kronos_api.server.worker_load import LoadTable, WorkerLoad
 from tests.web import until
 
@@ -86,6 +87,29 @@ async def test_connections_go_to_the_least_loaded_worker() -> None:
         assert accepted["first"] <= 1  # if the loop was late, one that was offered for too long
         for listener in listeners:
             await listener.stop()
+
+
+async def test_steady_connections_all_go_to_the_least_loaded_worker() -> None:
+    """However many come, each that it accepts ends an offer."""
+    first, _ = workers(2)
+    first.note("a", busy=True)
+    accepted: list[int] = []
+
+    class Noting(asyncio.Protocol):
+        def connection_made(self, _transport: asyncio.BaseTransport) -> None:
+            accepted.append(1)
+
+    with socket.create_server(("127.0.0.1", 0)) as shared:
+        listener = Listener(shared.dup(), Noting, first)
+        listener.start(64)
+        begun = time.monotonic()
+        while time.monotonic() < begun + 3 * OFFER:
+            with socket.create_connection(shared.getsockname()):
+                await until(lambda: listener._offered is not None)
+                shared.accept()[0].close()  # as the other worker does
+                await until(lambda: listener._offered is None)
+        await listener.stop()
+    assert accepted == []
 
 
 async def test_connection_is_accepted_although_the_least_loaded_worker_hangs() -> None:

@@ -18,7 +18,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 F32: Final = np.float32
-# Without `reassoc`, sums are not vectorised. NaN and infinity keep their meaning (no `nnan`).
+# Without `reassoc`, sums are not vectorised. NaN is not assumed away (no `nnan`).
 _SUMS: Final = {"reassoc", "contract", "nsz", "arcp"}
 _OPTIONS: Final[dict[str, Any]] = {"nogil": True, "error_model": "numpy"}
 
@@ -112,9 +112,10 @@ def attend(query: Any, cache: Any, length: Any, out: Any, lse: Any) -> None:
             largest = F32(-np.inf)
             for p in range(length):
                 largest = _larger(largest, weights[h, p])
+            # NaN or infinity times zero is NaN: a score that is not finite fails the row.
             total = F32(0)
             for p in range(length):
-                weight = _exp(weights[h, p] - largest)
+                weight = _exp(weights[h, p] - largest) + weights[h, p] * F32(0)
                 weights[h, p] = weight
                 total += weight
             lse[b, h] = largest + np.log(total)
@@ -141,7 +142,7 @@ def causal_softmax(scores: Any, before: Any, scale: Any) -> None:
                 largest = _larger(largest, row[p])
             total = F32(0)
             for p in range(seen):
-                weight = _exp((row[p] - largest) * scale)
+                weight = _exp((row[p] - largest) * scale) + row[p] * F32(0)
                 row[p] = weight
                 total += weight
             for p in range(seen):
