@@ -18,13 +18,15 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
-SERVICE = ("fast", "mcp", "otel", "playground")
+SERVICE = ("fast", "kubernetes", "mcp", "otel", "playground")
 TEST = ("test", "arrow", "charts", *SERVICE)
 EXTRAS = {
     "docs": ("docs",),
     "complete": SERVICE,
+    "ray": ("ray",),
     "runtime": (),
     "test": TEST,
+    "tools": ("load",),
     "train": (*TEST, "train"),
 }
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)", re.MULTILINE)
