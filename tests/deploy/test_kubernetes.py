@@ -186,6 +186,9 @@ def test_rules_and_dashboards_are_those_of_monitoring(name: str) -> None:
         dashboard = ROOT / "monitoring" / "grafana" / "dashboards" / file
         present = json.loads(dashboard.read_text("utf-8"))
         assert json.loads(text) == present, "run scripts/render_kubernetes.py"
+    present_files = {file for one in of(name, "ConfigMap") for file in one["data"]}
+    linked = set(re.findall(r"/d/(kronos-\w+)", json.dumps(groups)))
+    assert {f"{uid}.json" for uid in linked} <= present_files
 
 
 def test_production_publishes_no_metrics() -> None:
