@@ -84,6 +84,7 @@ def create_app(
         servers=settings.nameservers,
         timeout=settings.dns_timeout,
         networks=settings.networks,
+        blocks=settings.named_blocks,
         observe=lambda result, seconds: observed_metrics.dns_query.labels(result).observe(seconds),
     )
     others = OtherLimiter(

@@ -22,7 +22,7 @@ from kronos_api.security.api_keys import METRICS, PREDICT, ApiKeys
 from kronos_api.security.callers import OTHER, Caller, Connection, Identification
 from kronos_api.security.identity import Identity
 from kronos_api.security.resolver import ResolverUnavailable
-from kronos_api.security.whitelist import Address, parse_address
+from kronos_api.security.whitelist import Address, is_localhost, parse_address
 from kronos_api.telemetry.metrics import metrics
 
 FORWARDED: Final = "X-Forwarded-For"
@@ -214,7 +214,7 @@ class CallerIdentity:
             raise self._refuse(scope, str(peer), "no_forwarded_address")
         if self.allowed is None:
             return address, Caller(OTHER, str(address))
-        local = peer.is_loopback if connection.is_proxy else True
+        local = is_localhost(peer) if connection.is_proxy else True
         return address, await self.allowed.identify(address, local=local, refresh=refresh)
 
     async def _bind_name(self, address: Address) -> None:

@@ -10,7 +10,7 @@ from kronos_api.security.identity import Identity
 from kronos_api.security.local_networks import LocalNetworks
 from kronos_api.security.peers import Peers
 from kronos_api.security.resolver import Observe, Resolver, unobserved
-from kronos_api.security.whitelist import Whitelist
+from kronos_api.security.whitelist import Network, Whitelist
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +41,15 @@ def build_callers(
     servers: tuple[tuple[str, int], ...],
     timeout: float,
     networks: tuple[str, ...],
+    blocks: tuple[Network, ...] = (),
     observe: Observe = unobserved,
 ) -> Callers:
     """The callers that are `allowed` (None: all), the trusted `proxies`, and the file of `keys`.
 
     A resolver is made only if an entry is a name. It asks `servers`, or those of the system, and
     waits `timeout` seconds. `networks`: names of this container's networks; empty: learned from
-    DNS. `observe` is called with the result and the seconds of each question.
+    DNS. `blocks`: addresses beyond its own subnets that DNS can name. `observe` is called with the
+    result and the seconds of each question.
 
     Raises:
         StartupError: a resolver is needed, and no nameserver is configured; or the file of keys
@@ -56,7 +58,7 @@ def build_callers(
     local_networks = None
     if proxies.names or (allowed is not None and allowed.names):
         resolver = Resolver(servers, timeout=timeout, observe=observe)
-        local_networks = LocalNetworks(resolver, networks=networks)
+        local_networks = LocalNetworks(resolver, networks=networks, blocks=blocks)
     allowing = None if allowed is None else Identity(allowed, local_networks)
     listed = None if keys is None else ApiKeys(keys)
     return Callers(allowing, Identity(proxies, local_networks), listed)

@@ -20,8 +20,8 @@ from kronos_api.security.whitelist import Address, Whitelist
 class Identity:
     """Finds the entry of `whitelist` for an address, by the address itself or its names in DNS.
 
-    DNS is asked only if some entry is a name and the address is in a subnet of this host; only
-    answers about these subnets count.
+    DNS is asked only if some entry is a name and the address is in a subnet of this host, or in a
+    further block of `local_networks`; only answers about these count.
     """
 
     def __init__(self, whitelist: Whitelist, local_networks: LocalNetworks | None = None) -> None:

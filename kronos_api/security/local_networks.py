@@ -11,7 +11,7 @@ from typing import Final
 import psutil
 
 from kronos_api.security.resolver import FRESH_SECONDS, Resolver
-from kronos_api.security.whitelist import Address
+from kronos_api.security.whitelist import Address, Network
 
 Interface = IPv4Interface | IPv6Interface
 
@@ -44,6 +44,9 @@ class LocalNetworks:
     `networks`: the names of its networks. Without them, they are learned from the PTR records of
     its own addresses: each is `<container>.<network>`, so every suffix after a dot can be the name
     of a network. A host without PTR records has no networks.
+
+    `blocks`: further addresses that DNS can name, such as those of pods, which are in no subnet of
+    this host.
     """
 
     def __init__(
@@ -51,10 +54,12 @@ class LocalNetworks:
         resolver: Resolver,
         *,
         networks: tuple[str, ...] = (),
+        blocks: tuple[Network, ...] = (),
         interfaces: Callable[[], tuple[Interface, ...]] = own_interfaces,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._given = networks
+        self._blocks = blocks
         self._read = interfaces
         self._now = now
         self._interfaces: tuple[Interface, ...] = ()
@@ -69,8 +74,15 @@ class LocalNetworks:
         return self._interfaces
 
     def interface_for(self, address: Address) -> Interface | None:
-        """This host's interface in the subnet of `address`; None if it has none there."""
-        return next((one for one in self.interfaces() if address in one.network), None)
+        """This host's interface in the subnet of `address`; None if DNS cannot name it.
+
+        For an address in one of the further blocks, the first interface of its IP version.
+        """
+        of_version = [one for one in self.interfaces() if one.version == address.version]
+        own = next((one for one in of_version if address in one.network), None)
+        if own is None and any(address in block for block in self._blocks):
+            return next(iter(of_version), None)
+        return own
 
     async def networks(
         self, interface: Interface, *, failures: float = FRESH_SECONDS

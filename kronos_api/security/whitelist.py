@@ -11,6 +11,10 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 LOCALHOST: Final = "localhost"
+_LOCALHOST: Final = frozenset({IPv4Address("127.0.0.1"), IPv6Address("::1")})
+_PRIVATE: Final = tuple(
+    map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"))
+)
 
 _NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
 _SERVER = re.compile(r"(?:\[(?P<bracketed>[^\]]+)\]|(?P<bare>[^:\[\]]+))(?::(?P<port>\d{1,5}))?")
@@ -54,6 +58,34 @@ def parse_servers(text: str) -> tuple[tuple[str, int], ...]:
     return tuple(servers)
 
 
+def parse_private_blocks(text: str) -> tuple[Network, ...]:
+    """The blocks of a comma-separated list; raises `ValueError` with a bad one's number.
+
+    They are private, because the owner of a public address names it in DNS as it likes.
+    """
+    blocks = []
+    for number, entry in enumerate(listed(text), start=1):
+        try:
+            block = ip_network(entry)
+        except ValueError:
+            block = None
+        if block is None or not any(_is_within(block, one) for one in _PRIVATE):
+            raise ValueError(
+                f"entry {number} must be a CIDR block of private addresses without bits beyond its "
+                "prefix, such as 10.244.0.0/16 or fd00:10:244::/56"
+            )
+        blocks.append(block)
+    return tuple(blocks)
+
+
+def is_localhost(address: Address) -> bool:
+    """Whether `address` is 127.0.0.1 or ::1, from which programs of this host connect.
+
+    Other loopback addresses are proxies': Istio's sidecar passes every caller on from 127.0.0.6.
+    """
+    return address in _LOCALHOST
+
+
 @dataclass(frozen=True, slots=True)
 class Whitelist:
     """Entries by kind. The text of an entry is also the metric label of its callers."""
@@ -93,13 +125,13 @@ class Whitelist:
     def by_address(self, address: Address, *, local: bool = True) -> str | None:
         """The entry that covers `address` without DNS; None if there is none.
 
-        `local`: this host saw the address itself. Loopback seen by another host is that host's
-        own, so `localhost` does not cover it.
+        `local`: this host saw the address itself. The loopback address that another host saw is
+        that host's own, so `localhost` does not cover it.
         """
         for entry, network in self.networks:
             if address in network:
                 return entry
-        return LOCALHOST if local and self.localhost and address.is_loopback else None
+        return LOCALHOST if local and self.localhost and is_localhost(address) else None
 
 
 def _network(entry: str) -> Network | None:
@@ -121,6 +153,12 @@ def _network(entry: str) -> Network | None:
             "10.0.0.7, 10.0.0.0/8 or shop"
         )
     return None
+
+
+def _is_within(block: Network, other: Network) -> bool:
+    if isinstance(block, IPv4Network):
+        return isinstance(other, IPv4Network) and block.subnet_of(other)
+    return isinstance(other, IPv6Network) and block.subnet_of(other)
 
 
 def _unmapped(network: Network) -> Network:

@@ -111,6 +111,7 @@ def test_the_example_file_is_read_as_the_defaults(monkeypatch: pytest.MonkeyPatc
         ("ALLOWED_HOSTS", "a, https://b", "entry 2 must be a host without scheme and port"),
         ("ALLOWED_HOSTS", "a.example:80", "such as api.example.com"),
         ("CORS_ORIGINS", "https://a/, b", "entry 1 must be an origin without a path, such as"),
+        ("NAME_SUBNETS", "0.0.0.0/0", "entry 1 must be a CIDR block of private addresses"),
         ("DNS_SERVERS", "dns", "entry 1 must be address, address:port"),
         ("DNS_TIMEOUT", "0.3", "less than or equal to 0.25"),
         ("LIMIT_CONCURRENCY", "0", "greater than or equal to 1"),

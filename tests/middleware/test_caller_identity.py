@@ -220,6 +220,14 @@ async def test_loopback_behind_a_proxy_of_this_host_is_this_host() -> None:
     assert events("unnamed") == before + 1
 
 
+async def test_the_sidecar_of_a_mesh_is_not_localhost() -> None:
+    assert await status("127.0.0.6", container_whitelist="localhost") == 403
+    assert await status("127.0.0.6", container_whitelist="localhost,127.0.0.6") == 200
+    # A caller can send the header, and the sidecar passes it on.
+    settings = {"trusted_proxies": "127.0.0.6", "container_whitelist": "localhost"}
+    assert await status("127.0.0.6", headers={"X-Forwarded-For": "127.0.0.1"}, **settings) == 403
+
+
 @pytest.fixture
 def dns(monkeypatch: pytest.MonkeyPatch) -> Iterator[Nameserver]:
     """Knows that this host, at 10.0.0.3, and `web` are containers of one network."""

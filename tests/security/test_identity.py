@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
-from ipaddress import ip_address, ip_interface
+from ipaddress import ip_address, ip_interface, ip_network
 from socket import AF_INET, AF_INET6, AF_UNIX
 from types import SimpleNamespace
 from typing import Any
@@ -114,6 +114,34 @@ async def test_names_outside_our_subnets_do_not_count(dns: Nameserver, clock: Cl
     assert await identify(identity, "10.8.0.10") is None
     assert not dns.asked
     assert await identify(identity, "10.9.0.10") is None  # the name leads out, the peer is here
+
+
+async def test_pods_are_named_in_the_blocks_of_the_setting(dns: Nameserver, clock: Clock) -> None:
+    dns.reverse["10.9.0.2"] = "10-9-0-2.kronos-api.kronos.svc.cluster.local"
+    dns.container("shop-0.shop.default", "10.244.1.7", network="svc.cluster.local")
+    dns.forward["web.default.svc.cluster.local"] = ["10.244.2.9", "10.245.0.9"]
+    resolver = Resolver((dns.address,), timeout=TIMEOUT, now=clock)
+    around = LocalNetworks(
+        resolver, blocks=(ip_network("10.244.0.0/16"),), interfaces=lambda: OWN[:1], now=clock
+    )
+    entries = "shop-0.shop.default,web.default.svc.cluster.local"
+    identity = Identity(Whitelist.parse(entries), around)
+    pod = await identify(identity, "10.244.1.7")
+    assert pod is not None
+    assert pod.label == pod.key == "shop-0.shop.default"
+    web = await identify(identity, "10.244.2.9")
+    assert web is not None
+    assert web.label == "web.default.svc.cluster.local"
+    assert await identify(identity, "10.244.3.3") is None
+    asked = dns.asked.total()
+    assert await identify(identity, "10.245.0.9") is None
+    assert await identify(identity, "fd00:10:244::9") is None
+    assert dns.asked.total() == asked, "DNS is not asked about addresses in no block"
+    found = identity.identification(pod, ip_address("10.244.1.7"), clock.seconds)
+    assert await identity.holds(found, ip_address("10.244.1.7"), clock.seconds)
+    dns.remove("10.244.1.7")
+    clock.seconds += REUSE_SECONDS
+    assert not await identity.holds(found, ip_address("10.244.1.7"), clock.seconds)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,13 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from kronos_api.security.whitelist import Whitelist, listed, parse_address, parse_servers
+from kronos_api.security.whitelist import (
+    Whitelist,
+    listed,
+    parse_address,
+    parse_private_blocks,
+    parse_servers,
+)
 
 
 def test_entries_by_kind() -> None:
@@ -50,7 +56,9 @@ def test_bad_entry_is_named_by_its_number_and_not_repeated(entry: str, expected:
     ("entries", "address", "entry"),
     [
         ("localhost", "127.0.0.1", "localhost"),
-        ("localhost", "127.8.8.8", "localhost"),
+        ("localhost", "127.0.0.6", None),
+        ("localhost,127.0.0.6", "127.0.0.6", "127.0.0.6"),
+        ("localhost", "::ffff:127.0.0.6", None),
         ("localhost", "::1", "localhost"),
         ("localhost", "::ffff:127.0.0.1", "localhost"),
         ("localhost", "10.0.0.1", None),
@@ -76,9 +84,10 @@ def test_addresses(entries: str, address: str, entry: str | None) -> None:
 
 
 def test_loopback_of_another_host_is_not_localhost() -> None:
-    whitelist = Whitelist.parse("localhost,127.0.0.0/30")
-    assert whitelist.by_address(ip_address("127.0.0.9"), local=False) is None
-    assert whitelist.by_address(ip_address("127.0.0.9")) == "localhost"
+    whitelist = Whitelist.parse("localhost,127.0.0.4/30")
+    for address in ("127.0.0.1", "::1"):
+        assert whitelist.by_address(ip_address(address), local=False) is None
+        assert whitelist.by_address(ip_address(address)) == "localhost"
 
 
 @pytest.mark.parametrize("text", [None, "", "web", "10.0.0.1:80", "10.0.0", "010.0.0.1", "[::1]"])
@@ -95,6 +104,22 @@ def test_lists() -> None:
         ("fd00::2", 53),
         ("fd00::3", 53),
     )
+
+
+def test_blocks_that_dns_can_name_are_private() -> None:
+    blocks = parse_private_blocks("10.244.0.0/16, 100.64.0.0/10,fd00::/64")
+    assert blocks == tuple(map(ip_network, ("10.244.0.0/16", "100.64.0.0/10", "fd00::/64")))
+    for bad in (
+        "0.0.0.0/0",
+        "10.0.0.0/7",
+        "8.8.8.0/24",
+        "10.0.0.1/8",
+        "::/0",
+        "2001:db8::/32",
+        "web",
+    ):
+        with pytest.raises(ValueError, match="entry 2 must be a CIDR block of private addresses"):
+            parse_private_blocks(f"10.0.0.0/8,{bad}")
 
 
 @pytest.mark.parametrize("text", ["dns", "10.0.0.1:0", "10.0.0.1:70000", "10.0.0.1:", "[fd00::1"])
