@@ -2,7 +2,7 @@
 # The gateway: its configuration, certificate and key are checked as they are on this host, and the
 # running nginx is made to read the same files.
 
-# check_gateway STATUS: run `nginx -t` in a container with the present files; sets `gateway_files` to
+# check_gateway STATUS: run `gateway check` in a container with the present files; sets `gateway_files` to
 # the digest of all that it reads. Exits with STATUS and nginx's reason if it fails.
 check_gateway() {
 	local output arguments nginx
@@ -17,7 +17,7 @@ check_gateway() {
 		fi
 		docker pull "$nginx" || die 4 "image $nginx not found, neither on this host nor in its registry"
 	fi
-	output=$(docker run --rm "${arguments[@]}" nginx -t </dev/null 2>&1) ||
+	output=$(docker run --rm "${arguments[@]}" /etc/nginx/gateway check </dev/null 2>&1) ||
 		die "$1" "nginx rejects its configuration:$(quoted "$output")"
 	gateway_files=$(docker run --rm "${arguments[@]}" sh -c "$digest_of_files" </dev/null) ||
 		die "$1" "cannot read the files of the gateway in KRONOS_TLS_DIR and deploy/nginx"
@@ -30,7 +30,9 @@ check_gateway() {
 
 readonly check_pair='
 import os, ssl
-certificate, key = "/etc/nginx/tls/fullchain.pem", "/etc/nginx/tls/privkey.pem"
+name = os.environ.get("KRONOS_TLS_NAME")
+folder = f"/etc/nginx/tls/live/{name}" if name else "/etc/nginx/tls"
+certificate, key = f"{folder}/fullchain.pem", f"{folder}/privkey.pem"
 if os.path.exists(certificate) and os.path.exists(key):
     ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
 '
@@ -40,15 +42,17 @@ readonly digest_of_files='find -L /etc/nginx -type f -exec sha256sum {} + | sort
 
 # check_links STATUS: certificate and key must be inside the folder that the container mounts
 check_links() {
-	local folder file place
+	local folder live file place
 	folder=$(value KRONOS_TLS_DIR)
 	folder=$(readlink --canonicalize -- "${folder:-deploy/nginx/tls}") || return 0
-	for file in "$folder"/fullchain.pem "$folder"/privkey.pem; do
+	live=$(value KRONOS_TLS_NAME)
+	live=$folder${live:+/live/$live}
+	for file in "$live"/fullchain.pem "$live"/privkey.pem; do
 		[ -L "$file" ] || continue
 		place=$(readlink --canonicalize -- "$file") || place=
 		[[ $place == "$folder"/* ]] ||
 			die "$1" "$file is a link to ${place:-nothing}, out of KRONOS_TLS_DIR, where the gateway" \
-				"cannot follow it: copy the files (docs/deployment.md, TLS)"
+				"cannot follow it: set KRONOS_TLS_NAME, or copy the files (docs/deployment.md, TLS)"
 	done
 }
 

@@ -302,7 +302,7 @@ def test_state_folder_is_no_link(engine: dict[str, str], tmp_path: Path) -> None
 def test_links_that_the_gateway_cannot_follow_are_named(
     engine: dict[str, str], tmp_path: Path
 ) -> None:
-    """As certbot lays them out: `live` has links to `archive`, and only `live` is mounted."""
+    """As certbot lays them out: `live` has links to `archive`, which must be mounted as well."""
     for folder in ("archive", "tls"):
         (tmp_path / folder).mkdir()
     for name in ("fullchain.pem", "privkey.pem"):
@@ -316,4 +316,10 @@ def test_links_that_the_gateway_cannot_follow_are_named(
         (tmp_path / "tls" / f"{name}.1").write_text("")
         (tmp_path / "tls" / name).symlink_to(f"{name}.1")
     outcome = deploy("--dry-run", "--image", "kronos-api:current", **engine)
+    assert outcome.returncode == 0, outcome.stderr
+    certbot = {"KRONOS_TLS_DIR": str(tmp_path), "KRONOS_TLS_NAME": "a.example"}
+    (tmp_path / "live" / "a.example").mkdir(parents=True)
+    for name in ("fullchain.pem", "privkey.pem"):
+        (tmp_path / "live" / "a.example" / name).symlink_to(f"../../archive/{name}")
+    outcome = deploy("--dry-run", "--image", "kronos-api:current", **engine | certbot)
     assert outcome.returncode == 0, outcome.stderr

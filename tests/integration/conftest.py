@@ -114,6 +114,7 @@ def deployed(repository: str, certificate: Path, state: Path) -> Iterator[Deploy
         "KRONOS_CONTAINER_WHITELIST": "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16",
         "KRONOS_RATE_LIMIT_PER_MINUTE": "1000000",
         "KRONOS_RATE_LIMIT_OTHER_PER_MINUTE": "1000000",
+        "KRONOS_GATEWAY_RATE": "100000",
         "KRONOS_TORCH_THREADS": "1",
         "KRONOS_REPLICAS": "2",
         "KRONOS_TLS_DIR": str(certificate),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 
 from kronos_api.config import Settings, variable
 from kronos_api.config.renamed import RENAMED
-from tests.integration.stack import ROOT
+from tests.integration.stack import ROOT, run
 
 IMAGES = ("Dockerfile", "Dockerfile.production")
 
@@ -55,19 +57,45 @@ def test_compose_passes_every_setting() -> None:
     )
 
 
-def test_gateway_limits_match_the_service() -> None:
+def gateway_limits(folder: Path, **settings: str) -> dict[str, float]:
+    """Bytes and milliseconds that the gateway's script writes for nginx."""
+    run(
+        ROOT / "deploy" / "nginx" / "settings", folder, env={"PATH": os.environ["PATH"], **settings}
+    )
+    written = (folder / "http.conf").read_text("utf-8")
+    return {name: float(value) for name, value in re.findall(r"^(\w+) (\d+)m?s?;", written, re.M)}
+
+
+def test_gateway_limits_match_the_service(tmp_path: Path) -> None:
     settings = Settings()
-    gateway = read("deploy/nginx/nginx.conf")
-    assert float(only(r"client_max_body_size (\d+)m;", gateway)) == settings.max_request_size_mb
-    waits = float(only(r"proxy_read_timeout (\d+)s;", gateway))
-    assert waits > settings.request_timeout
-    grace = [
-        float(each)
-        for each in re.findall(r"stop_grace_period: \D*(\d+)s", read("docker-compose.yml"))
-    ]
+    assert gateway_limits(tmp_path) == {
+        "client_max_body_size": settings.max_request_bytes,
+        "client_header_timeout": settings.header_timeout * 1000,
+        "client_body_timeout": settings.body_timeout * 1000,
+        "send_timeout": settings.send_timeout * 1000,
+        "proxy_read_timeout": (settings.request_timeout + 5) * 1000,
+    }
+    grace = re.findall(r"stop_grace_period: \D*(\d+)s", read("docker-compose.yml"))
     assert len(grace) == 2
-    assert grace[0] > settings.stop_timeout
-    assert grace[1] > waits
+    assert min(float(each) for each in grace) > settings.stop_timeout > settings.request_timeout + 5
+
+
+def test_gateway_limits_follow_the_settings(tmp_path: Path) -> None:
+    changed = {
+        "KRONOS_MAX_REQUEST_SIZE_MB": "0.5",
+        "KRONOS_HEADER_TIMEOUT": "1.5",
+        "KRONOS_REQUEST_TIMEOUT": "120",
+        "KRONOS_ANSWER_TIMEOUT": "7",  # the old name
+    }
+    limits = gateway_limits(tmp_path, **changed)
+    assert limits["client_max_body_size"] == 2**19
+    assert limits["client_header_timeout"] == 1500
+    assert limits["proxy_read_timeout"] == 125_000
+    assert limits["send_timeout"] == 7000
+    # Compose hands each of them to both.
+    compose = read("docker-compose.yml")
+    for name in changed:
+        assert compose.count(f"  {name}:\n") == 2
 
 
 def test_documented_first_deployment_uses_known_settings() -> None:

@@ -19,8 +19,11 @@ pytestmark = pytest.mark.docker
 SINGLE = "/v1/predict/single"
 GATEWAY = "https://nginx:8443"
 IMPATIENT = """
-sed 's/proxy_read_timeout 65s/proxy_read_timeout 1s/; s/808/908/; s/8443/9443/;
-     s,/tmp/nginx.pid,/tmp/impatient.pid,' /etc/nginx/nginx.conf > /tmp/impatient.conf
+cp -r /tmp/gateway /tmp/impatient
+sed -i 's/proxy_read_timeout .*/proxy_read_timeout 1s;/' /tmp/impatient/http.conf
+sed -i 's/8443/9443/' /tmp/impatient/tls.conf
+sed 's/808/908/; s,/tmp/gateway/,/tmp/impatient/,; s,/tmp/nginx.pid,/tmp/impatient.pid,' \
+    /etc/nginx/nginx.conf > /tmp/impatient.conf
 nginx -c /tmp/impatient.conf
 """
 """A second gateway in the same container, on port 9443."""

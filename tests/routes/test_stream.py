@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import shutil
 import socket
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +28,7 @@ from kronos_api.server.deadlines import Deadlines
 from kronos_api.server.http_protocol import Protocol
 from kronos_api.telemetry.metrics import metrics
 from tests.fakes import FakeCandleDecoder, SleepyEngine
-from tests.processes import ROOT, free_port, run
+from tests.gateway import gateway, needs_nginx
 from tests.web import (
     SINGLE,
     STREAM,
@@ -291,54 +289,18 @@ async def test_a_server_that_stops_finishes_its_streams() -> None:
         assert [name for name, _ in events(await reading)] == ["candle"] * 5 + ["done"]
 
 
-@asynccontextmanager
-async def gateway(folder: Path, replica: int) -> AsyncIterator[str]:
-    """The URL of nginx with the configuration that is deployed, before a service on a port."""
-    run(ROOT / "deploy" / "nginx" / "self-signed", folder)
-    own, plain, health, counters = free_port(), free_port(), free_port(), free_port()
-    text = (ROOT / "deploy" / "nginx" / "nginx.conf").read_text("utf-8")
-    changes = {
-        "/tmp/": f"{folder}/",
-        "/etc/nginx/tls/": f"{folder}/",
-        "/dev/stdout": f"{folder}/access.log",
-        "listen 127.0.0.1:8081": f"listen 127.0.0.1:{health}",
-        "listen 8082": f"listen 127.0.0.1:{counters}",
-        "listen 8080": f"listen 127.0.0.1:{plain}",
-        "listen 8443": f"listen 127.0.0.1:{own}",
-        "kronos-api:8000": f"127.0.0.1:{replica}",
-    }
-    for old, new in changes.items():
-        assert old in text
-        text = text.replace(old, new)
-    config = folder / "nginx.conf"
-    config.write_text(f"daemon off;\nuser root;\n{text}" if os.geteuid() == 0 else text)
-    nginx = await asyncio.create_subprocess_exec(
-        *("nginx", "-e", "stderr", "-c", str(config)), stderr=asyncio.subprocess.DEVNULL
-    )
-    try:
-        await until(lambda: _listens(own))
-        yield f"https://127.0.0.1:{own}"
-    finally:
-        nginx.terminate()
-        await nginx.wait()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as link:
-        return link.connect_ex(("127.0.0.1", port)) == 0
-
-
 @pytest.mark.process
-@pytest.mark.skipif(shutil.which("nginx") is None, reason="needs nginx (Debian: nginx-light)")
+@needs_nginx
 async def test_nginx_holds_no_event_back_and_passes_on_a_departure(tmp_path: Path) -> None:
     labels = {"endpoint": "stream", "status": "499"}
     before = value("kronos_prediction_latency_seconds_count", **labels)
     engine = GatedEngine(steps=9)
-    async with (
-        served(engine) as (predictor, direct),
-        gateway(tmp_path, direct.base_url.port or 0) as url,
-        httpx.AsyncClient(base_url=url, verify=False, timeout=60) as client,
-    ):
+    async with AsyncExitStack() as held:
+        predictor, direct = await held.enter_async_context(served(engine))
+        proxy = held.enter_context(gateway(tmp_path, direct.base_url.port or 0))
+        client = await held.enter_async_context(
+            httpx.AsyncClient(base_url=proxy.url, verify=False, timeout=60)
+        )
         engine.allow(1)
         compressed = {"Accept-Encoding": "gzip, zstd"}
         async with client.stream(
