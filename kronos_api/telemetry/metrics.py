@@ -17,10 +17,8 @@ from prometheus_client import (
     CollectorRegistry,
     ProcessCollector,
     disable_created_metrics,
-    generate_latest,
     values,
 )
-from prometheus_client.multiprocess import MultiProcessCollector
 
 from kronos_api.errors import InternalError, StartupError
 from kronos_api.telemetry.catalog import Catalog
@@ -29,6 +27,8 @@ from kronos_api.telemetry.definitions import create
 from kronos_api.telemetry.directory import DirectoryUsage
 from kronos_api.telemetry.previous_names import WithPreviousNames
 from kronos_api.telemetry.slots import Slots
+from kronos_api.telemetry.text_format import text
+from kronos_api.telemetry.worker_values import WorkerValues
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -56,6 +56,9 @@ class Metrics(Catalog):
         # The one way to tell prometheus_client the directory; it is read when files are opened.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(slots.directory)
         self._create(values.MultiProcessValue(slots.own))  # type: ignore[no-untyped-call]
+        self._exposed = CollectorRegistry()
+        for collector in (WorkerValues(slots.directory), DirectoryUsage(slots), ContainerMemory()):
+            self._exposed.register(collector)
 
     def _create(self, value_class: type) -> None:
         # A creation time beside each counter would double the number of series.
@@ -63,6 +66,7 @@ class Metrics(Catalog):
         values.ValueClass = value_class
         self.registry = CollectorRegistry()
         create(self, self.registry)
+        self._exposed = self.registry
 
     def restore_files(self) -> None:
         """Make the files of this process again if they were removed; log that, or the failure.
@@ -96,7 +100,7 @@ class Metrics(Catalog):
         Raises `InternalError` if the directory was removed and cannot be made again.
         """
         if self._slots is None:
-            return generate_latest(WithPreviousNames(self.registry))
+            return text(WithPreviousNames(self._exposed).collect())
         try:
             return self._render_all(self._slots)
         except (OSError, ValueError):  # files are removed or renamed at this moment
@@ -110,11 +114,7 @@ class Metrics(Catalog):
     def _render_all(self, slots: Slots) -> bytes:
         self.restore_files()
         slots.drop_dead_gauges()
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry, str(slots.directory))  # type: ignore[no-untyped-call]
-        registry.register(DirectoryUsage(slots))
-        registry.register(ContainerMemory())
-        return generate_latest(WithPreviousNames(registry))
+        return text(WithPreviousNames(self._exposed).collect())
 
 
 metrics: Final = Metrics()
