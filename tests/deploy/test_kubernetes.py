@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
+from kronos_api.checkpoints.registry import PUBLISHED
 from kronos_api.config import Settings, load_settings
 from kronos_api.telemetry.metrics import metrics
 from kronos_api.version import __version__
@@ -93,9 +94,9 @@ def test_times_fit_into_each_other(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_rollout_loses_no_replica(name: str) -> None:
+def test_a_rollout_loses_no_replica_or_needs_no_spare_gpu(name: str) -> None:
     update = deployment(name)["spec"]["strategy"]["rollingUpdate"]
-    assert update["maxUnavailable"] == 0
+    assert (update["maxUnavailable"], update["maxSurge"]) == ((1, 0) if name == "gpu" else (0, 1))
     assert pod(name)["enableServiceLinks"] is False
     keys = [one["topologyKey"] for one in pod(name)["topologySpreadConstraints"]]
     assert keys == ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
@@ -234,6 +235,44 @@ def test_manifests_are_those_of_the_chart(name: str) -> None:
     rendered = render_kubernetes.render(SETS / name / "values.yaml")
     file = SETS / name / "manifests.yaml"
     assert rendered == file.read_text("utf-8") == render_kubernetes.renewed(file)
+
+
+@pytest.mark.process
+@pytest.mark.skipif(not render_kubernetes.available(), reason="needs helm or helm-python-sdk")
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"model": {"id": "NeoQuasar/Kronos-base"}},
+        {"model": {"id": "NeoQuasar/Kronos-base", "fetch": True}},
+        {"settings": {"KRONOS_MODEL_ID": "NeoQuasar/Kronos-base"}},
+    ],
+)
+def test_a_downloaded_model_fits_its_volume(values: Manifest, tmp_path: Path) -> None:
+    file = tmp_path / "values.yaml"
+    file.write_text(json.dumps(values), "utf-8")  # JSON is YAML too
+    (found,) = (
+        one["spec"]["template"]["spec"]
+        for one in yaml.load_all(render_kubernetes.render(file), LOADER)
+        if one["kind"] == "Deployment" and one["metadata"]["name"] == "kronos-api"
+    )
+    (container,) = found["containers"]
+    home = {one["name"]: one.get("value") for one in container["env"]}["HF_HOME"]
+    mounts = {one["mountPath"]: one["name"] for one in container["volumeMounts"]}
+    (volume,) = (one for one in found["volumes"] if one["name"] == mounts[str(Path(home).parent)])
+    parts = ("NeoQuasar/Kronos-base", "NeoQuasar/Kronos-Tokenizer-base")
+    needed = sum(PUBLISHED[part].megabytes for part in parts)
+    assert size(volume["emptyDir"]["sizeLimit"]) >= 2 * needed * 2**20  # and a revision after it
+
+
+@pytest.mark.process
+@pytest.mark.skipif(not render_kubernetes.available(), reason="needs helm or helm-python-sdk")
+def test_the_update_strategy_can_be_set(tmp_path: Path) -> None:
+    strategy = {"type": "Recreate"}
+    file = tmp_path / "values.yaml"
+    file.write_text(json.dumps({"gpu": {"count": 1}, "updateStrategy": strategy}), "utf-8")
+    manifests = yaml.load_all(render_kubernetes.render(file), LOADER)
+    found = {one["metadata"]["name"]: one for one in manifests if one["kind"] == "Deployment"}
+    assert found["kronos-api"]["spec"]["strategy"] == strategy
 
 
 @pytest.mark.process

@@ -34,6 +34,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- else }}{{ .Values.replicas }}{{ end }}
 {{- end }}
 
+{{- /* Not empty if a pod downloads weights, with or without the init container. */}}
+{{- define "kronos-api.downloads" -}}
+{{- if and (or .Values.model.id .Values.settings.KRONOS_MODEL_ID) (not .Values.model.existingClaim) }}true{{ end }}
+{{- end }}
+
 {{- define "kronos-api.settings" -}}
 {{- $own := dict "KRONOS_CONTAINER_WHITELIST" (join "," .Values.whitelist) }}
 {{- $_ := set $own "KRONOS_REPLICAS" (include "kronos-api.replicas" .) }}
@@ -57,7 +62,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
       name: {{ .Values.redis.existingSecret }}
       key: url
 {{- end }}
-{{- if .Values.model.fetch }}
+{{- if include "kronos-api.downloads" . }}
 - name: HF_HOME
   value: /cache/huggingface
 {{- end }}
