@@ -24,10 +24,23 @@ settings.load_profile("quick")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run tests that depend on other processes once more if they fail; quick tests never."""
+    """Run tests that depend on other processes once more if they fail; quick tests never.
+
+    Those that share a fixture of their module stay in one process under `--dist loadgroup`, which
+    then sets it up once.
+    """
     for item in items:
         if item.get_closest_marker("process") or item.get_closest_marker("docker"):
             item.add_marker(pytest.mark.flaky(reruns=1))
+            if _shares(item) and not item.get_closest_marker("xdist_group"):
+                item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
+def _shares(item: pytest.Item) -> bool:
+    """Whether a test uses a fixture of module scope."""
+    assert isinstance(item, pytest.Function)
+    found = item._fixtureinfo.name2fixturedefs.values()
+    return any(definition.scope == "module" for definitions in found for definition in definitions)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

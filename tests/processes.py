@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.request import ProxyHandler, build_opener
 
 import psutil
@@ -54,9 +55,23 @@ def build_wheel(project: Path, folder: Path) -> Path:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
+    """A free loopback port below the ephemeral range.
+
+    The kernel would give an ephemeral port to another connection before the server listens on it,
+    or while the server is restarted. No call in one process returns a port twice.
+    """
+    limits = Path("/proc/sys/net/ipv4/ip_local_port_range")  # of Linux
+    lowest = int(limits.read_text("ascii").split()[0]) if limits.exists() else 32768
+    while True:
+        port = _ports.randrange(lowest // 2, lowest)
+        if port not in _given:
+            with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+                _given.add(port)
+                return port
+
+
+_ports: Final = random.SystemRandom()  # Hypothesis seeds the other generators
+_given: Final[set[int]] = set()
 
 
 class Redis:

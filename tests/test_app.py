@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from kronos_api.predictor import AsyncPredictor
 from kronos_api.schemas.responses import CandleEvent, ErrorResponse, PredictResponse
 from kronos_api.telemetry.metrics import metrics
 from tests.fakes import FAKE_INFO, SleepyEngine
+from tests.processes import free_port
 from tests.web import SINGLE, STREAM, body, events, listening, predictor_of, serving, until
 
 
@@ -227,9 +227,7 @@ async def test_checking_the_checkpoints_has_a_deadline(monkeypatch: pytest.Monke
 
 def serve(**variables: str) -> tuple[subprocess.CompletedProcess[str], int]:
     """The outcome of a server that is expected to end by itself, and the port it was given."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "uvicorn", "kronos_api.main:app", "--port", str(port)]
     with tempfile.TemporaryDirectory() as folder:  # where no .env of a developer lies
         outcome = subprocess.run(

@@ -5,7 +5,6 @@ import math
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.processes import OPENER, ROOT, build_wheel, run
+from tests.processes import OPENER, ROOT, build_wheel, free_port, run
 
 pytestmark = pytest.mark.process
 
@@ -40,8 +39,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
 @pytest.fixture
 def service(programs: Path, tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """A service on the bundled checkpoint, started in an empty folder: its URL and process."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     environment |= {"KRONOS_HOST": "127.0.0.1", "KRONOS_PORT": str(port)}
     command = (programs / "kronos-api", "serve")

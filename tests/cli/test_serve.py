@@ -16,7 +16,7 @@ from kronos_api.cli.serve import bind
 from kronos_api.errors import StartupError
 from kronos_api.server.exit import NOT_STARTED
 from tests.cli.conftest import Command
-from tests.processes import services, start_service
+from tests.processes import free_port, services, start_service
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,9 +30,7 @@ def taken() -> Iterator[int]:
 
 @pytest.fixture
 def free() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
+    return free_port()
 
 
 def environment(port: int, **settings: str) -> dict[str, str]:

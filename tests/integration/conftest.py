@@ -21,15 +21,28 @@ from tests.integration.stack import (
     caller,
     clean_tree,
     docker,
-    free_ports,
     need_engine,
     run,
     running,
     settings_free,
     until,
 )
+from tests.processes import free_port
 
 COMMIT: Final = "0123456789ab"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two groups, which `-n 2 --dist loadgroup` runs side by side.
+
+    Tests of deploy.sh with a stub wait for containers most of the time; all others share the
+    images, and compute.
+    """
+    for item in items:
+        if item.get_closest_marker("docker") and Path(__file__).parent in item.path.parents:
+            assert isinstance(item, pytest.Function)
+            group = "stubs" if "stubs" in item.fixturenames else "service"
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 class Images(NamedTuple):
@@ -73,7 +86,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def stack(images: Images, certificate: Path) -> Iterator[Stack]:
     """One replica with Redis behind the gateway; siblings named sibling and busy may call."""
-    https, http = free_ports(2)
+    https, http = free_port(), free_port()
     settings = {
         "KRONOS_CONTAINER_WHITELIST": "sibling,busy",
         "KRONOS_TLS_DIR": str(certificate),
@@ -108,7 +121,7 @@ def unlisted(stack: Stack) -> Iterator[Caller]:
 @contextmanager
 def deployed(repository: str, certificate: Path, state: Path) -> Iterator[Deployment]:
     """A project of two replicas behind a gateway, for deploy.sh; it is removed at the end."""
-    https, http = free_ports(2)
+    https, http = free_port(), free_port()
     settings = {
         # Callers on this machine come from a bridge's address.
         "KRONOS_CONTAINER_WHITELIST": "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16",
@@ -167,7 +180,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if program is None:
         pytest.skip("needs docker-registry")
     folder = tmp_path_factory.mktemp("registry")
-    (port,) = free_ports(1)
+    port = free_port()
     place = f"127.0.0.1:{port}"
     settings = {
         "version": 0.1,

@@ -127,12 +127,14 @@ class Deployment:
     port: int
     state: Path
     """Where deploy.sh keeps its lock and history."""
+    root: Path = ROOT
+    """The tree whose deploy.sh runs, and which it builds."""
 
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         """A running deploy.sh."""
         return subprocess.Popen(
             # A background process ignores SIGINT, and its children inherit that.
-            ["env", "--default-signal=INT", ROOT / "deploy.sh", *arguments],
+            ["env", "--default-signal=INT", self.root / "deploy.sh", *arguments],
             env=self.stack.env
             | {
                 "COMPOSE_ENV_FILES": os.devnull,
@@ -161,20 +163,8 @@ class Deployment:
 
     def stub(self, name: str) -> str:
         """An image of a service that has no model, and so is healthy a second after its start."""
-        source = (ROOT / "tests" / "integration" / "stub.py").read_bytes()
-        encoded = base64.b64encode(source).decode("ascii")
-        prefix = "org.opencontainers.image"
-        check = json.dumps(["python", "-c", STUB_IS_READY])
         tag = f"{self.repository}:{name}"
-        recipe = f"""FROM {PYTHON}
-RUN printf '#!/bin/sh\\necho fine\\n' >/usr/local/bin/kronos-api \\
-    && chmod +x /usr/local/bin/kronos-api
-RUN echo {encoded} | base64 -d >{STUB}
-LABEL {prefix}.version=1.2.3 {prefix}.revision=commit-of-{name}
-HEALTHCHECK --interval=2s --start-period=60s --start-interval=0.5s CMD {check}
-CMD ["python", "{STUB}"]
-"""
-        docker("build", "--tag", tag, "-", text=recipe, timeout=600)
+        docker("build", "--tag", tag, "-", text=stub_recipe(name), timeout=600)
         return tag
 
     def tags(self) -> dict[str, str]:
@@ -206,6 +196,22 @@ CMD ["python", "{STUB}"]
         docker("kill", "--signal", "TERM", one)
         until(lambda: not inspect(one)["State"]["Running"], 120, "the replica ends")
         assert inspect(one)["State"]["ExitCode"] == 0
+
+
+def stub_recipe(name: str) -> str:
+    """A Dockerfile of the stub, labelled with this name."""
+    source = (ROOT / "tests" / "integration" / "stub.py").read_bytes()
+    encoded = base64.b64encode(source).decode("ascii")
+    prefix = "org.opencontainers.image"
+    check = json.dumps(["python", "-c", STUB_IS_READY])
+    return f"""FROM {PYTHON}
+RUN printf '#!/bin/sh\\necho fine\\n' >/usr/local/bin/kronos-api \\
+    && chmod +x /usr/local/bin/kronos-api
+RUN echo {encoded} | base64 -d >{STUB}
+LABEL {prefix}.version=1.2.3 {prefix}.revision=commit-of-{name}
+HEALTHCHECK --interval=2s --start-period=60s --start-interval=0.5s CMD {check}
+CMD ["python", "{STUB}"]
+"""
 
 
 def kill_when(process: subprocess.Popen[str], told: str, count: int = 1) -> None:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import random
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -85,20 +83,6 @@ def settings_free() -> dict[str, str]:
     """The environment without anything that settings or compose would read."""
     ours = ("KRONOS_", "GUNICORN_", "COMPOSE_")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-
-
-def free_ports(count: int) -> list[int]:
-    """Free loopback ports below the ephemeral range, so that the system hands them to no other."""
-    ephemeral = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text("ascii")
-    lowest = int(ephemeral.split()[0])
-    ports: list[int] = []
-    with ExitStack() as held:
-        while len(ports) < count:
-            port = random.randrange(lowest // 2, lowest)
-            with suppress(OSError):
-                held.enter_context(socket.create_server(("127.0.0.1", port)))
-                ports.append(port)
-    return ports
 
 
 def until(holds: Callable[[], bool], seconds: float, what: str) -> None:

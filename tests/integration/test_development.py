@@ -15,8 +15,8 @@ from urllib.request import Request
 import pytest
 
 from tests.integration.conftest import Images
-from tests.integration.stack import BODY, Stack, docker, free_ports, inspect, running, until
-from tests.processes import OPENER
+from tests.integration.stack import BODY, Stack, docker, inspect, running, until
+from tests.processes import OPENER, free_port
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def test_source_change_is_reloaded(images: Images, tmp_path: Path) -> None:
     source = tmp_path / "kronos_api"
     shutil.copytree(images.tree / "kronos_api", source)
     tmp_path.chmod(0o755)
-    (port,) = free_ports(1)
+    port = free_port()
     settings = {
         "KRONOS_DEV_IMAGE": images.plain,
         "KRONOS_DEV_PORT": str(port),

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import ssl
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from tests.integration.rolling import STUB, Deployment, kill_when, load
-from tests.integration.stack import ROOT, docker, run, until
+from tests.integration.rolling import STUB, Deployment, kill_when, load, stub_recipe
+from tests.integration.stack import ROOT, clean_tree, docker, run, until
 
 pytestmark = pytest.mark.docker
 
@@ -238,3 +240,25 @@ def test_dry_run_changes_nothing(stubs: Deployment) -> None:
     assert outcome.status == 0, outcome.said
     assert "would start 3, stop 2" in outcome.said
     assert (set(stubs.replicas()), stubs.tags()) == (before, tags)
+
+
+def test_pushed_image_is_deployed_from_the_registry(
+    stubs: Deployment, registry: str, tmp_path: Path
+) -> None:
+    """Of a small image: the service's own takes a minute to compress."""
+    tree = clean_tree(tmp_path / "tree")
+    (tree / "Dockerfile.production").write_text(stub_recipe("pushed"), "utf-8")
+    deployment = replace(stubs, root=tree)
+    outcome = deployment.deploy("--push", registry)
+    assert outcome.status == 0, outcome.said
+    (pushed,) = re.findall(r"pushed (\S+)", outcome.said)
+    assert pushed.startswith(f"{registry}/{deployment.repository}:")
+    running = deployment.images()
+    # The same content once more.
+    outcome = deployment.deploy()
+    assert (outcome.status, "nothing to do" in outcome.said) == (0, True), outcome.said
+    docker("image", "rm", pushed)
+    outcome = deployment.deploy("--image", pushed)
+    assert (outcome.status, "nothing to do" in outcome.said) == (0, True), outcome.said
+    assert deployment.images() == running
+    docker("image", "rm", pushed)

@@ -13,7 +13,8 @@ from urllib.request import ProxyHandler, build_opener
 import pytest
 
 from tests.integration.rolling import Deployment
-from tests.integration.stack import ROOT, Stack, docker, free_ports, inspect, running, until
+from tests.integration.stack import ROOT, Stack, docker, inspect, running, until
+from tests.processes import free_port
 
 pytestmark = pytest.mark.docker
 
@@ -41,7 +42,7 @@ def monitoring(deployment: Deployment) -> Iterator[Stack]:
         "KRONOS_NETWORK": deployment.stack.network,
         "GRAFANA_PASSWORD": "trial",
     }
-    settings |= dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True))
+    settings |= dict(zip(PORTS, (str(free_port()) for _ in PORTS), strict=True))
     stack = Stack("", settings, file=COMPOSE)
     for image in stack.compose("config", "--images").split():
         if subprocess.run(["docker", "image", "inspect", image], capture_output=True).returncode:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
 from tests.integration.rolling import Deployment, interrupt_when, load
-from tests.integration.stack import docker
 
 pytestmark = pytest.mark.docker
 
@@ -63,22 +60,6 @@ def test_failed_push_deploys_nothing(deployment: Deployment) -> None:
     assert outcome.status == 4, outcome.said
     assert "docker push 127.0.0.1:1/" in outcome.said
     assert set(deployment.replicas()) == before
-
-
-def test_pushed_image_is_deployed_from_the_registry(deployment: Deployment, registry: str) -> None:
-    outcome = deployment.deploy("--push", registry)
-    assert outcome.status == 0, outcome.said
-    (pushed,) = re.findall(r"pushed (\S+)", outcome.said)
-    assert pushed.startswith(f"{registry}/{deployment.repository}:")
-    running = deployment.images()
-    # The same content once more, whether the tree is clean or dirty.
-    outcome = deployment.deploy()
-    assert (outcome.status, "nothing to do" in outcome.said) == (0, True), outcome.said
-    docker("image", "rm", pushed)
-    outcome = deployment.deploy("--image", pushed)
-    assert (outcome.status, "nothing to do" in outcome.said) == (0, True), outcome.said
-    assert deployment.images() == running
-    docker("image", "rm", pushed)
 
 
 def test_invalid_settings_stop_the_deployment_before_any_change(deployment: Deployment) -> None:
