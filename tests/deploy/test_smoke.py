@@ -6,7 +6,10 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from socketserver import TCPServer
 
 import pytest
 
@@ -56,6 +59,31 @@ def test_absent_service_fails_every_check(without_curl: str) -> None:
         outcome = smoke(f"http://127.0.0.1:{free_port()}", **variables)
         assert outcome.returncode == 6, outcome.stdout + outcome.stderr
         assert "0 of 6 passed" in outcome.stdout
+
+
+def test_api_key_names_the_caller(without_curl: str) -> None:
+    seen: list[str | None] = []
+
+    class Service(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.headers["Authorization"])
+            self.send_error(401)
+
+        do_POST = do_GET
+
+        def log_message(self, *_: object) -> None:
+            """Nothing is printed."""
+
+    with TCPServer(("127.0.0.1", 0), Service) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        for variables in ({}, {"PATH": without_curl}):
+            assert smoke(url, KRONOS_API_KEY="kronos_a-B_1", **variables).returncode == 6
+        server.shutdown()
+        thread.join()
+    assert len(seen) == 12
+    assert set(seen) == {"Bearer kronos_a-B_1"}
 
 
 def test_unknown_arguments() -> None:

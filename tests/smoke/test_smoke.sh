@@ -6,6 +6,7 @@
 # BASE_URL    default http://127.0.0.1:8000
 # --gateway   the service is behind its gateway, which must not publish metrics
 # --insecure  accept any TLS certificate
+# KRONOS_API_KEY, if set, names the caller by its API key.
 #
 # Needs curl or Python; inside a container:
 #   docker exec -i CONTAINER bash -s -- http://127.0.0.1:8000 <tests/smoke/test_smoke.sh
@@ -40,13 +41,16 @@ done
 # ask METHOD URL [BODY]: the response's body, then its status on a line of its own; without a
 # response, the status is 000 and the body the reason
 with_curl() {
-	curl --silent --show-error --max-time 70 --noproxy '*' ${insecure:+--insecure} \
+	# The key is in no argument, which every process on the host could read.
+	curl --config <(printf '%s' "${KRONOS_API_KEY:+header = \"Authorization: Bearer $KRONOS_API_KEY\"}") \
+		--silent --show-error --max-time 70 --noproxy '*' ${insecure:+--insecure} \
 		--request "$1" --header 'Content-Type: application/json' --header "X-Request-ID: $id" \
 		${3:+--data-binary "$3"} --write-out '\n%{http_code}' "$2" 2>&1
 }
 
 with_python() {
 	"$python" - "$id" "$insecure" "$@" <<'PYTHON'
+import os
 import ssl
 import sys
 import urllib.error
@@ -63,6 +67,8 @@ request = urllib.request.Request(
     headers={"Content-Type": "application/json", "X-Request-ID": request_id},
     method=method,
 )
+if key := os.environ.get("KRONOS_API_KEY"):
+    request.add_header("Authorization", f"Bearer {key}")
 try:
     try:
         answer = opener.open(request, timeout=70)
