@@ -106,6 +106,7 @@ def create_app(
         exception_handlers=_exception_handlers(routers, others),
     )
     app.state.limiter = others
+    app.state.predictor = service.predictor
     for router in routers.all:
         app.include_router(router)
     _complete_document(app, keys=callers.keys is not None)
