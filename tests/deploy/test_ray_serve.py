@@ -103,7 +103,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     (folder / "serve.yaml").write_text(yaml.safe_dump(config))
     short = tempfile.mkdtemp(prefix="ray-")  # paths of sockets have at most 107 bytes
     environment = without_settings() | {"PYTHONPATH": str(ROOT), "RAY_TMPDIR": short}
-    environment |= {"RAY_USAGE_STATS_ENABLED": "0"}
+    environment |= {"RAY_USAGE_STATS_ENABLED": "0", "HOME": short}  # Ray writes a token there
     log = folder / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
