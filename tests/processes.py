@@ -99,6 +99,9 @@ class Redis:
             assert time.monotonic() < deadline, "redis-server does not answer"
             time.sleep(0.02)
 
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def pause(self) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)

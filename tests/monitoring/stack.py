@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -106,6 +107,11 @@ class Program:
             self.process = subprocess.Popen(
                 self.command, env=os.environ | self.environment, stdout=output, stderr=output
             )
+
+    def reload(self) -> None:
+        """Have it read its files again."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGHUP)
 
     def stop(self) -> None:
         """End it, if it runs."""

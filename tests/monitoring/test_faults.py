@@ -1,27 +1,24 @@
-"""Alerts fire by their real faults, reach receivers, and clear when the fault is removed.
-
-A fault that needs a container's limits, a disk or hours has a promtool test alone:
-`monitoring/prometheus/tests`.
-"""
+"""Alerts fire by their real faults, reach receivers, and clear by the commands of their pages."""
 
 from __future__ import annotations
 
 import os
 import re
-import signal
 import socket
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 import pytest
 
 from scripts import dashboards
+from tests.monitoring.host import Host, section
+from tests.monitoring.sandbox import ISOLATED
 from tests.monitoring.stack import MISSING, certificate
-from tests.monitoring.world import MAX_MEMORY, World, configure, listed, running_world
-from tests.processes import ROOT, Service
+from tests.monitoring.world import World, configure, listed, running_world
+from tests.processes import ROOT
 from tests.test_runbooks import PAGES, commands
 
 pytestmark = [
@@ -37,6 +34,12 @@ NO_FAULT_NO_DATA = re.compile("ALERTS")
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with running_world(tmp_path_factory.mktemp("world")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def host(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    with Host(tmp_path_factory.mktemp("host"), world) as running:
         yield running
 
 
@@ -112,7 +115,7 @@ def test_slow_failing_and_refused_forecasts(world: World) -> None:
     world.clear(*slow)
 
 
-def test_callers_above_their_limit_unlisted_and_unknown(world: World) -> None:
+def test_callers_above_their_limit_unlisted_and_unknown(world: World, host: Host) -> None:
     names = ("KronosRateLimitHits", "KronosCallersRefused", "KronosCallersUnknown")
 
     def call() -> None:
@@ -125,9 +128,23 @@ def test_callers_above_their_limit_unlisted_and_unknown(world: World) -> None:
     assert world.ask(own_neighbour()) == 503
     world.dns.mode = "truthful"
     assert world.ask(own_neighbour()) == 403
+    assert "RATE_LIMITED" in host.diagnose("KronosRateLimitHits")
+    name = world.received.fired["KronosRateLimitHits"]["labels"]["container"]
+    assert name == "10.1.0.0/16"
+    first, _ = host.replicas()
+    block, undo = section("KronosRateLimitHits", "Mitigation")
+    host.run(block, container=first, name=name)
+    world.wait(lambda: world.ask() == 403, lambda: "the caller is not blocked")
+
+    def resolved() -> bool:
+        """Also while the caller goes on."""
+        assert set(world.ask_all(["10.1.9.9"] * 4)) == {403}
+        return "KronosRateLimitHits" not in world.received.firing()
+
+    world.wait(resolved, lambda: "KronosRateLimitHits still fires")
+    host.run(undo, container=first, name=name)
+    world.wait(lambda: world.ask() == 200, lambda: "the caller is still blocked")
     world.clear(*names)
-    labels = world.received.fired["KronosRateLimitHits"]["labels"]
-    assert labels["container"] == "10.1.0.0/16"
 
 
 def own_neighbour() -> str | None:
@@ -140,33 +157,35 @@ def own_neighbour() -> str | None:
     return None
 
 
-def test_redis_ends_and_fills(world: World) -> None:
+def test_redis_ends_and_fills(world: World, host: Host) -> None:
     world.redis.kill()
     world.fire("KronosRedisDown", "KronosRateLimitDegraded", meanwhile=lambda: world.ask())
-    world.redis.start()
+    assert "redis Exited" in host.diagnose("KronosRedisDown")
+    host.mitigate("KronosRedisDown")
     world.clear("KronosRedisDown", "KronosRateLimitDegraded")
     used = int(float(world.stack.query("redis_memory_used_bytes")[0]["value"][1]))
     configure(world.redis, "maxmemory", used + used // 50)
     world.fire("KronosRedisMemoryHigh")
-    configure(world.redis, "maxmemory", MAX_MEMORY)
+    host.redis_memory *= 2
+    host.mitigate("KronosRedisMemoryHigh")
     world.clear("KronosRedisMemoryHigh")
 
 
-def test_gateway_ends_and_its_certificate_expires(world: World) -> None:
+def test_gateway_ends_and_its_certificate_expires(world: World, host: Host) -> None:
     gateway, folder = world.stack.programs["gateway"], world.stack.folder
     gateway.stop()
     world.fire("KronosGatewayDown")
     certificate(folder, "20200101000000Z", "20200201000000Z")
-    gateway.start()
+    host.mitigate("KronosGatewayDown")
     world.clear("KronosGatewayDown")  # an expired certificate is no gateway that is down
     world.fire("KronosCertificateExpires")
+    assert "notAfter=Feb  1" in host.diagnose("KronosCertificateExpires")
     certificate(folder, "20200101000000Z", "20490101000000Z")
-    assert gateway.process is not None
-    gateway.process.send_signal(signal.SIGHUP)
+    host.mitigate("KronosCertificateExpires")
     world.clear("KronosCertificateExpires")
 
 
-def test_parts_of_the_monitoring_fail(world: World) -> None:
+def test_parts_of_the_monitoring_fail(world: World, host: Host) -> None:
     exporter = world.stack.programs["redis"]
     exporter.stop()
     world.received.slack_fails = True
@@ -174,19 +193,21 @@ def test_parts_of_the_monitoring_fail(world: World) -> None:
     rule.write_text(
         "groups: [{name: wrong, rules: [{record: wrong, expr: 'up + on () group_left () up'}]}]"
     )
+    world.wait(lambda: bool(world.stack.query("redis_up")), lambda: "Prometheus is not up")
     world.stack.reload()
     names = ("KronosMonitoringTargetDown", "KronosAlertsUndelivered", "KronosRulesFailing")
     world.fire(*names)
-    exporter.start()
+    assert "many-to-many" in host.diagnose("KronosRulesFailing")
+    host.mitigate("KronosMonitoringTargetDown")
     world.received.slack_fails = False
     rule.unlink()
-    world.stack.reload()
+    host.mitigate("KronosRulesFailing")
     world.clear(*names)
     # What failed before is sent again.
     world.wait(lambda: bool(world.received.slack), lambda: "nothing in Slack")
 
 
-def test_workers_die_and_restart_again_and_again(world: World) -> None:
+def test_workers_die_and_restart_again_and_again(world: World, host: Host) -> None:
     service = world.replicas[1]
 
     def kill() -> None:
@@ -196,47 +217,64 @@ def test_workers_die_and_restart_again_and_again(world: World) -> None:
         service.wait_for("model_ready", ready + 1)
 
     world.fire("KronosWorkerDied", "KronosRestartLoop", meanwhile=kill)
+    assert "SIGKILL" in host.diagnose("KronosWorkerDied")
     world.clear("KronosWorkerDied", "KronosRestartLoop")
     fired = world.received.fired["KronosWorkerDied"]
     assert fired["labels"]["instance"] == f"127.0.0.1:{service.port}"
     assert fired["annotations"]["container"] == socket.gethostname()
 
 
-def test_limit_of_descriptors_is_too_low(world: World) -> None:
-    (worker,) = world.replicas[1].workers()
+@pytest.mark.skipif(not ISOLATED, reason="needs root, and control groups of version 1")
+def test_memory_disks_and_descriptors_are_used_up(world: World, host: Host) -> None:
+    names = ("KronosMemoryHigh", "KronosMetricsDirectoryFull", "KronosFileDescriptorsHigh")
+    replica = world.sandboxes[1]
+    (worker,) = replica.service.workers()
     process = psutil.Process(worker)
-    before = process.rlimit(psutil.RLIMIT_NOFILE)
-    process.rlimit(psutil.RLIMIT_NOFILE, (process.num_fds() + 2, before[1]))
-    world.fire("KronosFileDescriptorsHigh")
-    process.rlimit(psutil.RLIMIT_NOFILE, before)
-    world.clear("KronosFileDescriptorsHigh")
+    _, hard = process.rlimit(psutil.RLIMIT_NOFILE)
+    process.rlimit(psutil.RLIMIT_NOFILE, (process.num_fds() + 2, hard))
+    replica.fill_shm()
+    replica.limit_memory()
+    replica.fill_disk()
+    world.fire(*names, "KronosLogLinesLost", meanwhile=lambda: world.ask(replica=1))
+    _, second = host.replicas()
+    assert " other" in host.run(
+        next(one for one in section("KronosMetricsDirectoryFull", "Diagnosis") if "df" in one),
+        container=second,
+    )
+    assert "100%" in host.diagnose("KronosLogLinesLost")
+    host.mitigate("KronosLogLinesLost", container=second)
+    host.settings |= {"MEMORY_LIMIT": "1G", "SHM_SIZE": "64m"}
+    host.mitigate("KronosMemoryHigh", "deploy.sh")
+    world.clear(*names, "KronosLogLinesLost")
 
 
-def test_replicas_hang(world: World) -> None:
-    first, second = world.replicas
-    with hung(second):
-        world.fire("KronosReplicaDown", "KronosReplicaMissing")
-        with hung(first):
-            world.fire("KronosDown", "KronosProbeFails")
-        world.clear("KronosDown", "KronosProbeFails")
+def test_model_does_not_load(world: World, host: Host, tmp_path: Path) -> None:
+    stalled = tmp_path / "stalled"
+    stalled.touch()
+    for replica in world.sandboxes:
+        replica.stop_grace = 1  # a load cannot be interrupted
+        replica.restart(host.settings | {"PACED_STALLED": str(stalled)})
+    world.fire("KronosNotReady")
+    assert "kronos_workers{" in host.diagnose("KronosNotReady")
+    host.mitigate("KronosNotReady", "--rollback")
+    world.clear("KronosNotReady")
+
+
+def test_replicas_hang(world: World, host: Host) -> None:
+    first, second = world.sandboxes
+    names = list(host.replicas())
+    second.pause()
+    world.fire("KronosReplicaDown", "KronosReplicaMissing")
+    assert f"{names[1]} Up (Paused)" in host.diagnose("KronosReplicaDown")
+    first.pause()
+    world.fire("KronosDown", "KronosProbeFails")
+    host.mitigate("KronosReplicaDown", "unpause", container=names[0])
+    world.clear("KronosDown", "KronosProbeFails")
+    host.mitigate("KronosReplicaDown", "restart", container=names[1])
     world.clear("KronosReplicaDown", "KronosReplicaMissing")
     mails = [mail for mail in world.received.mails if "KronosDown" in mail]
     assert any("Subject: [CRITICAL] KronosDown" in mail for mail in mails)
     assert "http://docs.example/runbooks/KronosDown/" in re.sub("=\r\n", "", "".join(mails))
-
-
-@contextmanager
-def hung(service: Service) -> Iterator[None]:
-    """All processes of `service` stopped, as by `docker pause`."""
-    main = psutil.Process(service.process.pid)
-    processes = [main, *main.children(recursive=True)]
-    for process in processes:
-        process.suspend()
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.resume()
 
 
 def test_no_text_of_an_alert_is_broken(world: World) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,8 +15,9 @@ from urllib.error import HTTPError
 from urllib.request import Request
 
 from tests.monitoring.receivers import Receivers, receivers
+from tests.monitoring.sandbox import Sandbox, sandboxes
 from tests.monitoring.stack import Stack, monitoring
-from tests.processes import OPENER, Redis, Service, redis_server, services, until
+from tests.processes import OPENER, Redis, Service, redis_server, until
 from tests.security.dns import Nameserver, answering
 from tests.web import JSON, SINGLE, body
 
@@ -42,11 +43,26 @@ HORIZON_OF_SECONDS = 50
 class World:
     """Two replicas with their Redis and nameserver, and what watches them."""
 
-    replicas: list[Service]
+    sandboxes: list[Sandbox]
     redis: Redis
     dns: Nameserver
     stack: Stack
     received: Receivers
+    memory_of_redis: int
+
+    @property
+    def replicas(self) -> list[Service]:
+        """The services themselves."""
+        return [one.service for one in self.sandboxes]
+
+    def start_redis(self, memory: int) -> None:
+        """Start Redis with at most these bytes; again if its limit differs."""
+        if self.redis.running() and memory != self.memory_of_redis:
+            self.redis.kill()
+        if not self.redis.running():
+            self.redis.start()
+            configure(self.redis, "maxmemory", memory)
+            self.memory_of_redis = memory
 
     def ask(self, caller: str | None = LISTED, *, seconds: float = 0.1, replica: int = 0) -> int:
         """The status of one forecast that takes `seconds`, for a caller behind the proxy."""
@@ -106,16 +122,16 @@ def configure(redis: Redis, name: str, value: int) -> None:
 
 
 @contextmanager
-def running_world(folder: Path) -> Iterator[World]:
-    """All of it, with files in `folder`."""
+def running_world(folder: Path, command: Sequence[str] = SERVE, **changed: str) -> Iterator[World]:
+    """All of it, with files in `folder`, and replicas by `command` with these settings."""
     with ExitStack() as stack:
         redis = stack.enter_context(redis_server(folder))
         configure(redis, "maxmemory", MAX_MEMORY)
         dns = stack.enter_context(answering())
         servers = ":".join(map(str, dns.address))
-        settings = SETTINGS | {"REDIS_URL": redis.url, "DNS_SERVERS": servers}
-        both = stack.enter_context(services(folder, 2, 1, command=SERVE, **settings))
+        settings = SETTINGS | {"REDIS_URL": redis.url, "DNS_SERVERS": servers} | changed
+        both = stack.enter_context(sandboxes(folder, 2, command, settings))
         kept = stack.enter_context(receivers())
-        ports = [one.port for one in both]
+        ports = [one.service.port for one in both]
         watched = stack.enter_context(monitoring(folder, ports, redis.url, kept))
-        yield World(both, redis, dns, watched, kept)
+        yield World(both, redis, dns, watched, kept, MAX_MEMORY)
