@@ -1,6 +1,6 @@
 """Draw the figures that the benchmarks wrote: `python -m benchmarks.charts RESULTS IMAGES`.
 
-RESULTS is a folder of their JSON files (engine.json, saturation.json, growth.json); those that are
+RESULTS is a folder of their JSON files (engine.json, saturation.json, growth.json, soak.json); those that are
 not there are left out. Needs matplotlib.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+Draw = Callable[[dict[str, Any], Axes], None]
 OURS, THEIRS, LIMIT = "#1f6feb", "#9aa4b2", "#2da44e"
 
 
@@ -63,8 +65,62 @@ def draw_growth(figures: dict[str, Any], axes: Axes) -> None:
     axes.set_ylim(bottom=0)
 
 
+def draw_soak_memory(figures: dict[str, Any], axes: Axes) -> None:
+    """Resident memory of each process, by minute."""
+    _draw_samples(figures, axes, "rss_mb")
+    axes.set_ylabel("resident memory, MB")
+    axes.legend(frameon=False, ncols=3)
+
+
+def draw_soak_counts(figures: dict[str, Any], axes: Axes) -> None:
+    """File descriptors and threads of the workers, by minute."""
+    workers = [row for row in figures["samples"] if row["process"] != "master"]
+    for key, colour, label in (
+        ("descriptors", OURS, "file descriptors"),
+        ("threads", LIMIT, "threads"),
+    ):
+        minutes = [row["second"] / 60 for row in workers]
+        counts = [row[key] for row in workers]
+        axes.plot(minutes, counts, ".", markersize=2, color=colour, label=label)
+    axes.set_ylabel("of a worker")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, ncols=2)
+
+
+def draw_soak_latency(figures: dict[str, Any], axes: Axes) -> None:
+    """Latency of forecasts of one path, and of probes, by minute."""
+    rows = [row for row in figures["minutes"] if row["p50"]]
+    for key, colour, label in (
+        ("p50", OURS, "p50"),
+        ("p95", THEIRS, "p95"),
+        ("probe_p99", LIMIT, "probes, p99"),
+    ):
+        axes.plot([row[key] / 1e3 for row in rows], color=colour, label=label)
+    axes.set_yscale("log")
+    axes.set_ylabel("seconds")
+    axes.set_xlabel("minutes after the warm-up")
+    axes.legend(frameon=False, ncols=3)
+
+
+def _draw_samples(figures: dict[str, Any], axes: Axes, key: str) -> None:
+    """One line a process."""
+    for process, colour in zip(
+        sorted({row["process"] for row in figures["samples"]}), (THEIRS, OURS, LIMIT), strict=False
+    ):
+        rows = [row for row in figures["samples"] if row["process"] == process]
+        minutes = [row["second"] / 60 for row in rows]
+        axes.plot(minutes, [row[key] for row in rows], color=colour, label=process)
+    axes.set_ylim(bottom=0)
+
+
 SAMPLES_CASE = ("small", 400, 24)
-CHARTS = {"engine": draw_engine, "saturation": draw_saturation, "growth": draw_growth}
+CHARTS: dict[str, tuple[Draw, ...]] = {
+    "engine": (draw_engine,),
+    "saturation": (draw_saturation,),
+    "growth": (draw_growth,),
+    "soak": (draw_soak_memory, draw_soak_counts, draw_soak_latency),
+}
+"""Panels of each chart, from top to bottom."""
 
 
 def main() -> None:
@@ -72,15 +128,19 @@ def main() -> None:
     matplotlib.use("Agg")
     results, images = Path(sys.argv[1]), Path(sys.argv[2])
     images.mkdir(parents=True, exist_ok=True)
-    for name, draw in CHARTS.items():
+    for name, panels in CHARTS.items():
         path = results / f"{name}.json"
         if not path.is_file():
             print(f"{path} does not exist")
             continue
-        figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-        axes = figure.add_subplot()
-        axes.spines[["top", "right"]].set_visible(False)
-        draw(json.loads(path.read_text())["figures"], axes)
+        height = 3.6 if len(panels) == 1 else 2.2 * len(panels)
+        figure = Figure(figsize=(6.4, height), layout="constrained")
+        figures = json.loads(path.read_text())["figures"]
+        for draw, axes in zip(
+            panels, figure.subplots(len(panels), squeeze=False).flat, strict=True
+        ):
+            axes.spines[["top", "right"]].set_visible(False)
+            draw(figures, axes)
         figure.savefig(images / f"performance-{name}.png", dpi=120)
         print(f"wrote {images / f'performance-{name}.png'}")
 

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 
 from kronos_api.cores import bound_spinning
 from kronos_api.errors import InvalidInput, StartupError
+from kronos_api.memory import bound_primitive_caches
 from kronos_api.version import __version__
 
 if TYPE_CHECKING:
     from kronos_api.forecaster import Forecaster
 
-# Here, because torch reads it when it is first imported, by whichever module of the package.
+# Here, because torch reads them when it is first imported or used, by any module of the package.
 bound_spinning()
+bound_primitive_caches()
 
 __all__ = ["Forecaster", "InvalidInput", "StartupError", "__version__"]
 

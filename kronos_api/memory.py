@@ -1,6 +1,6 @@
 """Memory that this process may use: the machine's, or the limit of its cgroup.
 
-And memory that it no longer uses, which the C library keeps for later.
+And memory that libraries keep for later: the C library's freed blocks, oneDNN's kernels.
 """
 
 from __future__ import annotations
@@ -11,6 +11,21 @@ from contextlib import suppress
 from pathlib import Path
 
 from kronos_api.cores import CGROUP
+
+PRIMITIVES = 128
+"""Kernels of oneDNN that are kept: those of some sixteen sizes of a batch or prompt."""
+
+
+def bound_primitive_caches() -> None:
+    """Bound the memory of the kernels that oneDNN compiles for each shape of a GEMM.
+
+    Every number of rows needs kernels of its own, half a megabyte each, and oneDNN and PyTorch's
+    wrapper of it keep 1,024 each: a worker grew by several hundred megabytes as forecasts of new
+    lengths arrived. Both read their variable when they first compile; one that is set in the
+    environment takes precedence.
+    """
+    for variable in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(variable, str(PRIMITIVES))
 
 
 def usable_memory(cgroup: Path = CGROUP) -> int:
