@@ -1,7 +1,7 @@
 """Draw the figures that the benchmarks wrote: `python -m benchmarks.charts RESULTS IMAGES`.
 
-RESULTS is a folder of their JSON files (engine.json, saturation.json, growth.json, soak.json); those that are
-not there are left out. Needs matplotlib.
+RESULTS is a folder of their JSON files (engine.json, saturation.json, growth.json, soak.json);
+those that are not there are left out. Needs matplotlib.
 """
 
 from __future__ import annotations
