@@ -1,4 +1,4 @@
-"""Very many connections that are slow in one way: `HOST PORT KIND COUNT`.
+"""Very many connections that are slow in one way: `HOST PORT KIND COUNT [SOURCE]`.
 
 Prints, as a JSON list, after how many seconds each was closed by the other side. It is a
 process of its own, so that its load is not part of the other callers' measurements.
@@ -31,13 +31,20 @@ KINDS: dict[str, tuple[bytes, bytes, int]] = {
 """By kind: bytes sent at once, bytes sent every second after, and responses read in between."""
 
 
-async def closed(host: str, port: int, kind: str) -> float:
-    """Seconds from connecting, or from the last answer, until the other side closed."""
+async def closed(host: str, port: int, kind: str, source: str | None = None) -> float:
+    """Seconds from connecting, or from the last answer, until the other side closed.
+
+    A connection that the other side closes before its answers counts as closed at once.
+    """
     first, drip, answers = KINDS[kind]
-    reader, writer = await asyncio.open_connection(host, port)
+    local = None if source is None else (source, 0)
+    reader, writer = await asyncio.open_connection(host, port, local_addr=local)
     writer.write(first)
-    for _ in range(answers):
-        await reader.readuntil(b"\r\n\r\n")
+    try:
+        for _ in range(answers):
+            await reader.readuntil(b"\r\n\r\n")
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return 0.0
     began = time.perf_counter()
 
     async def dripping() -> None:
@@ -58,12 +65,15 @@ async def closed(host: str, port: int, kind: str) -> float:
     return time.perf_counter() - began
 
 
-async def all_closed(host: str, port: int, kind: str, count: int) -> list[float]:
+async def all_closed(
+    host: str, port: int, kind: str, count: int, source: str | None = None
+) -> list[float]:
     """When each of `count` connections was closed."""
     waiting = []
     for start in range(0, count, STEP):
         waiting += [
-            asyncio.create_task(closed(host, port, kind)) for _ in range(min(STEP, count - start))
+            asyncio.create_task(closed(host, port, kind, source))
+            for _ in range(min(STEP, count - start))
         ]
         await asyncio.sleep(PAUSE)
     return list(await asyncio.gather(*waiting))
@@ -71,12 +81,12 @@ async def all_closed(host: str, port: int, kind: str, count: int) -> list[float]
 
 def main() -> None:
     """Print the list."""
-    host, port, kind, count = sys.argv[1:]
+    host, port, kind, count, *source = sys.argv[1:]
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = int(count) + 100
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    print(json.dumps(asyncio.run(all_closed(host, int(port), kind, int(count)))))
+    print(json.dumps(asyncio.run(all_closed(host, int(port), kind, int(count), *source))))
 
 
 if __name__ == "__main__":

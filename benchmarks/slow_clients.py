@@ -35,13 +35,13 @@ ALONE = 10.0
 """Seconds for which the others are measured alone."""
 
 
-async def slow_callers(url: str, kind: str, count: int) -> list[float]:
-    """Seconds until each of `count` slow connections of a kind was closed."""
+async def slow_callers(url: str, kind: str, count: int, *source: str) -> list[float]:
+    """Seconds until each of `count` slow connections of a kind, from `source`, was closed."""
     parts = urlsplit(url)
     command = (sys.executable, "-m", "benchmarks.slow_callers")
     process = await asyncio.create_subprocess_exec(
         *command,
-        *(str(parts.hostname), str(parts.port), kind, str(count)),
+        *(str(parts.hostname), str(parts.port), kind, str(count), *source),
         stdout=asyncio.subprocess.PIPE,
         cwd=Path(__file__).resolve().parents[1],
     )
