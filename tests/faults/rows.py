@@ -119,7 +119,7 @@ ROWS: Final = (
         "soak",
         "30 minutes at 70 % of the capacity, 1 % disconnects, stream readers that leave",
         "memory of a process + ≤ 20 MB after the warm-up; descriptors and threads flat",
-        tests=("tests/engine/test_primitive_caches.py",),
+        tests=("tests/test_memory.py",),
         command=("benchmarks.soak",),
     ),
     Row(
