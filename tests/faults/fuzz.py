@@ -150,7 +150,7 @@ async def run(cases: int, seed: int = 1) -> tuple[Counter[int], list[str]]:
     numbers, contract = random.Random(seed), Contract()
     statuses: Counter[int] = Counter()
     problems: list[str] = []
-    async with serving(SleepyEngine(steps=1), max_queue=1024) as client:
+    async with serving(SleepyEngine(steps=1), max_queue=1024, log_level="CRITICAL") as client:
         for number in range(cases):
             path, request = bodies(numbers)
             content = damaged(numbers, request)
