@@ -47,7 +47,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     folder = tmp_path_factory.mktemp("faults")
     # By the year: there is no minute that could end meanwhile.
     options = {"RATE_LIMITS": f"single={LIMIT}/year", "RATE_LIMIT_PER_MINUTE": "1000000"}
-    options["REPLICAS"] = "2"
+    options |= {"REPLICAS": "2", "CONTAINER_WHITELIST": "127.0.0.0/8"}
     with (
         redis_server(folder) as redis,
         services(folder, 2, 2, REDIS_URL=redis.url, **options) as running,
