@@ -32,19 +32,6 @@ from tests.processes import free_port
 COMMIT: Final = "0123456789ab"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two groups, which `-n 2 --dist loadgroup` runs side by side.
-
-    Tests of deploy.sh with a stub wait for containers most of the time; all others share the
-    images, and compute.
-    """
-    for item in items:
-        if item.get_closest_marker("docker") and Path(__file__).parent in item.path.parents:
-            assert isinstance(item, pytest.Function)
-            group = "stubs" if "stubs" in item.fixturenames else "service"
-            item.add_marker(pytest.mark.xdist_group(group))
-
-
 class Images(NamedTuple):
     """Names of the images, and the clean tree that they were built from."""
 

@@ -14,9 +14,19 @@ import pytest
 
 from kronos_api import __version__
 from tests.integration.conftest import COMMIT, Images
-from tests.integration.stack import BODY, ROOT, Caller, container, docker, inspect, until
+from tests.integration.stack import (
+    BODY,
+    ROOT,
+    Caller,
+    container,
+    docker,
+    inspect,
+    run,
+    settings_free,
+    until,
+)
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("service")]
 
 SINGLE = "/v1/predict/single"
 # As in docker-compose.yml, and with no network at all.
@@ -85,6 +95,16 @@ def test_image_holds_no_build_tools(images: Images) -> None:
     look = "command -v pip gcc make; ls -d /source /wheels /requirements; find / -xdev -name pip"
     script = f"({look}) 2>/dev/null; id -u; id -un"
     assert docker("run", "--rm", images.production, "sh", "-c", script) == "10001\nkronos"
+
+
+def test_unchanged_source_builds_the_same_image(images: Images) -> None:
+    name = f"{images.production}-again"
+    command = (images.tree / "scripts" / "build", "--no-audit", "--tag", name)
+    run(*command, env=settings_free() | {"GIT_COMMIT": COMMIT}, cwd=images.tree)
+    try:
+        assert image(name)["Id"] == image(images.production)["Id"]
+    finally:
+        docker("image", "rm", name)
 
 
 def test_source_change_keeps_the_dependency_layers(images: Images, tmp_path: Path) -> None:
