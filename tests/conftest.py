@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
@@ -23,25 +23,25 @@ settings.register_profile("thorough", max_examples=2000, deadline=None)
 settings.load_profile("quick")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run tests that depend on other processes once more if they fail; quick tests never.
 
-    Those that share a fixture of their module stay in one process under `--dist loadgroup`, which
-    then sets it up once.
+    Slow tests come first: the others then fill the processes evenly.
     """
     for item in items:
         if item.get_closest_marker("process") or item.get_closest_marker("docker"):
             item.add_marker(pytest.mark.flaky(reruns=1))
-            if _shares(item) and not item.get_closest_marker("xdist_group"):
-                item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
-def _shares(item: pytest.Item) -> bool:
-    """Whether a test uses a fixture of module scope."""
-    assert isinstance(item, pytest.Function)
-    found = item._fixtureinfo.name2fixturedefs.values()
-    return any(definition.scope == "module" for definitions in found for definition in definitions)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """The scheduler of `--dist loadfile`; None for xdist's own of another mode."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from tests.distribution import Scheduling
+
+    return Scheduling(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

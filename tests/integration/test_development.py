@@ -20,7 +20,7 @@ from tests.processes import OPENER, free_port
 
 log = logging.getLogger(__name__)
 
-pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("service")]
+pytestmark = pytest.mark.docker
 
 LINE = "Forecasts of candlestick series."
 

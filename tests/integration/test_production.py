@@ -10,7 +10,7 @@ import pytest
 
 from tests.integration.stack import BODY, SERVICE, Caller, Stack, caller, docker, inspect
 
-pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("service")]
+pytestmark = pytest.mark.docker
 
 SINGLE = "/v1/predict/single"
 GIB = 2**30

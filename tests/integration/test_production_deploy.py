@@ -15,8 +15,7 @@ import pytest
 from tests.integration.rolling import STUB, Deployment, kill_when, load, stub_recipe
 from tests.integration.stack import ROOT, clean_tree, docker, run, until
 
-# Most of the time these wait for containers, so that they run beside the group "service".
-pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("stubs")]
+pytestmark = pytest.mark.docker
 
 # Healthy, and no forecast.
 IMPOSTOR: Final = """

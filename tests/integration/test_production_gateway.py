@@ -14,7 +14,7 @@ import pytest
 
 from tests.integration.stack import BODY, Caller, Stack, caller, docker, inspect, run
 
-pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("service")]
+pytestmark = pytest.mark.docker
 
 SINGLE = "/v1/predict/single"
 GATEWAY = "https://nginx:8443"

@@ -7,7 +7,7 @@ import pytest
 from tests.integration.rolling import CALLERS, Deployment, load
 from tests.integration.stack import docker, until
 
-pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("service")]
+pytestmark = pytest.mark.docker
 
 
 def test_unresponsive_replica_is_taken_out_of_rotation(deployment: Deployment) -> None:

@@ -26,7 +26,7 @@ from tests.integration.stack import (
     until,
 )
 
-pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("service")]
+pytestmark = pytest.mark.docker
 
 SINGLE = "/v1/predict/single"
 # As in docker-compose.yml, and with no network at all.

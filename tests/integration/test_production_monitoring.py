@@ -16,7 +16,7 @@ from tests.integration.rolling import Deployment
 from tests.integration.stack import ROOT, Stack, docker, inspect, running, until
 from tests.processes import free_port
 
-pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("service")]
+pytestmark = pytest.mark.docker
 
 COMPOSE = "monitoring/docker-compose.yml"
 PORTS = ("PROMETHEUS_PORT", "ALERTMANAGER_PORT", "GRAFANA_PORT")

@@ -6,7 +6,7 @@ import pytest
 
 from tests.integration.rolling import Deployment, interrupt_when, load
 
-pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("service")]
+pytestmark = pytest.mark.docker
 
 REQUESTS = 600
 

@@ -20,7 +20,7 @@ from tests.integration.stack import Caller, Stack, caller, docker, running, unti
 
 log = logging.getLogger(__name__)
 
-pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("service")]
+pytestmark = pytest.mark.docker
 
 HAMMER: Final = (Path(__file__).parent / "hammer.py").read_text("utf-8")
 CONNECTIONS: Final = 6
