@@ -1,7 +1,7 @@
 """Which tests one process of several runs: `-n 2 --dist loadfile`.
 
-The marker `xdist_group` would be simpler, but pytest 9.2 ignores the group that xdist 3.8 adds to the
-ids of tests.
+The marker `xdist_group` would be simpler, but pytest 9.2 ignores the group that xdist 3.8 adds to
+the ids of tests.
 """
 
 from __future__ import annotations
