@@ -261,4 +261,6 @@ class Scheduling(RuleBasedStateMachine):
 
 
 TestScheduling = Scheduling.TestCase
-TestScheduling.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestScheduling.settings = settings(
+    max_examples=settings.default.max_examples * 3 // 5, stateful_step_count=40, deadline=None
+)
