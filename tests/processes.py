@@ -147,7 +147,7 @@ class Service:
 
     def get(self, path: str) -> Any:
         """The JSON at `path`."""
-        with OPENER.open(self.url + path, timeout=5) as answer:
+        with OPENER.open(self.url + path, timeout=30) as answer:
             return json.load(answer)
 
     def wait_for(self, event: str, times: int = 1, seconds: float = 120) -> list[dict[str, Any]]:

@@ -42,7 +42,8 @@ class Prometheus:
     def query(self, expression: str) -> list[dict[str, Any]]:
         """The result of an instant query; empty while Prometheus does not answer."""
         try:
-            with OPENER.open(f"{self.url}/api/v1/query?query={quote(expression)}") as answer:
+            url = f"{self.url}/api/v1/query?query={quote(expression)}"
+            with OPENER.open(url, timeout=30) as answer:
                 result: list[dict[str, Any]] = json.load(answer)["data"]["result"]
                 return result
         except OSError:
