@@ -262,5 +262,5 @@ class Scheduling(RuleBasedStateMachine):
 
 TestScheduling = Scheduling.TestCase
 TestScheduling.settings = settings(
-    max_examples=settings.default.max_examples * 3 // 5, stateful_step_count=40, deadline=None
+    max_examples=settings().max_examples * 3 // 5, stateful_step_count=40, deadline=None
 )
