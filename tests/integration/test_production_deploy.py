@@ -247,7 +247,7 @@ def test_pushed_image_is_deployed_from_the_registry(
 ) -> None:
     """Of a small image: the service's own takes a minute to compress."""
     tree = clean_tree(tmp_path / "tree")
-    (tree / "Dockerfile.production").write_text(stub_recipe("pushed"), "utf-8")
+    (tree / "Dockerfile.production").write_text(stub_recipe("c"), "utf-8")
     deployment = replace(stubs, root=tree)
     outcome = deployment.deploy("--push", registry)
     assert outcome.status == 0, outcome.said
