@@ -67,7 +67,7 @@ class KronosTokenizer(nn.Module):
         """Quantise `latents` [..., bits] to s1 and s2 token ids, int64 [...]."""
         signs = (latents > 0).long()
         s1, s2 = signs.split([self.config.s1_bits, self.config.s2_bits], dim=-1)
-        return s1 @ _weights(s1), s2 @ _weights(s2)
+        return (s1 * _weights(s1)).sum(-1), (s2 * _weights(s2)).sum(-1)
 
     def codes(self, s1: Tensor, s2: Tensor) -> Tensor:
         """Return the quantised vectors [..., bits] (±1 / √bits) of token ids [...]."""
