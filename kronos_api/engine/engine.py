@@ -58,10 +58,14 @@ class Engine:
         """Bytes of keys and values that decoding `request` holds at most."""
         first, *rest = self._segments(request)
         samples = request.sample_count
-        positions = first.prompt + samples * first.steps
+        if samples == 1:
+            held = self.model.cache_bytes(first.prompt + first.steps)
+        else:
+            held = self.model.cache_bytes(samples * first.steps, prefix=first.prompt)
         if rest:
-            positions = max(positions, samples * max(part.prompt + part.steps for part in rest))
-        return self.model.cache_bytes(positions)
+            positions = samples * max(part.prompt + part.steps for part in rest)
+            held = max(held, self.model.cache_bytes(positions))
+        return held
 
     def phase_counts(self, request: ForecastRequest) -> PhaseCounts:
         """All chunks and decode steps of `request`."""

@@ -24,15 +24,16 @@ class KVCache:
 
     own: [layers, B, 2, capacity, C], of which `length` positions are filled.
     heads: attention heads of each layer.
-    arrays: each layer of `own` as NumPy sees it; empty for what it does not know.
-    prefix: [layers, 1, 2, positions, C], a prompt that all rows share, or None.
+    arrays: each layer of `own` as NumPy sees it, float16 as its bits (uint16); empty for other
+        types and devices.
+    prefix: [layers, 1, 2, positions, C], a prompt that all rows share, or None. Never float16.
     """
 
     own: Tensor
     heads: Sequence[int]
     prefix: Tensor | None = None
     length: int = 0
-    arrays: Sequence[NDArray[np.float32]] = field(init=False)
+    arrays: Sequence[NDArray[np.float32 | np.uint16]] = field(init=False)
     _layers: Sequence[Tensor] = field(init=False)
     _own_views: list[KeysValues] = field(init=False)
     _prefix_views: list[KeysValues] = field(init=False)
@@ -40,8 +41,7 @@ class KVCache:
     def __post_init__(self) -> None:
         # A view costs microseconds, and a decode step would make several of them in every layer.
         self._layers = self.own.unbind(0)
-        known = self.own.device.type == "cpu" and self.own.dtype == torch.float32
-        self.arrays = [layer.numpy() for layer in self._layers] if known else ()
+        self.arrays = _arrays(self._layers) if self.own.device.type == "cpu" else ()
         self._own_views = _by_head(self._layers, self.heads)
         prefix = () if self.prefix is None else self.prefix.unbind(0)
         self._prefix_views = _by_head(prefix, self.heads[: len(prefix)])
@@ -122,12 +122,25 @@ class KVCache:
         """Share the filled positions (of one row) among `batch_size` rows of `capacity` each."""
         layers, _, two, _, width = self.own.shape
         own = self.own.new_empty((layers, batch_size, two, capacity, width))
-        return KVCache(own, self.heads, prefix=self.own[:, :, :, : self.length])
+        prefix = self.own[:, :, :, : self.length]
+        if prefix.dtype == torch.float16:  # converted once, not by each of the paths
+            prefix = prefix.float()
+        return KVCache(own, self.heads, prefix=prefix)
 
 
 def cache_bytes(layers: int, positions: int, width: int, dtype: torch.dtype) -> int:
     """Bytes that `KVCache.allocate` reserves for `positions`, counted over all rows."""
     return layers * 2 * positions * width * dtype.itemsize
+
+
+def _arrays(layers: Sequence[Tensor]) -> Sequence[NDArray[np.float32 | np.uint16]]:
+    match layers[0].dtype:
+        case torch.float32:
+            return [layer.numpy() for layer in layers]
+        case torch.float16:
+            return [layer.numpy().view(np.uint16) for layer in layers]
+        case _:
+            return ()
 
 
 def _by_head(layers: Sequence[Tensor], heads: Sequence[int]) -> list[KeysValues]:

@@ -46,6 +46,7 @@ class ModelRunner:
             model.transformer, positions, device=device, dtype=dtype, decodes=True
         )
         self.kernels = self._transformer.kernels
+        self._cache_dtype = self.kernels.cache_dtype(dtype)
         self._dependency = len(self._transformer)
         self._heads = [self._transformer.heads] * self._dependency + [DEPENDENCY_HEADS]
         self._norm = self._to(model.norm.weight)
@@ -60,12 +61,19 @@ class ModelRunner:
     def allocate_cache(self, batch_size: int, capacity: int) -> KVCache:
         """Reserve `capacity` positions of `batch_size` rows."""
         return KVCache.allocate(
-            self._heads, batch_size, capacity, self.width, device=self.device, dtype=self.dtype
+            self._heads,
+            batch_size,
+            capacity,
+            self.width,
+            device=self.device,
+            dtype=self._cache_dtype,
         )
 
-    def cache_bytes(self, positions: int) -> int:
-        """Bytes of keys and values of `positions`, counted over all rows."""
-        return cache_bytes(len(self._heads), positions, self.width, self.dtype)
+    def cache_bytes(self, positions: int, prefix: int = 0) -> int:
+        """Bytes of keys and values of `positions` over all rows, and of a shared prefix."""
+        layers = len(self._heads)
+        own = cache_bytes(layers, positions, self.width, self._cache_dtype)
+        return own + cache_bytes(layers, prefix, self.width, self.dtype)
 
     def embed_times(self, time_features: Tensor) -> Tensor:
         """Embed time features, int64 [n, 5] → [n, C]."""

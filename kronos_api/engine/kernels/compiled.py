@@ -28,6 +28,10 @@ class CompiledKernels(PlainKernels):
 
     name = "compiled"
 
+    def cache_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """See `PlainKernels`. Half of the bytes, which is half of the time of attention."""
+        return torch.float16 if dtype == torch.int8 else dtype
+
     def rope(self, freqs_cis: Tensor, caches: Sequence[KVCache], q_len: int) -> Tensor:
         """Cosines and sines of every position, of which the loops read those that they need."""
         del caches, q_len
@@ -71,7 +75,7 @@ class CompiledKernels(PlainKernels):
         if cache.batch_size > 1 or cache.prefix is not None:
             return super()._attend(query, layer, cache, stored)
         heads, width = cache.heads[layer], cache.head_width(layer)
-        keys, values = (part[0] for part in cache.read(layer, stored))
+        keys, values = (part[0].float() for part in cache.read(layer, stored))
         by_head = query.view(-1, heads, width).transpose(0, 1)
         mixed = torch.empty(heads, len(query), width)
         before, scale = keys.shape[1] - len(query), np.float32(width**-0.5)

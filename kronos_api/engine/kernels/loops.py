@@ -66,6 +66,32 @@ def _from_bits(_context: Any, _bits: Any) -> Any:
     return types.float32(types.int32), emit
 
 
+@intrinsic
+def _load(_context: Any, number: Any) -> Any:
+    """A number of a cache as float32; caches of float16 are arrays of its bits, uint16."""
+    half = number == types.uint16
+
+    def emit(_emitter: Any, builder: Any, _signature: Any, operands: Any) -> Any:
+        if not half:
+            return operands[0]
+        return builder.fpext(builder.bitcast(operands[0], ir.HalfType()), ir.FloatType())
+
+    return types.float32(types.uint16 if half else types.float32), emit
+
+
+@intrinsic
+def _stored(_context: Any, _number: Any, like: Any) -> Any:
+    """A float32 as the cache `like` stores it: rounded to the bits of a float16, or as it is."""
+    half = like.dtype == types.uint16
+
+    def emit(_emitter: Any, builder: Any, _signature: Any, operands: Any) -> Any:
+        if not half:
+            return operands[0]
+        return builder.bitcast(builder.fptrunc(operands[0], ir.HalfType()), ir.IntType(16))
+
+    return like.dtype(types.float32, like), emit
+
+
 @njit(fastmath={"contract"}, **_OPTIONS)
 def _exp(x: Any) -> Any:
     """E to the power of x, which is clamped to ±87: 2^n times a polynomial on ±ln(2) / 2.
@@ -94,7 +120,8 @@ def attend(query: Any, cache: Any, length: Any, out: Any, lse: Any) -> None:
 
     All heads of a position are read together, so that memory is read in order.
 
-    query: [B, H, D]. cache: [B, 2, capacity, C], keys and values. out: [B, C]. lse: [B, H].
+    query: [B, H, D]. cache: [B, 2, capacity, C], keys and values, float32 or bits of float16. out:
+    [B, C]. lse: [B, H].
     """
     batch, heads, width = query.shape
     weights = np.empty((heads, length), np.float32)
@@ -106,7 +133,7 @@ def attend(query: Any, cache: Any, length: Any, out: Any, lse: Any) -> None:
             for h in range(heads):
                 score = F32(0)
                 for d in range(width):
-                    score += query[b, h, d] * row[h * width + d]
+                    score += query[b, h, d] * _load(row[h * width + d])
                 weights[h, p] = score * scale
         for h in range(heads):
             largest = F32(-np.inf)
@@ -127,7 +154,7 @@ def attend(query: Any, cache: Any, length: Any, out: Any, lse: Any) -> None:
             for h in range(heads):
                 weight = weights[h, p]
                 for d in range(width):
-                    mixed[h * width + d] += weight * row[h * width + d]
+                    mixed[h * width + d] += weight * _load(row[h * width + d])
 
 
 @njit(fastmath=_SUMS, **_OPTIONS)
@@ -158,26 +185,28 @@ def rotate_and_store(qkv: Any, factors: Any, query: Any, cache: Any, start: Any)
     The channels of a pair are adjacent.
 
     qkv: [B, q_len, 3, C]. factors: cosines and sines, [q_len, D / 2, 2]. query: [B, q_len, C].
-    cache: [B, 2, capacity, C], written from position `start`.
+    cache: [B, 2, capacity, C], written from position `start`, float32 or bits of float16.
     """
     batch, count, _, channels = qkv.shape
-    pairs = factors.shape[1]
-    heads = channels // (2 * pairs)
     for b in range(batch):
         for t in range(count):
-            for part in range(2):
-                source = qkv[b, t, part]
-                target = query[b, t] if part == 0 else cache[b, 0, start + t]
-                for h in range(heads):
-                    for i in range(pairs):
-                        at = 2 * (h * pairs + i)
-                        cosine, sine = factors[t, i, 0], factors[t, i, 1]
-                        x, y = source[at], source[at + 1]
-                        target[at] = x * cosine - y * sine
-                        target[at + 1] = x * sine + y * cosine
+            _rotate(qkv[b, t, 0], factors[t], query[b, t])
+            _rotate(qkv[b, t, 1], factors[t], cache[b, 0, start + t])
             source, target = qkv[b, t, 2], cache[b, 1, start + t]
             for c in range(channels):
-                target[c] = source[c]
+                target[c] = _stored(source[c], target)
+
+
+@njit(fastmath={"contract"}, **_OPTIONS)
+def _rotate(source: Any, factors: Any, target: Any) -> None:
+    pairs = len(factors)
+    for h in range(len(source) // (2 * pairs)):
+        for i in range(pairs):
+            at = 2 * (h * pairs + i)
+            cosine, sine = factors[i, 0], factors[i, 1]
+            x, y = source[at], source[at + 1]
+            target[at] = _stored(x * cosine - y * sine, target)
+            target[at + 1] = _stored(x * sine + y * cosine, target)
 
 
 @njit(fastmath=_SUMS, **_OPTIONS)

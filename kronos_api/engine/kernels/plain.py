@@ -23,6 +23,10 @@ class PlainKernels:
 
     name = "plain"
 
+    def cache_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """The type of keys and values of a model in `dtype`."""
+        return torch.float32 if dtype == torch.int8 else dtype
+
     def rope(self, freqs_cis: Tensor, caches: Sequence[KVCache], q_len: int) -> Tensor:
         """The factors of `q_len` new positions as `rotate_and_store` takes them, for all layers.
 
