@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -48,6 +49,8 @@ class Row:
 
 
 CASES = (Case(400, 24, 1), Case(400, 112, 1), Case(400, 24, 30))
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""As the images and scripts/serve set it, for both sides."""
 ENOUGH = 20.0
 """Seconds of runs after which a side is not repeated."""
 HEAD = (
@@ -103,7 +106,9 @@ def _measure(side: str, case: Case, options: argparse.Namespace) -> tuple[float,
     command += ["--repeat", str(options.repeat)]
     command += ["--folder", options.folder]
     command += ["--case", str(case.history), str(case.horizon), str(case.sample_count)]
-    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    out = subprocess.run(
+        command, check=True, capture_output=True, text=True, env=os.environ | HUGE_PAGES
+    ).stdout
     seconds, peak = json.loads(out.splitlines()[-1])
     return seconds, peak
 

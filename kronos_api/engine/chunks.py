@@ -23,8 +23,10 @@ from kronos_api.engine.sequence import Sequence
 from kronos_api.engine.tokenizer_runner import TokenizerRunner
 from kronos_api.engine.window import Segment
 
-CHUNK = 256
+CHUNK = 512
 """Candles of a history or prompt in one chunk."""
+MOST_TOKENS = 1024
+"""Tokens, over all paths, that one chunk decodes to candles at most, unless one path has more."""
 
 
 class NotFinite(ArithmeticError):
@@ -198,4 +200,4 @@ def _count(rows: int) -> int:
 
 def _group(window: Segment, shared: bool) -> int:
     """Sample paths that are detokenized in one chunk."""
-    return max(1, 4 * CHUNK // window.steps) if shared else 1
+    return max(1, MOST_TOKENS // window.steps) if shared else 1

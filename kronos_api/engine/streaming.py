@@ -8,22 +8,18 @@ its own. Its candles are those of the forecast up to rounding, and the bits of n
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kronos_api.engine.chunks import CHUNK, NotFinite
+from kronos_api.engine.chunks import MOST_TOKENS, NotFinite
 from kronos_api.engine.kv_cache import KVCache
 from kronos_api.engine.request import ForecastRequest
 from kronos_api.engine.sequence import Sequence
 from kronos_api.engine.tokenizer_runner import TokenizerRunner
 from kronos_api.engine.window import Segment
 from kronos_api.timeseries.features import Floats
-
-MOST_TOKENS: Final = 4 * CHUNK
-"""Tokens, over all paths, that one call decodes at most, unless one step has more."""
 
 
 @dataclass(slots=True, eq=False)

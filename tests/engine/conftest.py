@@ -17,7 +17,7 @@ from kronos_api.engine.engine import Engine
 from kronos_api.engine.request import ForecastRequest
 from kronos_api.engine.sequence import Sequence
 from kronos_api.engine.window import WindowPolicy
-from tests.oracle import MakeOracle
+from tests.oracle import MakeOracle, walk
 
 MakeEngine = Callable[[str, WindowPolicy], Engine]
 
@@ -71,3 +71,17 @@ def together(engine: Engine, requests: list[ForecastRequest]) -> list[Sequence]:
     while scheduler.waiting or scheduler.active:
         scheduler.advance(engine, lambda: 0.0)
     return [ticket.future.result(0) for ticket in tickets]
+
+
+def mixed_requests() -> list[ForecastRequest]:
+    options: list[dict[str, float]] = [
+        {"top_k": 0, "top_p": 0.9, "sample_count": 1, "seed": 1},
+        {"top_k": 1},
+        {"top_k": 0, "top_p": 1.0, "sample_count": 5, "seed": 2, "temperature": 0.5},
+        {"top_k": 8, "top_p": 0.8, "sample_count": 2, "seed": 3},
+    ]
+    sizes = [(3, 5), (40, 24), (64, 30), (17, 60), (1, 1), (50, 2)]
+    return [
+        walk(history, seed=index).request(horizon, **options[index % len(options)])
+        for index, (history, horizon) in enumerate(sizes * 2)
+    ]

@@ -25,6 +25,7 @@ def _no_gradients() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunks, "CHUNK", 16)
+    monkeypatch.setattr(chunks, "MOST_TOKENS", 64)
 
 
 pytestmark = pytest.mark.usefixtures("one_chunk_a_step")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from kronos_api.checkpoints.loader import load_model, load_tokenizer
+from kronos_api.engine.build import build_engine
 from kronos_api.engine.chunks import NotFinite, Prefill
 from kronos_api.engine.engine import BURST_SECONDS, Engine
 from kronos_api.engine.kv_cache import KVCache
@@ -20,7 +21,7 @@ from kronos_api.engine.request import ForecastRequest
 from kronos_api.engine.sequence import Sequence, SequenceStatus
 from kronos_api.engine.window import WindowPolicy
 from kronos_api.timeseries.features import normalise
-from tests.engine.conftest import MakeEngine
+from tests.engine.conftest import MakeEngine, mixed_requests
 from tests.oracle import MakeOracle, walk
 
 
@@ -101,20 +102,6 @@ def test_full_anchored_window_continues_from_its_last_half(
     assert np.isfinite(values_of(run)).all()
 
 
-def mixed_requests() -> list[ForecastRequest]:
-    options: list[dict[str, float]] = [
-        {"top_k": 0, "top_p": 0.9, "sample_count": 1, "seed": 1},
-        {"top_k": 1},
-        {"top_k": 0, "top_p": 1.0, "sample_count": 5, "seed": 2, "temperature": 0.5},
-        {"top_k": 8, "top_p": 0.8, "sample_count": 2, "seed": 3},
-    ]
-    sizes = [(3, 5), (40, 24), (64, 30), (17, 60), (1, 1), (50, 2)]
-    return [
-        walk(history, seed=index).request(horizon, **options[index % len(options)])
-        for index, (history, horizon) in enumerate(sizes * 2)
-    ]
-
-
 def assert_same_bytes(run: Sequence, alone: Sequence) -> None:
     assert torch.equal(run.s1, alone.s1)
     assert torch.equal(run.s2, alone.s2)
@@ -193,9 +180,12 @@ def kv_bytes(run: Sequence) -> int:
     return cache.own.nbytes + (0 if cache.prefix is None else cache.prefix.nbytes)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
 def test_keys_and_values_stay_within_the_bytes_announced(
-    tiny: Engine, monkeypatch: pytest.MonkeyPatch
+    oracles: MakeOracle, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The caches of int8 are float16, but not a prompt that paths share."""
+    tiny = build_engine(*oracles("tiny").sources, dtype=dtype, max_context=64, torch_threads=1)
     allocate = tiny.model.allocate_cache
     held = 0
 

@@ -113,6 +113,30 @@ def test_compiled_attention_of_one_query_equals_the_plain(prompt: int, stored: i
     torch.testing.assert_close(compiled, plain, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+def test_float16_cache_is_read_as_stored(rows: int) -> None:
+    """Compiled RoPE and attention over float16 equal those over the same numbers in float32."""
+    kernels, width = CompiledKernels(), WIDTH // HEADS
+    angles = numbers(LENGTH + 2, width // 2)
+    factors = kernels.rope(torch.polar(torch.ones_like(angles), angles), [], 1)
+    half = KVCache.allocate([HEADS], rows, LENGTH + 2, WIDTH, dtype=torch.float16)
+    wide = KVCache.allocate([HEADS], rows, LENGTH + 2, WIDTH)
+    half.own.copy_(numbers(*half.own.shape))
+    wide.own.copy_(half.own)
+    half.length = wide.length = LENGTH
+    qkv = numbers(rows, 3 * WIDTH)
+    queries = [kernels.rotate_and_store(qkv, factors, 0, [one], 1) for one in (half, wide)]
+    assert torch.equal(*queries)
+    assert torch.equal(half.own[:, :, :, LENGTH], wide.own[:, :, :, LENGTH].half())
+    wide.own.copy_(half.own)
+    mixed = [kernels.attend(queries[0], 0, [one], 1, 1) for one in (half, wide)]
+    torch.testing.assert_close(*mixed, rtol=1e-6, atol=1e-6)
+    if rows == 1:
+        query = numbers(LENGTH, WIDTH)
+        mixed = [kernels.attend(query, 0, [one], LENGTH, 0) for one in (half, wide)]
+        assert torch.equal(*mixed)
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("q_len", [1, 70])
 def test_compiled_attention_of_a_query_that_is_not_finite_is_not_finite(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kronos_api.engine import linear as linear_module
 from kronos_api.engine.linear import (
+    FixedRowsLinear,
     Linear,
     MKLLinear,
     OneDNNLinear,
@@ -36,6 +37,7 @@ BACKENDS = [
     pytest.param(MKLLinear, torch.float32, id="MKL-float32", marks=mkl),
     pytest.param(PlainLinear, torch.float32, id="plain-float32"),
     pytest.param(PlainLinear, torch.bfloat16, id="plain-bfloat16"),
+    pytest.param(FixedRowsLinear, torch.float32, id="fixed-rows-float32"),
 ]
 SHAPES = [(192, 64), (768, 256), (1024, 256), (256, 512), (1536, 512), (2496, 832)]
 """Weights [N, K]: projections and heads of the tiny, mini, small and base networks."""

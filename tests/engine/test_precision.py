@@ -12,7 +12,8 @@ from kronos_api.engine.engine import Engine
 from kronos_api.engine.int8 import Int8Linear, int8_problem
 from kronos_api.engine.kernels.plain import PlainKernels
 from kronos_api.engine.kernels.quantised import QuantisedRows
-from tests.engine.test_engine import assert_same_bytes, mixed_requests
+from tests.engine.conftest import mixed_requests
+from tests.engine.test_engine import assert_same_bytes
 from tests.oracle import MakeOracle, walk
 
 
