@@ -35,15 +35,16 @@ class MemoryStore:
         self._entries.move_to_end(key)
         return value
 
-    async def put(self, key: str, value: bytes, seconds: float) -> None:
-        self._drop(key)
+    async def put(self, key: str, value: bytes, seconds: float) -> bool:
         if len(value) + OVERHEAD > self.size:
-            return
+            return False
+        self._drop(key)
         self._entries[key] = value, self._now() + seconds
         self.used += len(value) + OVERHEAD
         while self.used > self.size:
             self._drop(next(iter(self._entries)))
         metrics.cache_bytes.set(self.used)
+        return True
 
     async def add(self, key: str, value: bytes, seconds: float) -> bytes | None:
         existing = await self.get(key)
@@ -51,12 +52,14 @@ class MemoryStore:
             await self.put(key, value, seconds)
         return existing
 
-    async def delete(self, key: str) -> None:
-        self._drop(key)
+    async def delete(self, key: str, value: bytes) -> None:
+        if await self.get(key) == value:
+            self._drop(key)
 
     async def close(self) -> None:
         self._entries.clear()
         self.used = 0
+        metrics.cache_bytes.set(0)
 
     def _drop(self, key: str) -> None:
         entry = self._entries.pop(key, None)

@@ -25,6 +25,10 @@ PAUSE: Final = 5.0
 LARGEST: Final = 4 * 2**20
 """Bytes of a value: a larger one could take longer than `BOUND` on a slow network."""
 PREFIX: Final = "kronos:cache:"
+DELETE: Final = """
+if redis.call("get", KEYS[1]) == ARGV[1] then redis.call("del", KEYS[1]) end
+"""
+"""Script that deletes a key if it has one value."""
 
 log = structlog.stdlib.get_logger("kronos_api.cache")
 
@@ -45,18 +49,20 @@ class RedisStore:
         value: bytes | None = await self._call(lambda: self._redis.get(PREFIX + key))
         return value
 
-    async def put(self, key: str, value: bytes, seconds: float) -> None:
-        if len(value) <= LARGEST:
-            px = round(seconds * 1000)
-            await self._call(lambda: self._redis.set(PREFIX + key, value, px=px))
+    async def put(self, key: str, value: bytes, seconds: float) -> bool:
+        if len(value) > LARGEST:
+            return False
+        px = round(seconds * 1000)
+        await self._call(lambda: self._redis.set(PREFIX + key, value, px=px))
+        return True
 
     async def add(self, key: str, value: bytes, seconds: float) -> bytes | None:
         px = round(seconds * 1000)
         stored = await self._call(lambda: self._redis.set(PREFIX + key, value, px=px, nx=True))
         return None if stored else await self.get(key)
 
-    async def delete(self, key: str) -> None:
-        await self._call(lambda: self._redis.delete(PREFIX + key))
+    async def delete(self, key: str, value: bytes) -> None:
+        await self._call(lambda: self._redis.eval(DELETE, 1, PREFIX + key, value))
 
     async def close(self) -> None:
         await self._redis.aclose()

@@ -5,13 +5,12 @@ A failing store never fails a request: the forecast is computed as if nothing wa
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
+from kronos_api.cache.claims import Claim, Releases
 from kronos_api.cache.store import CacheUnavailable, Store
 from kronos_api.errors import IdempotencyConflict, IdempotencyInProgress
 from kronos_api.telemetry.known_labels import CacheOutcome
@@ -19,26 +18,9 @@ from kronos_api.telemetry.metrics import metrics
 
 RETRY_AFTER: Final = 1.0
 """Seconds until a request whose first copy is in progress is worth another try."""
-_DIGEST: Final = hashlib.sha256().digest_size
-_PENDING: Final = b""
-"""Content of a claim whose request is in progress; no response is empty."""
 
 Compute = Callable[[], Awaitable[bytes]]
 log = structlog.stdlib.get_logger("kronos_api.cache")
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """The Idempotency-Key of a request: its key in the store, and the digest of its body."""
-
-    key: str
-    digest: bytes
-
-    @classmethod
-    def of(cls, caller: str, path: str, key: str, body: bytes) -> Claim:
-        """That of one caller; path and body must be the same whenever the key is sent again."""
-        name = hashlib.sha256(f"{caller}\n{key}".encode()).hexdigest()
-        return cls(f"key:{name}", hashlib.sha256(path.encode() + b"\n" + body).digest())
 
 
 class ResponseCache:
@@ -48,9 +30,11 @@ class ResponseCache:
         self.store = store
         self.seconds = seconds
         self.pending = pending
+        self.releases = Releases(store, pending)
 
     async def stop(self) -> None:
         """After the last request."""
+        await self.releases.stop()
         await self.store.close()
 
     async def respond(
@@ -67,20 +51,21 @@ class ResponseCache:
         """
         if claim is None:
             return await self._by_content(key, compute)
-        stored, held = await self._claimed(claim)
-        if stored is not None:
-            _count(CacheOutcome.REPLAYED)
-            return stored, True
+        released = False
         try:
-            content, found = await self._by_content(key, compute)
-        except BaseException:
-            if held:
-                await self._quietly(self.store.delete(claim.key))
-            raise
-        if held:
-            value = claim.digest + content
-            await self._quietly(self.store.put(claim.key, value, self.seconds))
-        return content, found
+            found = await self.store.add(claim.key, claim.value, self.pending)
+            if found is not None:
+                released = True
+                return self._replayed(claim, found), True
+            content, stored = await self._by_content(key, compute)
+            released = await self._keep(claim.key, claim.digest + content)
+            return content, stored
+        except CacheUnavailable:  # of `add`
+            _count(CacheOutcome.UNAVAILABLE)
+            return await compute(), False
+        finally:
+            if not released:
+                await self.releases.release(claim)
 
     async def _by_content(self, key: str | None, compute: Compute) -> tuple[bytes, bool]:
         if key is None:
@@ -95,41 +80,36 @@ class ResponseCache:
         if stored is not None:
             return stored, True
         content = await compute()
-        await self._quietly(self.store.put(key, content, self.seconds))
+        await self._keep(key, content)
         return content, False
 
-    async def _claimed(self, claim: Claim) -> tuple[bytes | None, bool]:
-        """The response of an earlier request of the claim, and whether the claim is held now."""
-        try:
-            found = await self.store.add(claim.key, claim.digest + _PENDING, self.pending)
-        except CacheUnavailable:
-            _count(CacheOutcome.UNAVAILABLE)
-            return None, False
-        if found is None:
-            return None, True
-        digest, content = found[:_DIGEST], found[_DIGEST:]
-        if digest != claim.digest:
+    def _replayed(self, claim: Claim, found: bytes) -> bytes:
+        """The response in `found`, of an earlier request with the key of `claim`."""
+        if claim.conflicts(found):
             _count(CacheOutcome.CONFLICT)
             raise IdempotencyConflict(
                 "Idempotency-Key belongs to another request, whose path or body differs. Send a new"
                 " key with each new request; a key is kept for KRONOS_CACHE_TTL"
                 f" ({self.seconds:g} s)."
             )
-        if content == _PENDING:
+        response = claim.response(found)
+        if response is None:
             _count(CacheOutcome.IN_PROGRESS)
             raise IdempotencyInProgress(
                 "The first request with this Idempotency-Key is still in progress. Retry in"
                 f" {RETRY_AFTER:g} s for its response.",
                 retry_after=RETRY_AFTER,
             )
-        return content, False
+        _count(CacheOutcome.REPLAYED)
+        return response
 
-    async def _quietly(self, call: Awaitable[None]) -> None:
-        """Await `call`; if the store is unavailable, the next request misses."""
+    async def _keep(self, key: str, value: bytes) -> bool:
+        """Whether the store has kept `value`; if it is unavailable, the next request misses."""
         try:
-            await call
+            return await self.store.put(key, value, self.seconds)
         except CacheUnavailable as error:
             log.debug("cache_store_skipped", reason=str(error))
+            return False
 
 
 def _count(outcome: CacheOutcome) -> None:

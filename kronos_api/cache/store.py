@@ -21,15 +21,16 @@ class Store(Protocol):
         """The value of `key`; None if there is none."""
         ...
 
-    async def put(self, key: str, value: bytes, seconds: float) -> None:
-        """Set `key`; a value that is too large for the store is not kept."""
+    async def put(self, key: str, value: bytes, seconds: float) -> bool:
+        """Set `key`; False: the value is too large for the store, and `key` is as before."""
+        ...
 
     async def add(self, key: str, value: bytes, seconds: float) -> bytes | None:
         """Set `key` unless it has a value, which is returned."""
         ...
 
-    async def delete(self, key: str) -> None:
-        """Drop the value of `key`."""
+    async def delete(self, key: str, value: bytes) -> None:
+        """Drop `key` if it has this value."""
 
     async def close(self) -> None:
         """After the last call."""

@@ -13,7 +13,8 @@ from typing import Any, Final
 import numpy as np
 from fastapi import Request, Response
 
-from kronos_api.cache.responses import Claim, Compute, ResponseCache
+from kronos_api.cache.claims import Claim
+from kronos_api.cache.responses import Compute, ResponseCache
 from kronos_api.checkpoints.info import ModelInfo
 from kronos_api.off_loop import off_loop
 from kronos_api.schemas.parsing import ParsedSeries

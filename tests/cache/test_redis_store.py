@@ -26,9 +26,11 @@ async def test_workers_share_values(redis: Redis) -> None:
     assert await one.add("a", b"first", 60) is None
     assert await other.add("a", b"second", 60) == b"first"
     await other.put("a", b"third", 0.001)
-    await other.put("b", b"x" * (LARGEST + 1), 60)
-    await one.put("c", b"kept", 60)
-    await one.delete("c")
+    assert not await other.put("b", b"x" * (LARGEST + 1), 60)
+    assert await one.put("c", b"kept", 60)
+    await one.delete("c", b"other")
+    assert await one.get("c") == b"kept"
+    await one.delete("c", b"kept")
     assert [await one.get(key) for key in "bc"] == [None, None]
     await one.close()
     await other.close()
