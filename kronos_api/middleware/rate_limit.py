@@ -71,6 +71,7 @@ class RateLimit:
             if message["type"] == "http.response.start":
                 if message["status"] == REFUSED:
                     await charge.give_back()
+                charge.count()
                 MutableHeaders(scope=message).update(charge.headers())
             await send(message)
 
@@ -79,7 +80,10 @@ class RateLimit:
         except RateLimited as error:
             await render(error, scope)(scope, receive, send_counted)
             return
-        await self.app(scope, receive, send_counted)
+        try:
+            await self.app(scope, receive, send_counted)
+        finally:
+            charge.count()  # of a request without a response, whose caller has left
 
     def _with_other_quota(self, scope: Scope, send: Send) -> Send:
         """`send` that adds the state of the quota of other routes, if the request counted."""

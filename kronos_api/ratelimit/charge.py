@@ -46,7 +46,6 @@ class Charge:
         self.verdict = await self.limiter.take(self.caller, self.route, cost)
         if self.verdict.allowed:
             self._granted.append((cost, self.verdict))
-            metrics.rate_limit_charged.labels(self.label).inc(cost)
         else:
             metrics.rate_limit_hits.labels(self.label).inc()
             raise RateLimited(self._refusal(self.verdict, cost), retry_after=self.verdict.wait)
@@ -78,6 +77,14 @@ class Charge:
         while self._granted:
             cost, granted = self._granted.pop()
             self.verdict = await self.limiter.give_back(self.caller, self.route, cost, granted)
+
+    def count(self) -> None:
+        """Count in the metrics what is charged and will not be given back."""
+        if self._granted:
+            metrics.rate_limit_charged.labels(self.label).inc(
+                sum(cost for cost, _ in self._granted)
+            )
+            self._granted.clear()
 
     def headers(self) -> dict[str, str]:
         """The state of the caller's quota."""

@@ -25,7 +25,7 @@ from kronos_api.schemas.responses import ErrorResponse
 from kronos_api.schemas.status import Health
 from kronos_api.telemetry.metrics import metrics
 from tests.middleware.test_caller_identity import routes
-from tests.web import BATCH, SINGLE, body, predictor_of, serving
+from tests.web import BATCH, SINGLE, body, client_of, predictor_of, serving
 
 ROUTES = sorted({path.replace("{name}", "model") for _, path in routes()})
 PREDICT = [path for path in ROUTES if path.startswith(PREFIX)]
@@ -47,6 +47,13 @@ def minute(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def hits() -> float:
     """Over all callers; tests are one of them."""
     name = "kronos_rate_limit_hits_total"
+    found = [s for family in metrics.registry.collect() for s in family.samples if s.name == name]
+    return sum(sample.value for sample in found)
+
+
+def charged() -> float:
+    """Forecasts charged, over all callers."""
+    name = "kronos_rate_limit_charged_total"
     found = [s for family in metrics.registry.collect() for s in family.samples if s.name == name]
     return sum(sample.value for sample in found)
 
@@ -225,12 +232,25 @@ async def test_a_forecast_that_is_refused_with_503_costs_nothing(
 
     limiter = Limiter(Quotas(10, {}), HostStore(tmp_path))
     await limiter.start()
-    limited = RateLimit(app, limiter=limiter)
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(limited), base_url="http://service"
-    ) as client:
+    before = charged()
+    async with client_of(RateLimit(app, limiter=limiter)) as client:
         for _ in range(3 if status == 503 else 1):
             assert quota(await client.post(SINGLE))[:2] == ("10", left)
+    assert charged() == before + 10 - int(left)
+    await limiter.stop()
+
+
+async def test_a_forecast_whose_caller_left_is_counted_as_charged(tmp_path: Path) -> None:
+    async def app(scope: Scope, _receive: Receive, _send: Send) -> None:
+        await charge_series(scope, [1, 1, 1])
+
+    limiter = Limiter(Quotas(10, {}), HostStore(tmp_path))
+    await limiter.start()
+    before = charged()
+    async with client_of(RateLimit(app, limiter=limiter)) as client:
+        with pytest.raises(AssertionError):  # httpx has no response
+            await client.post(SINGLE)
+    assert charged() == before + 3
     await limiter.stop()
 
 
