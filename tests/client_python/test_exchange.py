@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from email.utils import formatdate
 from typing import Any
 
@@ -204,6 +205,16 @@ def test_answers_for_another_number_of_series_are_an_error() -> None:
 
 def test_no_requests_have_no_answers() -> None:
     assert run(World(), 0, 10) == []
+
+
+def test_parts_of_a_call_with_the_longest_key_have_keys_that_the_service_accepts() -> None:
+    requests = [replace(one, key="k" * 128) for one in batches(items(300), 100)]
+    keys = [one.headers["Idempotency-Key"] for one in requests]
+    assert len(set(keys)) == 3
+    assert max(map(len, keys)) <= 128
+    again = [replace(one, key="k" * 128).headers["Idempotency-Key"] for one in requests]
+    assert again == keys
+    assert replace(requests[0], key="l" * 128).headers["Idempotency-Key"] not in keys
 
 
 @pytest.mark.parametrize(("size", "limit"), [(3, 10**6), (100, 40)])

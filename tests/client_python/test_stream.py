@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 
 import httpx
 import pytest
 
-from kronos_api_client import CandleEvent, ConnectionFailed, KronosError, PredictionTimeout
+from kronos_api_client import (
+    CandleEvent,
+    ConnectionFailed,
+    KronosError,
+    PredictionTimeout,
+    Unauthenticated,
+)
 from tests.client_python.service import (
     FIELDS,
     Kind,
@@ -15,6 +23,7 @@ from tests.client_python.service import (
     event,
     events,
     history,
+    long_history,
     refusal,
     stream_of,
 )
@@ -75,6 +84,78 @@ def test_another_service_is_an_error(kind: Kind, text: str) -> None:
     with pytest.raises(KronosError) as raised:
         Service([page if text == "<html>" else events(text)]).stream(kind, history())
     assert raised.value.code in ("HTTP_200", "UNEXPECTED_RESPONSE")
+
+
+class Whole(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A body that is read from its connection."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self.content
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self.content
+
+
+class Chunks(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A body in `size` bytes at a time, whose connection breaks at its end."""
+
+    def __init__(self, content: bytes, size: int) -> None:
+        self.parts = [content[at : at + size] for at in range(0, len(content), size)]
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self.parts
+        raise httpx.ReadError("reset")
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for part in self:
+            yield part
+
+
+@both
+@pytest.mark.parametrize("size", [1, 7, 10**6])
+def test_text_with_other_line_separators_arrives_whole(kind: Kind, size: int) -> None:
+    series_id = "Zürich\u2028\u0085"
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        whole = json.loads(stream_of(request).text.rpartition("data: ")[2])
+        data = json.dumps(whole | {"series_id": series_id}, ensure_ascii=False)
+        text = event("candle", CANDLE) + f"event: done\r\ndata: {data}\r\n\r\n"
+        headers = {"Content-Type": "text/event-stream"}
+        return httpx.Response(200, stream=Chunks(text.encode(), size), headers=headers)
+
+    candles, result = Service(respond=respond).stream(kind, history(), horizon=1)
+    assert len(candles) == 1
+    assert result.response["series_id"] == series_id
+
+
+@both
+def test_a_refusal_in_the_form_of_events_is_read_as_a_refusal(kind: Kind) -> None:
+    refused = refusal(401, "UNAUTHENTICATED")
+    content = refused.content
+    headers = {"Content-Type": "text/event-stream"}
+    service = Service([httpx.Response(401, stream=Whole(content), headers=headers)])
+    with pytest.raises(Unauthenticated):
+        service.stream(kind, history())
+
+
+@pytest.mark.parametrize("call", ["forecast", "predict_many"])
+@pytest.mark.parametrize("key", ["", "two words", "x" * 129, "é"])
+def test_a_key_that_the_service_refuses_is_not_sent(call: str, key: str) -> None:
+    service = Service()
+    with pytest.raises(ValueError, match="idempotency_key must be 1 to 128"):
+        service.call("sync", call, long_history(["a"]), idempotency_key=key)
+    assert service.requests == []
+
+
+@both
+def test_a_stream_takes_no_key(kind: Kind) -> None:
+    service = Service(respond=stream_of)
+    with pytest.raises(TypeError, match="stream has no idempotency_key"):
+        service.stream(kind, history(), idempotency_key="one")
+    assert service.requests == []
 
 
 def test_data_over_several_lines_is_one_event() -> None:

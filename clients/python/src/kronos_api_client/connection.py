@@ -48,6 +48,6 @@ def arguments(request: Request) -> dict[str, Any]:
 
 
 def has_events(response: httpx.Response) -> bool:
-    """Whether `response` is a stream of server-sent events."""
+    """Whether `response` is a stream of server-sent events, and not an error."""
     kind: str = response.headers.get("Content-Type", "")
-    return kind.startswith("text/event-stream")
+    return response.status_code == httpx.codes.OK and kind.startswith("text/event-stream")

@@ -202,14 +202,25 @@ def place(response: httpx.Response) -> str:
     return str(response.url.copy_with(username=None, password=None))
 
 
-def error_of_content(content: Mapping[str, Any], request_id: str | None) -> KronosError:
-    """The error that an event of a stream carries."""
-    return ERRORS.get(content["code"], KronosError)(
-        content["message"],
-        code=content["code"],
-        status=200,
-        details=content["details"],
-        request_id=content["request_id"] or request_id,
+def error_of_content(
+    content: Mapping[str, Any],
+    request_id: str | None,
+    *,
+    status: int = httpx.codes.OK,
+    retry_after: float | None = None,
+) -> KronosError:
+    """The error in the service's envelope, of an event or of a response.
+
+    Raises `LookupError` or `TypeError` for another envelope.
+    """
+    code = str(content["code"])
+    return ERRORS.get(code, KronosError)(
+        str(content["message"]),
+        code=code,
+        status=status,
+        details=[one for one in content.get("details") or () if isinstance(one, Mapping)],
+        request_id=content.get("request_id") or request_id,
+        retry_after=retry_after,
     )
 
 
@@ -219,27 +230,17 @@ def error_of(response: httpx.Response) -> KronosError:
     A response without the service's envelope, such as a proxy's HTML page, has the code
     `HTTP_<status>`.
     """
-    body: Any
+    status, wait = response.status_code, retry_after(response)
+    request_id = response.headers.get("X-Request-ID")
     try:
-        body = response.json()["error"]
-        code, message = str(body["code"]), str(body["message"])
+        content = response.json()["error"]
+        return error_of_content(content, request_id, status=status, retry_after=wait)
     except (ValueError, LookupError, TypeError):
-        body = {}
-        code = f"HTTP_{response.status_code}"
-        message = (
-            f"{place(response)} answered {response.status_code} without an error of Kronos API"
-        )
-        if response.has_redirect_location:
-            message += f": it redirects to {response.headers['Location']}; use that base URL"
-    request_id = body.get("request_id") or response.headers.get("X-Request-ID")
-    return ERRORS.get(code, KronosError)(
-        message,
-        code=code,
-        status=response.status_code,
-        details=[one for one in body.get("details") or () if isinstance(one, Mapping)],
-        request_id=request_id,
-        retry_after=retry_after(response),
-    )
+        message = f"{place(response)} answered {status} without an error of Kronos API"
+    if response.has_redirect_location:
+        message += f": it redirects to {response.headers['Location']}; use that base URL"
+    code = f"HTTP_{status}"
+    return KronosError(message, code=code, status=status, request_id=request_id, retry_after=wait)
 
 
 def retry_after(response: httpx.Response) -> float | None:

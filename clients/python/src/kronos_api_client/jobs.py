@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from kronos_api_client.forecast import Forecast, read_forecast
 from kronos_api_client.frames import FrameBackend, backend_of
-from kronos_api_client.messages import Answer, Item, Request
+from kronos_api_client.messages import LONGEST_KEY, Answer, Item, Request
 from kronos_api_client.options import decode_steps, encode, parameters
 from kronos_api_client.series import Series
 
@@ -60,7 +61,11 @@ def single_job(
     series = backend.read_one(frame, series_id)
     request = _parameters(backend, horizon, freq, calendar, options)
     item = Item(series_id, encode(series, request))
-    path, key = STREAM if stream else SINGLE, options.get("idempotency_key")
+    path, key = STREAM if stream else SINGLE, _key(options)
+    if stream and key is not None:
+        raise TypeError(
+            "stream has no idempotency_key: the service computes each stream. Use forecast"
+        )
     return Job([series], [Request("POST", path, (item,), stream=stream, key=key)], backend)
 
 
@@ -86,7 +91,7 @@ def batch_job(
         for number, one in enumerate(series)
     ]
     most = min(batch_size, max(1, MAX_STEPS // max(1, decode_steps(request))))
-    key = options.get("idempotency_key")
+    key = _key(options)
     return Job(series, [replace(one, key=key) for one in batches(items, most)], backend)
 
 
@@ -107,6 +112,17 @@ def batches(items: Sequence[Item], most: int, max_body: int = MAX_BODY) -> Itera
         size += length
     if items:
         yield Request("POST", BATCH, tuple(items[first:]), batch=True, first=first)
+
+
+def _key(options: Mapping[str, Any]) -> str | None:
+    """The idempotency key of a call; raises `ValueError` for one that the service refuses."""
+    key: str | None = options.get("idempotency_key")
+    if key is not None and not re.fullmatch(rf"[!-~]{{1,{LONGEST_KEY}}}", key):
+        raise ValueError(
+            f"idempotency_key must be 1 to {LONGEST_KEY} visible ASCII characters, such as a random"
+            f" UUID; found {key!a}"
+        )
+    return key
 
 
 def _parameters(

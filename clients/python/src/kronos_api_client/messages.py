@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import httpx
+
+LONGEST_KEY: Final = 128
+"""Characters of an Idempotency-Key that the service accepts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,10 @@ class Request:
         headers = {"Content-Type": "application/json"} if self.items else {}
         if self.key is not None:
             part = f".{self.first}-{self.first + len(self.items)}" if self.batch else ""
-            headers["Idempotency-Key"] = self.key + part
+            whole = self.key + part
+            if len(whole) > LONGEST_KEY:
+                whole = hashlib.sha256(self.key.encode()).hexdigest() + part
+            headers["Idempotency-Key"] = whole
         return headers
 
     def split(self, most: int) -> list[Request]:

@@ -30,7 +30,8 @@ class Options(TypedDict, total=False):
     repair_input: Move a high or low that lies within open and close by up to 0.1 %.
     bar_label: Which end of its bar a timestamp names, `open` or `close`.
     idempotency_key: The service answers the same request with this key by its first response, for
-        as long as it keeps it; a key that was sent with another request is refused.
+        as long as it keeps it; a key that was sent with another request is refused. 1 to 128
+        visible ASCII characters; `stream` has none.
     prediction_timestamps: The future timestamps themselves, instead of horizon, freq and calendar:
         a DatetimeIndex, a polars Series or a sequence of datetimes.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Generic, Self
@@ -40,27 +40,42 @@ class CandleEvent:
 
 
 class _Reader(Generic[FrameT]):
-    """Reads the lines of one stream."""
+    """Reads the bytes of one stream."""
 
     def __init__(self, job: Job, answer: Answer) -> None:
         self._job = job
         self.response: httpx.Response = answer.content
         self._request_id = answer.request_id
+        self._line = bytearray()
         self._event = ""
-        self._data: list[str] = []
+        self._data: list[bytes] = []
         self.forecast: Forecast[FrameT] | None = None
 
-    def read(self, line: str) -> CandleEvent | None:
-        """The candle that `line` completes; raises the error that it completes."""
+    def read(self, chunk: bytes) -> Iterator[CandleEvent]:
+        """The candles that `chunk` completes, up to the forecast; raises the error it completes."""
+        # Not `str.splitlines`: the text of an event can contain other separators, such as U+2028.
+        for line in chunk.splitlines(keepends=True):
+            self._line += line
+            if not line.endswith(b"\n"):
+                continue
+            candle = self._complete(bytes(self._line.rstrip(b"\r\n")))
+            self._line.clear()
+            if candle:
+                yield candle
+            if self.forecast is not None:
+                return
+
+    def _complete(self, line: bytes) -> CandleEvent | None:
+        """The candle of the event that `line` ends."""
         if line:
-            name, _, value = line.partition(":")
-            value = value.removeprefix(" ")
-            if name == "event":
-                self._event = value
-            elif name == "data":
+            name, _, value = line.partition(b":")
+            value = value.removeprefix(b" ")
+            if name == b"event":
+                self._event = value.decode(errors="replace")
+            elif name == b"data":
                 self._data.append(value)
             return None
-        event, data = self._event, "\n".join(self._data)
+        event, data = self._event, b"\n".join(self._data)
         self._event, self._data = "", []
         if not data:
             return None
@@ -142,9 +157,10 @@ class CandleStream(_Stream[FrameT]):
     def _read(self, job: Job, open_response: Callable[[], Answer]) -> Generator[CandleEvent]:
         reader: _Reader[FrameT] = _Reader(job, open_response())
         try:
-            for line in reader.response.iter_lines():
-                if candle := reader.read(line):
-                    yield candle
+            for chunk in reader.response.iter_bytes():
+                yield from reader.read(chunk)
+                if reader.forecast is not None:
+                    break
         except httpx.RequestError as failure:
             raise connection_failed(failure) from failure
         finally:
@@ -184,9 +200,11 @@ class AsyncCandleStream(_Stream[FrameT]):
     ) -> AsyncGenerator[CandleEvent]:
         reader: _Reader[FrameT] = _Reader(job, await open_response())
         try:
-            async for line in reader.response.aiter_lines():
-                if candle := reader.read(line):
+            async for chunk in reader.response.aiter_bytes():
+                for candle in reader.read(chunk):
                     yield candle
+                if reader.forecast is not None:
+                    break
         except httpx.RequestError as failure:
             raise connection_failed(failure) from failure
         finally:
