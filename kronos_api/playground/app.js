@@ -2,7 +2,7 @@
 
 import { draw } from "./chart.js";
 import { showSummary, showTable, showWarnings } from "./results.js";
-import { forecast, getJson, readFile } from "./service.js";
+import { forecast, getFile, getJson, readFile } from "./service.js";
 import { clientCode, curl } from "./snippets.js";
 
 const at = (id) => document.getElementById(id);
@@ -14,32 +14,41 @@ let source = null; // {file, name}: read again when the options of reading chang
 let series = null; // {candles, timestamps, freq}
 let shown = { history: [], forecast: [], levels: [], expected: 0 };
 let request = null;
-let running = null; // AbortController
+// AbortController of the latest reading and forecast: answers to older ones are dropped.
+let reading = null;
+let running = null;
 
 // 1. Candles
 
+/** Read `file`, a Blob or the promise of one; returns whether its candles are shown. */
 async function read(file, name) {
+  reading?.abort();
+  const mine = (reading = new AbortController());
+  leave();
   source = { file, name };
+  series = null;
+  at("go").disabled = true;
   const options = Object.fromEntries(
     ["columns", "sep", "decimal", "time_format"].map((one) => [one, field(one)]).filter(([, value]) => value),
   );
   if (form.elements.repair_input.checked) options.repair_input = "true";
   say(`Reading ${name} ...`);
   try {
-    const found = await readFile(file, name, options);
-    if (source.file !== file) return;
+    const found = await readFile(await file, name, options, mine.signal);
+    if (mine !== reading) return false;
     series = found;
     say([`${name}: ${found.understood}`, ...found.notes].join(". "));
     form.elements.freq.placeholder = found.freq ?? "such as 15min";
     show({ history: rows(found.candles, found.timestamps), forecast: [], expected: 0 });
     clear(`${found.timestamps.length} candles, ${found.timestamps[0]} to ${found.timestamps.at(-1)}`);
   } catch (error) {
-    series = null;
+    if (mine !== reading) return false;
     say(error.message, true);
     show({ history: [], forecast: [] });
     clear("");
   }
   at("go").disabled = series === null;
+  return series !== null;
 }
 
 function say(text, refused = false) {
@@ -75,6 +84,13 @@ function composed() {
   return made;
 }
 
+/** Cancel the forecast of candles that are replaced. */
+function leave() {
+  if (running) busy(false, "");
+  running?.abort();
+  running = null;
+}
+
 async function run() {
   running?.abort();
   const mine = (running = new AbortController());
@@ -89,7 +105,7 @@ async function run() {
       shown.forecast.push(candle);
       redraw();
     }, mine.signal);
-    finish(response);
+    if (mine === running) finish(response);
   } catch (error) {
     if (mine !== running) return;
     if (error.name === "AbortError") busy(false, "Cancelled.");
@@ -133,7 +149,7 @@ function clear(caption) {
   for (const id of ["summary", "table", "code"]) at(id).hidden = true;
   at("warnings").replaceChildren();
   at("caption").textContent = caption;
-  at("status").textContent = "";
+  for (const id of ["status", "copied"]) at(id).textContent = "";
 }
 
 // Chart and code
@@ -181,8 +197,7 @@ at("file").addEventListener("change", (event) => {
 });
 at("paste").addEventListener("click", () => read(new Blob([at("text").value]), "the text"));
 at("sample").addEventListener("click", async () => {
-  await read(await (await fetch("playground/sample.csv")).blob(), "sample.csv");
-  if (series) run();
+  if (await read(getFile("playground/sample.csv"), "sample.csv")) run();
 });
 at("reading").addEventListener("change", () => source && read(source.file, source.name));
 for (const button of document.querySelectorAll("[data-copy]")) {

@@ -1,8 +1,20 @@
 // The service's routes. Paths are relative to the page, so it works below a prefix.
 
+/** The result of a request or of a part of its response; `lost` is the message if the connection fails. */
+async function received(promise, lost) {
+  try {
+    return await promise;
+  } catch (error) {
+    throw error.name === "AbortError" ? error : new Error(lost);
+  }
+}
+
+const UNREACHABLE = "The service cannot be reached. Does it still run?";
+const CUT_OFF = "The connection ended before the response was complete.";
+
 /** The message of a refusal: what was found, and what changes it. */
 async function refusal(response) {
-  const text = await response.text();
+  const text = await received(response.text(), CUT_OFF);
   try {
     return JSON.parse(text).error.message;
   } catch {
@@ -11,21 +23,19 @@ async function refusal(response) {
 }
 
 async function ask(path, options) {
-  const response = await fetch(path, options).catch((error) => {
-    if (error.name === "AbortError") throw error;
-    throw new Error("The service cannot be reached. Does it still run?");
-  });
+  const response = await received(fetch(path, options), UNREACHABLE);
   if (!response.ok) throw new Error(await refusal(response));
   return response;
 }
 
-export const getJson = async (path) => (await ask(path)).json();
+export const getJson = async (path, options) => received((await ask(path, options)).json(), CUT_OFF);
+export const getFile = async (path) => received((await ask(path)).blob(), CUT_OFF);
 
 /** Candles of a file as the columns of a request; `options` are those of the form. */
-export async function readFile(file, name, options) {
+export async function readFile(file, name, options, signal) {
   const query = new URLSearchParams({ name, ...options });
   const headers = { "Content-Type": "text/csv" };
-  return (await ask(`playground/read?${query}`, { method: "POST", headers, body: file })).json();
+  return getJson(`playground/read?${query}`, { method: "POST", headers, body: file, signal });
 }
 
 /** Server-sent events of a response: {event, data}. */
@@ -33,7 +43,7 @@ async function* events(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
-    const { value, done } = await reader.read();
+    const { value, done } = await received(reader.read(), CUT_OFF);
     if (done) return;
     const blocks = (rest + value).replaceAll("\r\n", "\n").split("\n\n");
     rest = blocks.pop();
@@ -63,5 +73,5 @@ export async function forecast(request, onCandle, signal) {
     if (event === "done") return data;
     if (event === "error") throw new Error(data.error.message);
   }
-  throw new Error("The connection ended before the forecast was complete.");
+  throw new Error(CUT_OFF);
 }

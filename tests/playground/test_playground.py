@@ -192,6 +192,53 @@ def test_refusals_are_shown_in_words_and_can_be_mended(page: Tab, service: Servi
     page.complaints = [one for one in page.complaints if "status of 400" not in one]
 
 
+HOLD = """
+(() => {
+  const send = window.fetch;
+  window.held = [];
+  window.fetch = async (path, options) => {
+    const response = await send(path, options);
+    if (String(path).startsWith("playground/read")) await new Promise((go) => held.push(go));
+    return response;
+  };
+})()
+"""
+"""Responses to readings of files are held until `held[n]()`."""
+
+
+def test_an_older_answer_does_not_replace_a_newer_one(page: Tab, service: Service) -> None:
+    start(page, service)
+    page.run(HOLD)
+    rows = "\n".join(f"2025-01-0{day},10,12,9,11" for day in range(1, 8))
+    text = "When,Open,High,Low,Ending\n" + rows
+    page.run(f"document.getElementById('text').value = {json.dumps(text)}")
+    for number, columns in enumerate(("close=Ending", "close=High", "close=Ending")):
+        fill(page, "columns", columns)
+        if number == 0:
+            click(page, "#paste")
+        page.until(f"held.length === {number + 1}")
+    page.run("held[2]()")
+    page.until(f"{READ}.includes('read 7 rows')")
+    page.run("held[0](), held[1](), fetch('v1/models').then((one) => one.json())")
+    assert "read 7 rows" in page.run(READ)
+    assert not page.run("document.getElementById('go').disabled")
+
+    # New candles end the forecast of the old ones.
+    fill(page, "horizon", "512")
+    fill(page, "sample_count", "64")
+    click(page, "#go")
+    page.until("!document.getElementById('cancel').disabled")
+    click(page, "#paste")
+    page.until("held.length === 4")
+    page.run("held[3]()")
+    page.until("!document.getElementById('go').disabled")
+    assert page.run("document.getElementById('cancel').disabled")
+    assert page.run(STATUS) == page.run(ERROR) == ""
+    assert "forecast" not in {one["name"] for one in drawn(page)}
+    until(lambda: service.get("/v1/healthz/detailed")["checks"]["queue"]["active"] == 0, 20)
+    page.complaints = [one for one in page.complaints if "status of 400" not in one]
+
+
 def test_a_cancelled_forecast_leaves_the_service(page: Tab, service: Service) -> None:
     start(page, service)
     fill(page, "horizon", "512")
