@@ -198,8 +198,11 @@ HOLD = """
   window.held = [];
   window.fetch = async (path, options) => {
     const response = await send(path, options);
-    if (String(path).startsWith("playground/read")) await new Promise((go) => held.push(go));
-    return response;
+    if (!String(path).startsWith("playground/read")) return response;
+    const text = await response.text();
+    await new Promise((go) => held.push(go));
+    const { ok, status } = response;
+    return { ok, status, text: async () => text, json: async () => JSON.parse(text) };
   };
 })()
 """
@@ -219,13 +222,13 @@ def test_an_older_answer_does_not_replace_a_newer_one(page: Tab, service: Servic
         page.until(f"held.length === {number + 1}")
     page.run("held[2]()")
     page.until(f"{READ}.includes('read 7 rows')")
-    page.run("held[0](), held[1](), fetch('v1/models').then((one) => one.json())")
+    page.run("held[0](), held[1](), new Promise((handled) => setTimeout(handled))")
     assert "read 7 rows" in page.run(READ)
     assert not page.run("document.getElementById('go').disabled")
 
     # New candles end the forecast of the old ones.
     fill(page, "horizon", "512")
-    fill(page, "sample_count", "64")
+    fill(page, "sample_count", "8")
     click(page, "#go")
     page.until("!document.getElementById('cancel').disabled")
     click(page, "#paste")
