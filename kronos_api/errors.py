@@ -6,8 +6,10 @@ This module does not depend on FastAPI. The HTTP layer renders every `KronosErro
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Final
 
+GONE: Final = 499
+"""Status that is logged and counted for a client that disconnected, which gets no response."""
 Detail = Mapping[str, object]
 
 

@@ -11,8 +11,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from kronos_api.errors import InternalError, KronosError, MethodNotAllowed, NotFound, RateLimited
-from kronos_api.middleware.access_log import GONE
+from kronos_api.errors import (
+    GONE,
+    InternalError,
+    KronosError,
+    MethodNotAllowed,
+    NotFound,
+    RateLimited,
+)
 from kronos_api.middleware.callers import caller_label
 from kronos_api.middleware.envelope import render
 from kronos_api.ratelimit.other_routes import OtherLimiter

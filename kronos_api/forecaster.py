@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from kronos_api.limits import (
     MAX_SEED,
     MAX_TEMPERATURE,
     MAX_TOP_K,
+    random_seed,
 )
 from kronos_api.summary import as_json
 from kronos_api.timeseries import BarLabel, Calendars, Timestamps, continue_history
@@ -151,7 +151,7 @@ class Forecaster:
             sample_count=default_paths(1, QUANTILE_PATHS, bool(quantile_levels) or summary)
             if sample_count is None
             else sample_count,
-            seed=secrets.randbelow(MAX_SEED + 1) if seed is None else seed,
+            seed=random_seed() if seed is None else seed,
         )
         _check(params, horizon, quantile_levels, bar_label)
         _check_summary(params, summary, levels)

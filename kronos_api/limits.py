@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Final
 
 MAX_HISTORY: Final = 2048
@@ -14,3 +15,8 @@ LEAST_TEMPERATURE: Final = 0.001
 """Of those above 0, which is greedy."""
 MAX_TEMPERATURE: Final = 100
 MAX_TOP_K: Final = 1024
+
+
+def random_seed() -> int:
+    """The seed of a forecast whose request has none."""
+    return secrets.randbelow(MAX_SEED + 1)

@@ -2247,6 +2247,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Last part of the id in `/v1/models`. */
                 name: string;
             };
             cookie?: never;
@@ -2316,7 +2317,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorResponse"];
                 };
             };
-            /** @description MODEL_NOT_READY */
+            /** @description MODEL_NOT_READY, CALLER_UNKNOWN */
             503: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -2334,6 +2335,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Last part of the id in `/v1/models`. */
                 name: string;
             };
             cookie?: never;
@@ -2403,7 +2405,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorResponse"];
                 };
             };
-            /** @description Service Unavailable */
+            /** @description MODEL_NOT_READY, CALLER_UNKNOWN */
             503: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -2411,7 +2413,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ModelReady"];
+                    "application/json": components["schemas"]["ModelReady"] | components["schemas"]["ErrorResponse"];
                 };
             };
         };

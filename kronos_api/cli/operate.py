@@ -7,8 +7,8 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from typing import Annotated, Final, Literal
-from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
 import typer
@@ -137,8 +137,12 @@ def _metrics(settings: Settings) -> str:
     try:
         with build_opener(ProxyHandler({})).open(url, timeout=10) as answer:
             return str(answer.read(), "utf-8")
-    except URLError as error:
-        raise StartupError(f"drained, but {url} does not tell when it is idle: {error}") from None
+    except (OSError, HTTPException) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise StartupError(
+            f"drained, but the forecasts in progress are unknown, because {url} cannot be read:"
+            f" {reason}. Ask again: kronos-api drain"
+        ) from None
 
 
 def _shows_idle(text: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kronos_api.config import Settings
 from kronos_api.errors import InvalidInput
-from kronos_api.limits import LEAST_TEMPERATURE, MAX_SEED
+from kronos_api.limits import LEAST_TEMPERATURE, random_seed
 
 if TYPE_CHECKING:
     from kronos_api.cli.local import Job
@@ -80,7 +79,7 @@ class Asked:
             "sample_count": default_paths(
                 settings.default_sample_count, settings.max_samples, several
             ),
-            "seed": secrets.randbelow(MAX_SEED + 1),
+            "seed": random_seed(),
         }
         given = {name: value for name, value in self.sampling.items() if value is not None}
         return SamplingParams(**(defaults | given))

@@ -35,6 +35,7 @@ OTHERS: Final = frozenset(
         "KRONOS_MEMORY_LIMIT",
         "KRONOS_STOP_GRACE",
         "KRONOS_MODELS_DIR",
+        "KRONOS_API_KEYS_DIR",
         "KRONOS_NETWORK",
         "KRONOS_SUBNET",
         "KRONOS_HTTPS_PORT",

@@ -14,9 +14,9 @@ from mcp.server.lowlevel import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kronos_api.errors import RequestTooLarge
+from kronos_api.errors import GONE, RequestTooLarge
 from kronos_api.mcp import MCP_PATH
-from kronos_api.mcp.routes import DISCONNECTED, GONE, replayed
+from kronos_api.mcp.routes import DISCONNECTED, replayed
 from kronos_api.mcp.server import LOG_FIELDS, build_server
 from kronos_api.middleware.callers import caller_label
 from kronos_api.ratelimit.other_routes import Limited

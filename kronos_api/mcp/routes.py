@@ -11,6 +11,7 @@ from fastapi import APIRouter, FastAPI
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope
 
+from kronos_api.errors import GONE
 from kronos_api.middleware.envelope import Envelope
 from kronos_api.middleware.rate_limit import RateLimit
 from kronos_api.ratelimit.charge import CountedBy
@@ -25,8 +26,6 @@ LOCAL: Final[Scope] = {
     "server": None,
 }
 """What the request of a caller without HTTP has instead."""
-GONE: Final = 499
-"""Status of a request whose client has disconnected."""
 DISCONNECTED: Final = "mcp_disconnected"
 """Name in the state of a request whose client has disconnected."""
 JSON: Final = [(b"content-type", b"application/json")]

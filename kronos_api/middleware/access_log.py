@@ -8,13 +8,12 @@ from collections.abc import Collection
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from kronos_api.errors import GONE
 from kronos_api.middleware.callers import caller_label
 from kronos_api.telemetry import phases
 from kronos_api.telemetry.metrics import metrics
 
 UNMATCHED = "unmatched"
-GONE = 499
-"""Status logged for a client that disconnected before the end of its response."""
 
 log = structlog.stdlib.get_logger("kronos_api.access")
 

@@ -9,7 +9,8 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kronos_api.middleware.access_log import GONE, UNMATCHED
+from kronos_api.errors import GONE
+from kronos_api.middleware.access_log import UNMATCHED
 from kronos_api.telemetry import phases
 
 if TYPE_CHECKING:

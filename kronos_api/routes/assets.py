@@ -18,8 +18,6 @@ TYPES: Final = {
     ".css": "text/css; charset=utf-8",
     ".csv": "text/csv; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
-    ".png": "image/png",
-    ".svg": "image/svg+xml",
 }
 YEAR: Final = 31_536_000
 VERSION: Final = "v"

@@ -6,9 +6,9 @@ because candles with timestamps are not tensors.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 
 from kronos_api.build_info import Build
 from kronos_api.checkpoints.info import ModelInfo
@@ -24,15 +24,18 @@ from kronos_api.schemas.inference_protocol import (
     TensorMetadata,
 )
 from kronos_api.schemas.responses import LIMITED, ErrorResponse
+from kronos_api.timeseries.features import FIELDS
 
-FIELDS: Final = 6
-"""Open, high, low, close, volume and amount."""
 NAMED: Final[dict[int | str, dict[str, Any]]] = {
     **LIMITED,
     404: {"model": ErrorResponse, "description": "NOT_FOUND: the loaded model has another name"},
     422: {"model": ErrorResponse, "description": "VALIDATION_ERROR"},
-    503: {"model": ErrorResponse, "description": "MODEL_NOT_READY"},
+    503: {"model": ErrorResponse, "description": "MODEL_NOT_READY, CALLER_UNKNOWN"},
 }
+
+LONGEST: Final = 128
+"""Characters of an unknown name that an error repeats."""
+Name = Annotated[str, Path(description="Last part of the id in `/v1/models`.")]
 
 
 def add_health(routes: APIRouter, predictor: AsyncPredictor) -> None:
@@ -67,12 +70,12 @@ def add_metadata(
 
     @routes.get("/v2/models/{name}", name="inference_protocol_model", responses=NAMED)
     @limited
-    async def model(request: Request, name: str) -> ModelMetadata:
+    async def model(request: Request, name: Name) -> ModelMetadata:
         """The loaded model, by the last part of its id."""
         del request
         info = _loaded(predictor, name)
-        candles = [TensorMetadata(name="candles", datatype="FP64", shape=[-1, FIELDS])]
-        forecast = [TensorMetadata(name="prediction", datatype="FP64", shape=[-1, FIELDS])]
+        candles = [TensorMetadata(name="candles", datatype="FP64", shape=[-1, len(FIELDS)])]
+        forecast = [TensorMetadata(name="prediction", datatype="FP64", shape=[-1, len(FIELDS)])]
         return ModelMetadata(
             name=name,
             versions=[info.model.version],
@@ -84,10 +87,10 @@ def add_metadata(
     @routes.get(
         "/v2/models/{name}/ready",
         name="inference_protocol_model_ready",
-        responses={**NAMED, 503: {"model": ModelReady}},
+        responses=NAMED | {503: NAMED[503] | {"model": ModelReady | ErrorResponse}},
     )
     @limited
-    async def model_ready(request: Request, response: Response, name: str) -> ModelReady:
+    async def model_ready(request: Request, response: Response, name: Name) -> ModelReady:
         """200 while the model takes forecasts, else 503."""
         del request
         _loaded(predictor, name)
@@ -104,5 +107,7 @@ def _loaded(predictor: AsyncPredictor, name: str) -> ModelInfo:
         )
     known = info.model.id.rpartition("/")[2]
     if name != known:
-        raise NotFound(f"No model {name!r}: the loaded model is {known!r}, see /v1/models.")
+        raise NotFound(
+            f"No model {name[:LONGEST]!r}: the loaded model is {known!r}, see /v1/models."
+        )
     return info

@@ -12,15 +12,13 @@ import structlog
 from starlette.requests import ClientDisconnect
 
 from kronos_api.engine.sampling import SamplingParams
-from kronos_api.errors import InternalError, KronosError, PredictionTimeout
+from kronos_api.errors import GONE, InternalError, KronosError, PredictionTimeout
 from kronos_api.schemas.parsing import ParsedSeries
 from kronos_api.schemas.serializing import SeriesForecast
 from kronos_api.telemetry.metrics import metrics
 
 MAX_VALUES: Final = 8
 """Different values of a parameter in one log line."""
-GONE: Final = 499
-"""Status that is counted for a client that disconnected."""
 
 
 @contextmanager

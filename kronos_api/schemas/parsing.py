@@ -5,14 +5,13 @@ Nothing here waits: the caller chooses the thread.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from kronos_api.aggregate import QUANTILE_PATHS, default_paths
 from kronos_api.engine.sampling import SamplingParams
-from kronos_api.limits import MAX_SEED
+from kronos_api.limits import random_seed
 from kronos_api.schemas.candles import to_columns
 from kronos_api.schemas.json_body import parse_model, utf8
 from kronos_api.schemas.requests import (
@@ -150,7 +149,7 @@ class RequestParser:
                 top_k=_or(overrides.top_k, self.defaults.top_k),
                 top_p=_or(overrides.top_p, self.defaults.top_p),
                 sample_count=sample_count,
-                seed=_or(overrides.seed, secrets.randbelow(MAX_SEED + 1)),
+                seed=_or(overrides.seed, random_seed()),
             ),
             seeded=overrides.seed is not None,
             quantile_levels=tuple(request.quantile_levels or ()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -100,6 +101,34 @@ def test_orders_reach_all_processes_and_are_withdrawn(tmp_path: Path) -> None:
 def metrics_of(service: Service) -> str:
     with OPENER.open(service.url + "/metrics", timeout=30) as answer:
         return str(answer.read(), "utf-8")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [b"", b"no HTTP\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\ncut off"],
+    ids=["closed", "no HTTP", "cut off"],
+)
+def test_drain_names_metrics_that_cannot_be_read_in_one_line(
+    reply: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            listener.accept()[0].close()  # the command looks whether a service listens
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(reply)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        monkeypatch.setenv("KRONOS_PORT", str(listener.getsockname()[1]))
+        monkeypatch.setenv("KRONOS_CONTROL_DIR", str(tmp_path))
+        done = CliRunner().invoke(app, ["drain"])
+        thread.join()
+    assert done.exit_code == 1
+    (line,) = done.stderr.splitlines()
+    assert "/metrics cannot be read: " in line
 
 
 @pytest.mark.parametrize("command", [["drain"], ["log-level", "DEBUG"], ["block", "shop"]])

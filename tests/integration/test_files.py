@@ -6,6 +6,8 @@ import os
 import re
 from pathlib import Path
 
+import yaml  # type: ignore[import-untyped]
+
 from kronos_api.config import Settings, variable
 from kronos_api.config.renamed import RENAMED
 from tests.integration.stack import ROOT, run
@@ -64,6 +66,16 @@ def gateway_limits(folder: Path, **settings: str) -> dict[str, float]:
     )
     written = (folder / "http.conf").read_text("utf-8")
     return {name: float(value) for name, value in re.findall(r"^(\w+) (\d+)m?s?;", written, re.M)}
+
+
+def test_compose_mounts_the_folder_of_the_documented_file_of_keys() -> None:
+    compose = yaml.safe_load(read("docker-compose.yml"))
+    file = only(r"set `KRONOS_API_KEYS_FILE=(/\S+)`", read("docs/security.md"))
+    folder = f"${{KRONOS_API_KEYS_DIR:-keys}}:{file.rpartition('/')[0]}:ro"
+    for service in ("kronos-api", "kronos-api-gpu"):
+        assert folder in compose["services"][service]["volumes"]
+        assert "KRONOS_API_KEYS_FILE" in compose["services"][service]["environment"]
+    assert "keys" in compose["volumes"]
 
 
 def test_gateway_limits_match_the_service(tmp_path: Path) -> None:

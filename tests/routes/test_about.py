@@ -6,8 +6,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kronos_api import __version__
+from kronos_api.app import create_app
+from kronos_api.config import Settings
 from tests.fakes import FAKE_INFO
-from tests.web import serving
+from tests.web import client_of, predictor_of, serving
 
 
 async def test_models() -> None:
@@ -69,9 +71,26 @@ async def test_open_inference_protocol_answers_from_the_same_state() -> None:
         live, ready, server, model = [(await client.get(path)).json() for path in paths]
         model_ready = (await client.get("/v2/models/model/ready")).json()
         unknown = await client.get("/v2/models/other/ready")
+        long = await client.get(f"/v2/models/{'m' * 2000}")
     assert (live, ready) == ({"live": True}, {"ready": True})
     assert server == {"name": "Ours", "version": __version__, "extensions": []}
     assert (model["name"], model["versions"]) == ("model", [FAKE_INFO.model.version])
     assert model_ready == {"name": "model", "ready": True}
     assert unknown.status_code == 404
     assert "the loaded model is 'model'" in unknown.json()["error"]["message"]
+    assert long.status_code == 404
+    assert f"No model '{'m' * 128}':" in long.json()["error"]["message"]
+
+
+async def test_a_model_that_is_not_ready_gets_a_documented_503() -> None:
+    predictor = predictor_of()
+    app = create_app(Settings(), predictor=predictor)
+    async with client_of(app) as client:
+        loading = await client.get("/v2/models/model/ready")
+        documented = (await client.get("/openapi.json")).json()["paths"]
+    assert loading.status_code == 503
+    assert loading.json()["error"]["code"] == "MODEL_NOT_READY"
+    response = documented["/v2/models/{name}/ready"]["get"]["responses"]["503"]
+    schemas = response["content"]["application/json"]["schema"]["anyOf"]
+    names = [one["$ref"].rpartition("/")[2] for one in schemas]
+    assert names == ["ModelReady", "ErrorResponse"]
