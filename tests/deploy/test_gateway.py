@@ -157,6 +157,9 @@ def test_http_2_reaches_the_service(proxy: Gateway) -> None:
     said = run(*curl, *shown, "--data", "x" * 20_000, f"{proxy.url}/v1/predict/single")
     assert json.loads(said.rpartition("\n")[0])["error"]["code"] == "REQUEST_TOO_LARGE"
     assert "\n2 413 " in said
+    said = run(*curl, *shown, f"{proxy.url}/%zz")
+    assert "not valid HTTP, such as a path with %zz" in said
+    assert "\n2 400 " in said
 
 
 def test_each_response_has_the_security_headers_once(proxy: Gateway) -> None:
@@ -183,9 +186,13 @@ def test_each_response_has_the_security_headers_once(proxy: Gateway) -> None:
     for response in responses[:5]:
         assert response.headers["strict-transport-security"] == "max-age=31536000"
     assert "strict-transport-security" not in plain.headers
-    assert refusal(responses[2], 413, "REQUEST_TOO_LARGE")["message"] == (
-        "The body exceeds 0.01 MB."
-    )
+    messages = {
+        "REQUEST_TOO_LARGE": "The body exceeds 0.01 MB.",
+        "MALFORMED_REQUEST": "Malformed request: HTTP over TLS is expected on this port.",
+    }
+    for response in (responses[2], responses[5]):
+        error = refusal(response, response.status_code, response.json()["error"]["code"])
+        assert error["message"] == messages[error["code"]]
 
 
 def test_requests_above_the_rate_get_429_and_probes_do_not(proxy: Gateway) -> None:

@@ -91,7 +91,7 @@ def test_workflows_run_the_documented_commands() -> None:
 
 def test_production_follows_staging_and_an_approval() -> None:
     found = jobs()
-    assert found["image.build"]["needs"] == "tests"
+    assert found["image.build"]["needs"] == found["release.build"]["needs"] == "tests"
     assert found["image.publish"]["needs"] == "build"
     assert found["image.production"]["needs"] == ["publish", "staging"]
     for name in ("staging", "production"):
