@@ -26,6 +26,7 @@ from kronos_api.middleware.caller_identity import CallerIdentity
 from kronos_api.middleware.callers import caller_key
 from kronos_api.middleware.compression import Compression
 from kronos_api.middleware.content_encoding import ContentEncoding
+from kronos_api.middleware.credentials import Credentials
 from kronos_api.middleware.cross_origin import CrossOrigin
 from kronos_api.middleware.envelope import Envelope
 from kronos_api.middleware.head_method import HeadMethod
@@ -77,16 +78,7 @@ def create_app(
     """
     logging.configure(settings.log_level, settings.log_format, settings.replica_name)
     service = Lifecycle(settings, predictor, workers)
-    callers = build_callers(
-        settings.whitelist if settings.security_enabled else None,
-        settings.proxies,
-        keys=settings.api_keys_file,
-        servers=settings.nameservers,
-        timeout=settings.dns_timeout,
-        networks=settings.networks,
-        blocks=settings.named_blocks,
-        observe=lambda result, seconds: observed_metrics.dns_query.labels(result).observe(seconds),
-    )
+    callers = _callers(settings)
     others = OtherLimiter(
         settings.rate_limit_other_per_minute,
         lambda request: caller_key(request.scope),
@@ -109,7 +101,7 @@ def create_app(
     app.state.predictor = service.predictor
     for router in routers.all:
         app.include_router(router)
-    _complete_document(app, keys=callers.keys is not None)
+    _complete_document(app, keys=callers.keys is not None, tokens=callers.accounts is not None)
     return app
 
 
@@ -123,6 +115,21 @@ def create_local(settings: Settings) -> tuple[Lifecycle, FastAPI]:
     return service, _local_routes(local, service, routers, others)
 
 
+def _callers(settings: Settings) -> Callers:
+    return build_callers(
+        settings.whitelist if settings.security_enabled else None,
+        settings.proxies,
+        keys=settings.api_keys_file,
+        servers=settings.nameservers,
+        timeout=settings.dns_timeout,
+        networks=settings.networks,
+        blocks=settings.named_blocks,
+        observe=lambda result, seconds: observed_metrics.dns_query.labels(result).observe(seconds),
+        issuer=settings.token_issuer,
+        observe_keys=lambda result: observed_metrics.signing_key_fetches.labels(result).inc(),
+    )
+
+
 def _middleware(
     settings: Settings,
     service: Lifecycle,
@@ -132,15 +139,16 @@ def _middleware(
     memory: BodyMemory,
 ) -> list[Middleware]:
     exempt, limit, by = settings.exempt_paths, settings.max_request_bytes, settings.rate_limit_batch
-    own_pages = [playground.READ]
+    own_pages, probes = [playground.READ], paths_of(*routers.probes)
+    credentials = Credentials(callers.keys, callers.accounts, probes=probes)
     return [  # outermost first
         Middleware(Lifespan, service=service, peers=callers.peers),
         Middleware(RequestId),
-        Middleware(Tracing, spans=lambda: service.spans, probes=paths_of(*routers.probes)),
+        Middleware(Tracing, spans=lambda: service.spans, probes=probes),
         Middleware(
             AccessLog,
             paths=paths_of(*routers.all),
-            probes=paths_of(*routers.probes),
+            probes=probes,
             scrapes=paths_of(routers.scrapes),
         ),
         Middleware(Compression),
@@ -151,14 +159,13 @@ def _middleware(
             allowed=callers.allowed,
             proxies=callers.proxies,
             exempt=exempt,
-            keys=callers.keys,
-            probes=paths_of(*routers.probes),
+            credentials=credentials,
             blocked=lambda: service.controls.orders.blocked,
         ),
         # After identity, so that unlisted clients take no place; before the rate limit and the
         # body, so that a refusal costs no quota and reads no body. Probes are exempt even if they
         # are not open to every caller.
-        Middleware(Admission, limit=settings.concurrency, exempt=paths_of(*routers.probes)),
+        Middleware(Admission, limit=settings.concurrency, exempt=probes),
         Middleware(MediaType, paths=(MCP_PATH,)),
         Middleware(RateLimit, limiter=service.limiter, others=others, by=by),
         Middleware(BodyLimit, limit=limit, memory=memory),
@@ -207,12 +214,12 @@ def _exception_handlers(routers: Routers, others: OtherLimiter) -> dict[Any, Han
     return ExceptionHandlers(paths_of(*routers.all), others).by_class()
 
 
-def _complete_document(app: FastAPI, *, keys: bool) -> None:
+def _complete_document(app: FastAPI, *, keys: bool, tokens: bool) -> None:
     generate: Callable[[], dict[str, Any]] = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = complete(generate(), keys=keys)
+            app.openapi_schema = complete(generate(), keys=keys, tokens=tokens)
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -87,7 +87,7 @@ class MalformedRequest(KronosError):
 
 
 class Unauthenticated(KronosError):
-    """The caller has no API key, or one that is not valid."""
+    """The caller has no API key or token, or one that is not valid."""
 
     status = 401
     code = "UNAUTHENTICATED"
@@ -203,7 +203,7 @@ class HeadersTooLarge(KronosError):
 
 
 class CallerUnknown(KronosError):
-    """The caller cannot be identified, because DNS did not answer."""
+    """The caller cannot be identified: DNS did not answer, or keys of tokens cannot be fetched."""
 
     status = 503
     code = "CALLER_UNKNOWN"

@@ -19,7 +19,8 @@ Rule = tuple[bool, str]
 
 def contradictions(settings: Settings) -> list[str]:
     """The message of each rule that `settings` break."""
-    rules = (*_of_checkpoints(settings), *_of_times(settings), *_of_amounts(settings))
+    rules = (*_of_checkpoints(settings), *_of_callers(settings), *_of_times(settings))
+    rules = (*rules, *_of_amounts(settings))
     return [message for holds, message in rules if not holds]
 
 
@@ -36,6 +37,23 @@ def _of_checkpoints(settings: Settings) -> Iterator[Rule]:
     yield (
         model is None or tokenizer is not None or tokenizer_of(model) is not None,
         "KRONOS_MODEL_ID needs KRONOS_TOKENIZER_ID, because it names no published model",
+    )
+
+
+def _of_callers(settings: Settings) -> Iterator[Rule]:
+    needed = {
+        "KRONOS_SERVICE_ACCOUNT_AUDIENCE": settings.service_account_audience,
+        "KRONOS_SERVICE_ACCOUNT_ISSUER": settings.service_account_issuer,
+        "KRONOS_SERVICE_ACCOUNT_JWKS": settings.service_account_jwks,
+    }
+    missing = [name for name, value in needed.items() if value is None]
+    yield (
+        len(missing) in (0, len(needed)),
+        f"{', '.join(needed)} are set together: set {' and '.join(missing)} too, or none",
+    )
+    yield (
+        not missing or not settings.whitelist.service_accounts,
+        f"serviceaccount: entries of KRONOS_CONTAINER_WHITELIST need {', '.join(needed)}",
     )
 
 

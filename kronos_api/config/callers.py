@@ -9,6 +9,7 @@ from typing import Final
 from pydantic import Field, field_validator
 
 from kronos_api.config.serving import Serving
+from kronos_api.security.token_issuer import TokenIssuer, is_key_location
 from kronos_api.security.whitelist import (
     Network,
     Whitelist,
@@ -29,9 +30,19 @@ class CallerSettings(Serving):
     security_enabled: bool = True
     """Whether callers that CONTAINER_WHITELIST does not list are refused."""
     container_whitelist: str = "localhost"
-    """Allowed callers: names of containers or services, addresses, CIDR blocks, localhost."""
+    """Callers: names, addresses, CIDR blocks, localhost, serviceaccount:NAMESPACE/NAME or /*."""
     api_keys_file: Path | None = None
     """File of API keys (`kronos-api key new`), which name callers; unset: off."""
+    service_account_audience: str | None = Field(default=None, min_length=1, max_length=200)
+    """Audience of ServiceAccount tokens (Kubernetes), which name callers; unset: off."""
+    service_account_issuer: str | None = Field(default=None, min_length=1, max_length=1000)
+    """Issuer of these tokens, as in their claim `iss`."""
+    service_account_jwks: str | None = None
+    """Keys of the issuer: an https URL, or a file with a JSON Web Key Set."""
+    service_account_ca_file: Path | None = None
+    """Certificates of the authorities of that URL; unset: those of the system."""
+    service_account_token_file: Path | None = None
+    """File of the bearer token that is sent to that URL; unset: none is sent."""
     security_exempt_paths: str = (
         "/health,/v1/healthz,/v1/readyz,/v2/health/live,/v2/health/ready,/metrics,/v1/metrics"
     )
@@ -55,6 +66,23 @@ class CallerSettings(Serving):
     @classmethod
     def _parses_as_whitelist(cls, value: str | None) -> str | None:
         Whitelist.parse(value or "")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _have_addresses(cls, value: str | None) -> str | None:
+        if Whitelist.parse(value or "").service_accounts:
+            raise ValueError("a proxy is named by its address or its name in DNS, not by a token")
+        return value
+
+    @field_validator("service_account_jwks")
+    @classmethod
+    def _has_keys(cls, value: str | None) -> str | None:
+        if value is not None and not is_key_location(value):
+            raise ValueError(
+                "must be an https URL, or a file, such as "
+                "https://kubernetes.default.svc/openid/v1/jwks; http only for localhost"
+            )
         return value
 
     @field_validator("security_exempt_paths")
@@ -105,6 +133,21 @@ class CallerSettings(Serving):
     def proxies(self) -> Whitelist:
         """Peers whose X-Forwarded-For is believed."""
         return Whitelist.parse(self.trusted_proxies or "")
+
+    @property
+    def token_issuer(self) -> TokenIssuer | None:
+        """Issuer of ServiceAccount tokens; None: off."""
+        if self.service_account_audience is None:
+            return None
+        assert self.service_account_issuer is not None
+        assert self.service_account_jwks is not None
+        return TokenIssuer(
+            audience=self.service_account_audience,
+            issuer=self.service_account_issuer,
+            jwks=self.service_account_jwks,
+            ca_file=self.service_account_ca_file,
+            token_file=self.service_account_token_file,
+        )
 
     @property
     def networks(self) -> tuple[str, ...]:

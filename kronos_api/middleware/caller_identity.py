@@ -17,8 +17,8 @@ from kronos_api.errors import (
     KronosError,
     Unauthenticated,
 )
+from kronos_api.middleware.credentials import Credentials, asked
 from kronos_api.middleware.envelope import render
-from kronos_api.security.api_keys import METRICS, PREDICT, ApiKeys
 from kronos_api.security.callers import OTHER, Caller, Connection, Identification
 from kronos_api.security.identity import Identity
 from kronos_api.security.resolver import ResolverUnavailable
@@ -31,11 +31,6 @@ NOT_LISTED: Final = (
     "or address block there; the service's log line `caller_refused` has its address."
 )
 """Message of a 403. The address is left out, because behind a proxy it is the proxy's."""
-NO_KEY: Final = (
-    "The request has no API key, and no entry of KRONOS_CONTAINER_WHITELIST names this caller. Send"
-    " Authorization: Bearer KEY, with a key of KRONOS_API_KEYS_FILE."
-)
-"""Message of a 401 without a key."""
 UNKNOWN: Final = (
     "The caller cannot be identified, because DNS did not answer within KRONOS_DNS_TIMEOUT. Retry "
     "in 1 s; KRONOS_DNS_SERVERS sets the nameservers."
@@ -46,9 +41,6 @@ BLOCKED: Final = (
     "it again; the service's log line `caller_refused` has its name."
 )
 """Message of a 403 for a caller that is listed."""
-_SHOWN: Final = 200
-"""Characters of a path in a log line."""
-
 log = structlog.stdlib.get_logger("kronos_api.security")
 
 
@@ -77,13 +69,11 @@ class CallerIdentity:
         allowed: Identity | None,
         proxies: Identity,
         exempt: Collection[str],
-        keys: ApiKeys | None = None,
-        probes: Collection[str] = (),
+        credentials: Credentials | None = None,
         blocked: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self.app = app
-        self.keys = keys
-        self.probes = frozenset(probes)
+        self.credentials = credentials or Credentials()
         self.allowed = allowed
         self.proxies = proxies
         self.exempt = frozenset(exempt)
@@ -94,12 +84,12 @@ class CallerIdentity:
             await self.app(scope, receive, send)
             return
         try:
-            caller = await self._by_key(scope) or await self._identify(scope)
+            caller = await self.credentials.caller(scope) or await self._identify(scope)
             self._refuse_blocked(scope, caller)
         except KronosError as refusal:
             response = render(refusal, scope)
             if isinstance(refusal, (Unauthenticated, InsufficientScope)):
-                response.headers["WWW-Authenticate"] = self._challenge(refusal, scope)
+                response.headers["WWW-Authenticate"] = self.credentials.challenge(refusal, scope)
             # Its body is not read, so nothing can follow on this connection.
             response.headers["Connection"] = "close"
             await response(scope, receive, send)
@@ -108,38 +98,12 @@ class CallerIdentity:
         structlog.contextvars.bind_contextvars(container_name=caller.name)
         await self.app(scope, receive, send)
 
-    async def _by_key(self, scope: Scope) -> Caller | None:
-        """The caller that the request's API key names; None if it has none, or keys are off."""
-        key = None if self.keys is None else bearer(Headers(scope=scope))
-        if self.keys is None or key is None:
-            return None
-        try:
-            caller = await self.keys.caller(key, self._needed(scope))
-        except KronosError as refusal:
-            metrics.security_events.labels("refused", OTHER).inc()
-            peer = scope["client"][0] if scope.get("client") else None
-            log.warning("api_key_refused", peer=peer, reason=refusal.code, **_asked(scope))
-            raise
-        metrics.security_events.labels("allowed", caller.label).inc()
-        return caller
-
-    def _needed(self, scope: Scope) -> str:
-        """The scope that the path needs."""
-        return METRICS if scope["path"] in self.probes else PREDICT
-
-    def _challenge(self, refusal: KronosError, scope: Scope) -> str:
-        """The value of WWW-Authenticate, by RFC 6750."""
-        if isinstance(refusal, InsufficientScope):
-            return f'Bearer error="insufficient_scope", scope="{self._needed(scope)}"'
-        known = bearer(Headers(scope=scope)) is not None
-        return 'Bearer error="invalid_token"' if known else "Bearer"
-
     def _refuse_blocked(self, scope: Scope, caller: Caller) -> None:
         """Raise `CallerBlocked` if the operator has blocked `caller`."""
         if not caller.names.isdisjoint(self.blocked()):
             structlog.contextvars.bind_contextvars(container_name=caller.name)
             metrics.security_events.labels("blocked", caller.label).inc()
-            log.warning("caller_refused", peer=caller.key, reason="blocked", **_asked(scope))
+            log.warning("caller_refused", peer=caller.key, reason="blocked", **asked(scope))
             raise CallerBlocked(BLOCKED)
 
     async def _identify(self, scope: Scope) -> Caller:
@@ -158,7 +122,7 @@ class CallerIdentity:
             return await self._look_up(scope, connection, peer)
         except ResolverUnavailable as error:
             metrics.security_events.labels("unknown", OTHER).inc()
-            log.error("caller_unknown", peer=str(peer), reason=str(error), **_asked(scope))
+            log.error("caller_unknown", peer=str(peer), reason=str(error), **asked(scope))
             raise CallerUnknown(UNKNOWN) from None
 
     async def _holds(
@@ -229,21 +193,7 @@ class CallerIdentity:
 
     def _refuse(self, scope: Scope, peer: str | None, reason: str) -> KronosError:
         metrics.security_events.labels("refused", OTHER).inc()
-        log.warning("caller_refused", peer=peer, reason=reason, **_asked(scope))
-        if self.keys is not None:
-            return Unauthenticated(NO_KEY)
+        log.warning("caller_refused", peer=peer, reason=reason, **asked(scope))
+        if self.credentials.accepted:
+            return Unauthenticated(self.credentials.missing)
         return ContainerNotAllowed(NOT_LISTED)
-
-
-def bearer(headers: Headers) -> str | None:
-    """The key of an `Authorization: Bearer` header; None without one.
-
-    Empty, and so not valid, if there are several.
-    """
-    given = [value.partition(" ") for value in headers.getlist("authorization")]
-    keys = [key.strip() for scheme, _, key in given if scheme.lower() == "bearer"]
-    return None if not keys else keys[0] if len(keys) == 1 else ""
-
-
-def _asked(scope: Scope) -> dict[str, str]:
-    return {"method": scope["method"], "path": scope["path"][:_SHOWN]}

@@ -13,7 +13,7 @@ from kronos_api.schemas.responses import CandleEvent
 RETRIED: Final = ("409", "429", "503")
 """Statuses whose responses say by Retry-After when to ask again."""
 
-KEY: Final = "ApiKey"
+BEARER: Final = "ApiKey"
 """Name of the security scheme."""
 
 HEADERS: Final[dict[str, dict[str, Any]]] = {
@@ -23,7 +23,8 @@ HEADERS: Final[dict[str, dict[str, Any]]] = {
         "schema": {"type": "string"},
     },
     "WWW-Authenticate": {
-        "description": "`Bearer`, with `error` if the request has an API key that is not valid.",
+        "description": "`Bearer`, with `error` if the request has an API key or token that is "
+        "not valid.",
         "schema": {"type": "string"},
     },
     "Retry-After": {
@@ -51,7 +52,9 @@ HEADERS: Final[dict[str, dict[str, Any]]] = {
 }
 
 
-def complete(document: dict[str, Any], *, keys: bool = False) -> dict[str, Any]:
+def complete(
+    document: dict[str, Any], *, keys: bool = False, tokens: bool = False
+) -> dict[str, Any]:
     """Add to FastAPI's `document` what it cannot know; changes and returns it.
 
     The routes read request bodies and write events themselves, so their models are added here.
@@ -59,7 +62,7 @@ def complete(document: dict[str, Any], *, keys: bool = False) -> dict[str, Any]:
     make a field with a default one that the caller must give; the descriptions name them. A
     constant becomes an enum of one value, since generators type constants wrongly.
 
-    keys: whether API keys are accepted.
+    keys: whether API keys are accepted; tokens: whether ServiceAccount tokens are.
     """
     _, definitions = models_json_schema(
         [
@@ -70,11 +73,12 @@ def complete(document: dict[str, Any], *, keys: bool = False) -> dict[str, Any]:
         ref_template="#/components/schemas/{model}",
     )
     document["components"]["schemas"] |= definitions["$defs"]
+    challenged = keys or tokens
     document["components"]["headers"] = {
-        name: header for name, header in HEADERS.items() if keys or name != "WWW-Authenticate"
+        name: header for name, header in HEADERS.items() if challenged or name != "WWW-Authenticate"
     }
-    if keys:
-        _add_keys(document)
+    if challenged:
+        _add_credentials(document, keys, tokens)
     for operations in document["paths"].values():
         for operation in operations.values():
             limited = "429" in operation["responses"]
@@ -88,21 +92,23 @@ def complete(document: dict[str, Any], *, keys: bool = False) -> dict[str, Any]:
     return document
 
 
-def _add_keys(document: dict[str, Any]) -> None:
+def _add_credentials(document: dict[str, Any], keys: bool, tokens: bool) -> None:
     """Add the security scheme, and 401, to the operations that check the caller.
 
-    A key is optional, because the whitelist lists callers as well.
+    A credential is optional, because the whitelist lists callers as well.
     """
+    kinds = {"A key of KRONOS_API_KEYS_FILE": keys, "A Kubernetes ServiceAccount token": tokens}
+    description = ", or a".join(kind.removeprefix("A") for kind, on in kinds.items() if on)
     document["components"]["securitySchemes"] = {
-        KEY: {"type": "http", "scheme": "bearer", "description": "A key of KRONOS_API_KEYS_FILE."}
+        BEARER: {"type": "http", "scheme": "bearer", "description": f"A{description}."}
     }
     for operations in document["paths"].values():
         for operation in operations.values():
             refusal = operation["responses"].get("403")
             if refusal is not None:
-                operation["security"] = [{KEY: []}, {}]
+                operation["security"] = [{BEARER: []}, {}]
                 operation["responses"]["401"] = refusal | {"description": "UNAUTHENTICATED"}
-                refusal["description"] += ", INSUFFICIENT_SCOPE"
+                refusal["description"] += ", INSUFFICIENT_SCOPE" if keys else ""
 
 
 def _headers(status: str, limited: bool, kept: bool) -> Iterator[str]:

@@ -1,25 +1,36 @@
-"""Builds what identifies callers: the allowed ones, trusted proxies, API keys."""
+"""Builds what identifies callers: the allowed ones, trusted proxies, API keys, tokens."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
+from kronos_api.errors import StartupError
 from kronos_api.security.api_keys import ApiKeys
 from kronos_api.security.identity import Identity
 from kronos_api.security.local_networks import LocalNetworks
 from kronos_api.security.peers import Peers
 from kronos_api.security.resolver import Observe, Resolver, unobserved
+from kronos_api.security.token_issuer import TokenIssuer
 from kronos_api.security.whitelist import Network, Whitelist
+
+if TYPE_CHECKING:
+    from kronos_api.security.service_accounts import ServiceAccounts
 
 
 @dataclass(frozen=True, slots=True)
 class Callers:
-    """What identifies callers. `allowed`: None if every caller passes; `keys`: None if off."""
+    """What identifies callers.
+
+    `allowed`: None if every caller passes; `keys` and `accounts`: None if off.
+    """
 
     allowed: Identity | None
     proxies: Identity
     keys: ApiKeys | None
+    accounts: ServiceAccounts | None
 
     @property
     def peers(self) -> Peers:
@@ -43,6 +54,8 @@ def build_callers(
     networks: tuple[str, ...],
     blocks: tuple[Network, ...] = (),
     observe: Observe = unobserved,
+    issuer: TokenIssuer | None = None,
+    observe_keys: Callable[[Literal["fetched", "failed"]], None] = lambda _: None,
 ) -> Callers:
     """The callers that are `allowed` (None: all), the trusted `proxies`, and the file of `keys`.
 
@@ -51,9 +64,12 @@ def build_callers(
     DNS. `blocks`: addresses beyond its own subnets that DNS can name. `observe` is called with the
     result and the seconds of each question.
 
+    `issuer`: issuer of ServiceAccount tokens; None: off. `observe_keys` is called with the result
+    of each fetch of its keys.
+
     Raises:
-        StartupError: a resolver is needed, and no nameserver is configured; or the file of keys
-            cannot be read.
+        StartupError: a resolver is needed, and no nameserver is configured; or a file of keys
+            cannot be read; or the extra `kubernetes` is needed and not installed.
     """
     local_networks = None
     if proxies.names or (allowed is not None and allowed.names):
@@ -61,4 +77,25 @@ def build_callers(
         local_networks = LocalNetworks(resolver, networks=networks, blocks=blocks)
     allowing = None if allowed is None else Identity(allowed, local_networks)
     listed = None if keys is None else ApiKeys(keys)
-    return Callers(allowing, Identity(proxies, local_networks), listed)
+    accounts = None if issuer is None else _service_accounts(allowed, issuer, observe_keys)
+    return Callers(allowing, Identity(proxies, local_networks), listed, accounts)
+
+
+def _service_accounts(
+    allowed: Whitelist | None,
+    issuer: TokenIssuer,
+    observe: Callable[[Literal["fetched", "failed"]], None],
+) -> ServiceAccounts:
+    try:
+        from kronos_api.security.service_accounts import ServiceAccounts
+        from kronos_api.security.signing_keys import SigningKeys
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in ("jwt", "cryptography"):
+            raise
+        raise StartupError(
+            "KRONOS_SERVICE_ACCOUNT_AUDIENCE is set, but the package pyjwt is not installed with"
+            " cryptography: pip install 'kronos-api[kubernetes]'"
+        ) from None
+    issuer.check()
+    keys = SigningKeys(issuer.fetch, observe=observe)
+    return ServiceAccounts(allowed, keys, audience=issuer.audience, issuer=issuer.issuer)

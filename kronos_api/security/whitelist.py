@@ -1,4 +1,4 @@
-"""The allowed callers: addresses, CIDR blocks, `localhost`, names of containers and services."""
+"""The allowed callers: addresses, CIDR blocks, `localhost`, names, ServiceAccounts."""
 
 from __future__ import annotations
 
@@ -11,12 +11,18 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 LOCALHOST: Final = "localhost"
+SERVICE_ACCOUNT: Final = "serviceaccount:"
+"""Prefix of an entry that names ServiceAccounts of Kubernetes."""
 _LOCALHOST: Final = frozenset({IPv4Address("127.0.0.1"), IPv6Address("::1")})
 _PRIVATE: Final = tuple(
     map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"))
 )
 
 _NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
+_ACCOUNT = re.compile(
+    SERVICE_ACCOUNT
+    + r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/(\*|[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)"
+)
 _SERVER = re.compile(r"(?:\[(?P<bracketed>[^\]]+)\]|(?P<bare>[^:\[\]]+))(?::(?P<port>\d{1,5}))?")
 DNS_PORT: Final = 53
 _LABEL: Final = 63
@@ -93,6 +99,7 @@ class Whitelist:
     networks: tuple[tuple[str, Network], ...] = ()
     names: tuple[str, ...] = ()
     localhost: bool = False
+    service_accounts: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -100,8 +107,12 @@ class Whitelist:
         entries = listed(text)
         networks: list[tuple[str, Network]] = []
         names: list[str] = []
+        accounts: list[str] = []
         for number, entry in enumerate(entries, start=1):
             if entry == LOCALHOST:
+                continue
+            if entry.startswith(SERVICE_ACCOUNT):
+                accounts.append(_account(entry, number))
                 continue
             try:
                 network = _network(entry)
@@ -111,16 +122,17 @@ class Whitelist:
                 names.append(entry)
             else:
                 networks.append((entry, network))
-        return cls(tuple(networks), tuple(names), LOCALHOST in entries)
+        return cls(tuple(networks), tuple(names), LOCALHOST in entries, tuple(accounts))
 
     @property
     def entries(self) -> tuple[str, ...]:
         """The texts of all entries."""
         local = (LOCALHOST,) if self.localhost else ()
-        return (*(entry for entry, _ in self.networks), *self.names, *local)
+        networks = (entry for entry, _ in self.networks)
+        return (*networks, *self.names, *local, *self.service_accounts)
 
     def __len__(self) -> int:
-        return len(self.networks) + len(self.names) + self.localhost
+        return len(self.entries)
 
     def by_address(self, address: Address, *, local: bool = True) -> str | None:
         """The entry that covers `address` without DNS; None if there is none.
@@ -132,6 +144,22 @@ class Whitelist:
             if address in network:
                 return entry
         return LOCALHOST if local and self.localhost and is_localhost(address) else None
+
+    def by_service_account(self, namespace: str, name: str) -> str | None:
+        """The entry that names the ServiceAccount; None if there is none."""
+        of_namespace = SERVICE_ACCOUNT + namespace
+        found = (f"{of_namespace}/{name}", f"{of_namespace}/*")
+        return next((entry for entry in found if entry in self.service_accounts), None)
+
+
+def _account(entry: str, number: int) -> str:
+    """`entry` as it is; raises `ValueError` if it names no ServiceAccount."""
+    if not _ACCOUNT.fullmatch(entry):
+        raise ValueError(
+            f"entry {number} must be {SERVICE_ACCOUNT}NAMESPACE/NAME, such as "
+            f"{SERVICE_ACCOUNT}shop/web, or {SERVICE_ACCOUNT}NAMESPACE/* for all of a namespace"
+        )
+    return entry
 
 
 def _network(entry: str) -> Network | None:

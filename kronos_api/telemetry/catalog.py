@@ -157,6 +157,11 @@ class Catalog:
         "result",
         buckets=DNS_BUCKETS,
     )
+    signing_key_fetches = counter(
+        "kronos_signing_key_fetches",
+        "Fetches of the keys that ServiceAccount tokens are checked with, by their result.",
+        "result",
+    )
 
     workers = gauge("kronos_workers", "Processes that serve or load the model.")
     drained = gauge("kronos_drained", "Workers that an operator has drained.")

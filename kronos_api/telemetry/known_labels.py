@@ -39,6 +39,7 @@ CALLER_STATUSES: Final = ("200", "400", "429", "500", "503", "504")
 LATENCY_STATUSES: Final = ("200", "499", "500", "503", "504")
 REFUSALS: Final = ("refused", "unknown", "unnamed", "host_refused", "origin_refused")
 DNS_RESULTS: Final = ("answered", "empty", "failed")
+FETCH_RESULTS: Final = ("fetched", "failed")
 DEADLINES: Final = ("headers", "body", "send")
 
 
@@ -92,6 +93,8 @@ class KnownLabels:
             metrics.phase.labels(phase)
         for result in DNS_RESULTS:
             metrics.dns_query.labels(result)
+        for result in FETCH_RESULTS:
+            metrics.signing_key_fetches.labels(result)
         for deadline in DEADLINES:
             metrics.slow_callers.labels(deadline)
         for peer in ("listed", "unlisted"):

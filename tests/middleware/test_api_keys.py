@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from kronos_api.app import create_app
 from kronos_api.config import Settings
 from kronos_api.middleware.caller_identity import CallerIdentity
+from kronos_api.middleware.credentials import Credentials
 from kronos_api.security.api_keys import ApiKeys, new_key
 from kronos_api.security.identity import Identity
 from kronos_api.security.whitelist import Whitelist
@@ -131,7 +132,7 @@ async def test_keys_of_a_blocked_name_are_refused(file: Path) -> None:
         allowed=Identity(Whitelist.parse("localhost")),
         proxies=Identity(Whitelist.parse("")),
         exempt=(),
-        keys=ApiKeys(file),
+        credentials=Credentials(ApiKeys(file)),
         blocked=lambda: {"shop"},
     )
     async with client_of(From(app, UNLISTED)) as client:
