@@ -115,7 +115,8 @@ def _record(refusal: KronosError, scope: Scope, kind: str) -> None:
         log.error("caller_unknown", reason="signing_keys_unavailable", **fields)
     else:
         metrics.security_events.labels("refused", OTHER).inc()
-        log.warning(f"{kind}_refused", reason=refusal.message, **fields)
+        reason = refusal.code if kind == "api_key" else refusal.message
+        log.warning(f"{kind}_refused", reason=reason, **fields)
 
 
 def asked(scope: Scope) -> dict[str, str]:

@@ -192,6 +192,42 @@ def test_rules_and_dashboards_are_those_of_monitoring(name: str) -> None:
     assert {f"{uid}.json" for uid in linked} <= present_files
 
 
+def test_production_accepts_the_token_of_the_example_caller() -> None:
+    account, job = load(SETS / "caller.yaml")
+    settings, template = environment("production"), job["spec"]["template"]
+    name = f"serviceaccount:{account['metadata']['namespace']}/{account['metadata']['name']}"
+    assert name in settings["KRONOS_CONTAINER_WHITELIST"].split(",")
+    assert template["spec"]["serviceAccountName"] == account["metadata"]["name"]
+    (volume,) = template["spec"]["volumes"]
+    (source,) = volume["projected"]["sources"]
+    token = source["serviceAccountToken"]
+    assert token["audience"] == settings["KRONOS_SERVICE_ACCOUNT_AUDIENCE"]
+    (container,) = template["spec"]["containers"]
+    (mount,) = container["volumeMounts"]
+    assert f"{mount['mountPath']}/{token['path']}" in container["command"][-1]
+    policy = next(one for one in of("production", "NetworkPolicy") if not _is_redis(one))
+    (peer,) = policy["spec"]["ingress"][0]["from"]
+    assert peer["podSelector"]["matchLabels"] == template["metadata"]["labels"]
+
+
+def test_the_service_has_what_it_asks_the_api_server_with() -> None:
+    settings = environment("production")
+    volume = next(one for one in pod("production")["volumes"] if one["name"] == "api-server")
+    mounts = {one["name"]: one["mountPath"] for one in service("production")["volumeMounts"]}
+    folder = mounts["api-server"]
+    files = {
+        item["path"]
+        for source in volume["projected"]["sources"]
+        for item in source.get("configMap", {}).get("items", [source.get("serviceAccountToken")])
+    }
+    for name in ("KRONOS_SERVICE_ACCOUNT_CA_FILE", "KRONOS_SERVICE_ACCOUNT_TOKEN_FILE"):
+        assert settings[name].rpartition("/")[::2] in {(folder, file) for file in files}
+    policy = next(one for one in of("production", "NetworkPolicy") if not _is_redis(one))
+    ports = [[port["port"] for port in one["ports"]] for one in policy["spec"]["egress"]]
+    assert [443, 6443] in ports
+    assert "api-server" not in json.dumps(pod("minimal"))
+
+
 def test_production_publishes_no_metrics() -> None:
     (ingress,) = of("production", "Ingress")
     (rule,) = ingress["spec"]["rules"]

@@ -48,6 +48,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if .Values.apiKeys.existingSecret }}
 {{- $_ := set $own "KRONOS_API_KEYS_FILE" "/etc/kronos-api/keys/keys" }}
 {{- end }}
+{{- with .Values.serviceAccountTokens }}
+{{- if .enabled }}
+{{- $_ := set $own "KRONOS_SERVICE_ACCOUNT_AUDIENCE" .audience }}
+{{- $_ := set $own "KRONOS_SERVICE_ACCOUNT_ISSUER" .issuer }}
+{{- $_ := set $own "KRONOS_SERVICE_ACCOUNT_JWKS" .jwks }}
+{{- if .apiServer }}
+{{- $_ := set $own "KRONOS_SERVICE_ACCOUNT_CA_FILE" "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt" }}
+{{- $_ := set $own "KRONOS_SERVICE_ACCOUNT_TOKEN_FILE" "/var/run/secrets/kubernetes.io/serviceaccount/token" }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- if .Values.model.id }}{{- $_ := set $own "KRONOS_MODEL_ID" .Values.model.id }}{{- end }}
 {{- if .Values.model.existingClaim }}{{- $_ := set $own "KRONOS_MODEL_PATH" "/models" }}{{- end }}
 {{- if .Values.gpu.count }}{{- $_ := set $own "KRONOS_DEVICE" "cuda" }}{{- end }}
