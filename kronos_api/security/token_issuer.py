@@ -107,6 +107,7 @@ class TokenIssuer:
             return content
         finally:
             watchdog.cancel()
+            watchdog.join()  # no thread outlives the check before the workers fork
             connection.close()
 
     def _connection(self, url: SplitResult) -> HTTPConnection:
