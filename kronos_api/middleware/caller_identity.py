@@ -57,9 +57,8 @@ class CallerIdentity:
 
     Without `allowed` every caller passes, and its address identifies it.
 
-    With `keys`, `Authorization: Bearer` names the caller in place of its address, and a request
-    with a key that is not valid is refused, whichever address it comes from. Paths in `probes` need
-    another scope than all others.
+    With `credentials`, an API key or a token names the caller in place of its address, and a
+    request with one that is not valid is refused, whichever address it comes from.
     """
 
     def __init__(
