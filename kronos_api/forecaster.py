@@ -30,7 +30,6 @@ from kronos_api.limits import (
 from kronos_api.summary import as_json
 from kronos_api.timeseries import BarLabel, Calendars, Timestamps, continue_history
 from kronos_api.timeseries.candles import MAX_VALUE
-from kronos_api.timeseries.features import time_features
 from kronos_api.violations import InvalidFields, Violation
 
 DOWNLOAD_TIMEOUT: Final = 600.0
@@ -157,10 +156,10 @@ class Forecaster:
         _check_summary(params, summary, levels)
         values, history = read_candles(candles, repair_input)
         future = self._future(history, horizon, freq, calendar, bar_label)
-        request = ForecastRequest(
-            candles=values,
-            history_time_features=time_features(history.datetimes),
-            future_time_features=time_features(future.datetimes),
+        request = ForecastRequest.following(
+            values,
+            history,
+            future,
             params=params,
             quantile_levels=tuple(quantile_levels),
             return_samples=samples,

@@ -44,7 +44,6 @@ class Asked:
         from kronos_api.cli.tables import read_history
         from kronos_api.engine.request import ForecastRequest
         from kronos_api.timeseries import BarLabel, Calendars, continue_history
-        from kronos_api.timeseries.features import time_features
 
         history = read_history(path, self.history, self.reading, repair=self.repair_input)
         label = BarLabel(self.bar_label) if self.bar_label else None
@@ -53,10 +52,10 @@ class Asked:
                 Calendars(), history.timestamps, self.horizon, self.freq, self.calendar, label
             )
         )
-        request = ForecastRequest(
-            candles=history.candles,
-            history_time_features=time_features(history.timestamps.datetimes),
-            future_time_features=time_features(continued.timestamps.datetimes),
+        request = ForecastRequest.following(
+            history.candles,
+            history.timestamps,
+            continued.timestamps,
             params=self._params(settings),
             clip=settings.clip_value,
             quantile_levels=self.quantile_levels,

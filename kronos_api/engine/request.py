@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Self
 
 from kronos_api.engine.sampling import SamplingParams
-from kronos_api.timeseries.features import Floats, Ints
+from kronos_api.timeseries.features import Floats, Ints, time_features
+from kronos_api.timeseries.timestamps import Timestamps
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,6 +34,24 @@ class ForecastRequest:
     repair: bool = True
     summary: bool = False
     levels: tuple[float, ...] = ()
+
+    @classmethod
+    def following(
+        cls,
+        candles: Floats,
+        history: Timestamps,
+        future: Timestamps,
+        params: SamplingParams,
+        **options: Any,
+    ) -> Self:
+        """The request for the candles at `future`; `options` are the other attributes."""
+        return cls(
+            candles=candles,
+            history_time_features=time_features(history.datetimes),
+            future_time_features=time_features(future.datetimes),
+            params=params,
+            **options,
+        )
 
     @property
     def history(self) -> int:

@@ -10,7 +10,6 @@ from kronos_api.engine.request import ForecastRequest
 from kronos_api.off_loop import off_loop
 from kronos_api.schemas.parsing import ParsedSeries, numbered
 from kronos_api.timeseries import Calendars, Continuation, find_gaps
-from kronos_api.timeseries.features import time_features
 from kronos_api.violations import InvalidFields
 
 LARGE_SERIES: Final = 2_560
@@ -68,10 +67,10 @@ def _requests(
     series: Sequence[ParsedSeries], futures: Sequence[Continuation], clip: float
 ) -> list[ForecastRequest]:
     return [
-        ForecastRequest(
-            candles=one.candles,
-            history_time_features=time_features(one.history.datetimes),
-            future_time_features=time_features(future.timestamps.datetimes),
+        ForecastRequest.following(
+            one.candles,
+            one.history,
+            future.timestamps,
             params=one.params,
             clip=clip,
             quantile_levels=one.quantile_levels,
