@@ -24,8 +24,9 @@ SETS = ROOT / "deploy" / "kubernetes"
 RELEASE, NAMESPACE = "kronos-api", "kronos"
 MONITORING = ROOT / "monitoring"
 RULES = ("callers", "service", "slo", "workers")
-NOT_IF_SCALED = "KronosReplicaMissing"
 """Files of rules that the chart contains."""
+NOT_IF_SCALED = "KronosReplicaMissing"
+"""An alert that knows a fixed number of replicas."""
 HEAD = "# Written by scripts/render_kubernetes.py from values.yaml; do not edit.\n"
 
 

@@ -38,7 +38,7 @@ if os.path.exists(certificate) and os.path.exists(key):
 '
 
 # By content: certificates may be copied with their old times.
-readonly digest_of_files='find -L /etc/nginx -type f -exec sha256sum {} + | sort | sha256sum'
+readonly digest_of_files='find -L /etc/nginx -type f -exec sha256sum {} + 2>/dev/null | sort | sha256sum'
 
 # check_links STATUS: certificate and key must be inside the folder that the container mounts
 check_links() {
@@ -92,6 +92,7 @@ reload() {
 	local since workers output deadline=$((SECONDS + 30))
 	since=$(docker exec "$1" date +%s)
 	workers=$(workers_of "$1")
+	docker exec "$1" /etc/nginx/settings /tmp/gateway || die 7 "the gateway rejects its settings"
 	docker exec "$1" nginx -s reload 2>/dev/null || die 7 "nginx -s reload failed in the gateway's container"
 	until [ -n "$(comm -13 <(echo "$workers") <(workers_of "$1"))" ]; do
 		if output=$(docker logs --since "$since" "$1" 2>&1 | grep -F '[emerg]'); then

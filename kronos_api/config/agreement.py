@@ -51,6 +51,12 @@ def _of_callers(settings: Settings) -> Iterator[Rule]:
         len(missing) in (0, len(needed)),
         f"{', '.join(needed)} are set together: set {' and '.join(missing)} too, or none",
     )
+    optional = (settings.service_account_ca_file, settings.service_account_token_file)
+    yield (
+        not missing or optional == (None, None),
+        "KRONOS_SERVICE_ACCOUNT_CA_FILE and KRONOS_SERVICE_ACCOUNT_TOKEN_FILE need"
+        f" {', '.join(needed)}",
+    )
     yield (
         not missing or not settings.whitelist.service_accounts,
         f"serviceaccount: entries of KRONOS_CONTAINER_WHITELIST need {', '.join(needed)}",

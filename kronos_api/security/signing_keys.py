@@ -74,7 +74,8 @@ class SigningKeys:
         patience = REFRESH_SECONDS if known is not None else HOLD_SECONDS
         if age >= (RETRY_SECONDS if self._failed else patience) and not self._in_progress:
             self._fetching = asyncio.ensure_future(asyncio.to_thread(self._refresh))
-        if known is not None:
+        # Keys that no request has asked for in a while are replaced before one is used.
+        if known is not None and age < 2 * REFRESH_SECONDS:
             return known
         if self._fetching is not None and self._in_progress:
             with suppress(TimeoutError):

@@ -63,7 +63,7 @@ class TokenIssuer:
                 raise StartupError(f"{name}: {self.ca_file} has no certificate in PEM") from None
 
     def fetch(self) -> bytes:
-        """The key set; blocks for `FETCH_SECONDS` at most, DNS aside.
+        """The key set; connecting, TLS and the response take `FETCH_SECONDS` each at most.
 
         No redirect is followed, so that the token goes to no other host.
 

@@ -165,6 +165,10 @@ def test_a_bad_value_is_named_with_its_rule(
         ({"MAX_DECODE_STEPS": "119"}, r"\(1 x 120\) must be at most KRONOS_MAX_DECODE_STEPS"),
         ({"DEFAULT_TEMPERATURE": "0.0001"}, r"must be 0 \(greedy\) or at least 0.001"),
         (
+            {"SERVICE_ACCOUNT_CA_FILE": "/ca.crt"},
+            "KRONOS_SERVICE_ACCOUNT_TOKEN_FILE need KRONOS_SERVICE_ACCOUNT_AUDIENCE",
+        ),
+        (
             {"SERVICE_ACCOUNT_AUDIENCE": "kronos-api", "SERVICE_ACCOUNT_JWKS": "/keys"},
             "are set together: set KRONOS_SERVICE_ACCOUNT_ISSUER too, or none",
         ),

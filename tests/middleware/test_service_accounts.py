@@ -14,7 +14,7 @@ import pytest
 from kronos_api.app import create_app
 from kronos_api.config import Settings
 from kronos_api.errors import StartupError
-from kronos_api.security import signing_keys
+from kronos_api.security import signing_keys, token_issuer
 from kronos_api.security.api_keys import new_key as new_api_key
 from kronos_api.telemetry.metrics import metrics
 from tests.middleware.test_api_keys import From, bearer, events
@@ -147,6 +147,7 @@ async def test_a_token_that_cannot_be_checked_gets_503_and_is_counted(
 ) -> None:
     monkeypatch.setattr(signing_keys, "HOLD_SECONDS", 0)
     monkeypatch.setattr(signing_keys, "PATIENCE", 30)
+    monkeypatch.setattr(token_issuer, "FETCH_SECONDS", 30)
     before = events("unknown", "other"), fetches("failed"), fetches("fetched")
     with serving(Issuer(first=issuer.keys["first"]).key_set()) as server:
         async with calling(server.url, PODS[0]) as (client,):

@@ -137,6 +137,7 @@ def pin(folder: Path, *arguments: str) -> str:
 
 def test_pin_adds_digests_to_tags_and_takes_them_away(tmp_path: Path) -> None:
     folder = tree(tmp_path)
+    pin(folder, "--remove")  # a release has digests
     names = ("Dockerfile", "Dockerfile.production", "docker-compose.yml")
     before = {name: (folder / name).read_text("utf-8") for name in names}
     said = pin(folder)
