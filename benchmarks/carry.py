@@ -64,7 +64,7 @@ class Arrivals(Crowd):
             times.append(times[-1] + source.expovariate(rate))
         begin = time.perf_counter() + 0.2  # once the threads run
         self._due = iter([begin + at for at in times])
-        return self.measure(math.ceil(rate * PATIENCE), len(times))
+        return self.measure(min(len(times), math.ceil(rate * PATIENCE)), len(times))
 
     def _shares(self) -> Iterator[None]:
         """Take one arrival after the other, and wait for its time."""

@@ -21,6 +21,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -148,6 +149,8 @@ async def loaded(
     watching = asyncio.create_task(watch(watched, samples, report))
     await load.steady(rate, 60 * minutes)
     watching.cancel()
+    with suppress(asyncio.CancelledError):
+        await watching
     await load.close()
     await asyncio.sleep(QUIET)
     return load, samples, sample(watched, 60 * minutes + QUIET)

@@ -1,4 +1,4 @@
-"""The service as an application of Ray Serve: `serve run kronos_api.ray_serve:app`.
+"""The service as an application of Ray Serve: `serve run deploy/ray/serve.yaml`.
 
 A replica is one process of the service, with the application, the engine and the settings that a
 worker of `kronos-api serve` has. Ray starts, watches and stops replicas, and its proxies speak HTTP

@@ -25,7 +25,7 @@ class Settings(CallerSettings):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")
     """Where the model runs: auto, cpu, cuda or cuda:<number>."""
     dtype: Literal["float32", "bfloat16", "int8"] = "float32"
-    """Precision of the model: float32, bfloat16 or int8; int8 falls back where it is not fast."""
+    """Precision of the model: float32, bfloat16 or int8; int8 falls back if it is not exact."""
     max_context: int | None = Field(default=None, ge=2, le=4096)
     """Longest window the model sees, in candles; unset: as the model was trained."""
     window_policy: Literal["anchor", "exact"] = "anchor"

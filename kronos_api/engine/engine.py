@@ -55,7 +55,10 @@ class Engine:
         self._turns = 0
 
     def kv_cache_bytes(self, request: ForecastRequest) -> int:
-        """Bytes of keys and values that decoding `request` holds at most."""
+        """Bytes of keys and values that decoding `request` holds at most.
+
+        A float16 prompt that paths share is held twice while it is converted, which is not counted.
+        """
         first, *rest = self._segments(request)
         samples = request.sample_count
         if samples == 1:

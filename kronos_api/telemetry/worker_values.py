@@ -53,6 +53,8 @@ class _Layout:
         """The values in `data`; None if its keys are others."""
         if _used(data) != self.used:
             return None
+        if not self.keys:
+            return ()
         fields = self.entries.unpack_from(data, _FIRST_ENTRY)
         same = fields[0::4] == self.lengths and fields[1::4] == self.keys
         return fields[2::4] if same else None
@@ -65,6 +67,7 @@ class WorkerValues(Collector):
         self._directory = directory
         self._layouts: dict[str, _Layout] = {}
         self._series: dict[bytes, _Series] = {}
+        self._canonical: dict[tuple[object, ...], _Series] = {}
 
     def collect(self) -> Iterator[Metric]:
         """All families; raises OSError or ValueError while files are removed or replaced."""
@@ -123,7 +126,9 @@ class WorkerValues(Collector):
             new = _Series(
                 family, text, name, labels, child, None if bound is None else float(bound)
             )
-            known = self._series.setdefault(key, new)
+            # Keys of two versions differ where a help text does; the series is the same.
+            same = (family, name, tuple(sorted(labels.items())))
+            known = self._series.setdefault(key, self._canonical.setdefault(same, new))
         return known
 
 

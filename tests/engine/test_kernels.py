@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
 from kronos_api.engine.int8 import Int8Linear
-from kronos_api.engine.kernels import choose_kernels
+from kronos_api.engine.kernels import choose_kernels, loops
 from kronos_api.engine.kernels.compiled import CompiledKernels
 from kronos_api.engine.kernels.plain import PlainKernels
 from kronos_api.engine.kernels.quantised import ZERO_POINT, QuantisedRows
@@ -111,6 +115,12 @@ def test_compiled_attention_of_one_query_equals_the_plain(prompt: int, stored: i
     query = numbers(6, WIDTH)
     plain, compiled = (kernels.attend(query, 0, caches, 1, stored) for kernels in BOTH)
     torch.testing.assert_close(compiled, plain, rtol=1e-5, atol=1e-5)
+
+
+def test_a_change_of_the_numbers_is_one_of_the_loops() -> None:
+    """Else Numba would run the machine code of the version before."""
+    source = Path(inspect.getfile(loops)).with_name("numbers.py").read_bytes()
+    assert hashlib.sha256(source).hexdigest().startswith(loops.NUMBERS)
 
 
 @pytest.mark.parametrize("rows", [1, 3])

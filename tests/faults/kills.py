@@ -6,6 +6,7 @@ import os
 import signal
 import tempfile
 import time
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,7 +56,7 @@ def measure(*, long: bool) -> list[Figure]:
             service.wait_for("listening", 2 + number)
             try:
                 now = counters(service)
-            except OSError:  # the worker that was killed had this request
+            except (OSError, HTTPException):  # the worker that was killed had this request
                 now = counters(service)
             back |= {name for name, value in before.items() if now.get(name, 0) < value}
             before = now

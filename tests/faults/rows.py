@@ -19,7 +19,6 @@ class Row:
         tests: existing tests that check the bar; all must pass, and one must not be skipped.
         measure: `module:function` of a measurement with figures, or "".
         command: a benchmark with an exit status, as arguments of `python -m`; long form only.
-        docker: whether its tests need a Docker engine.
         short: whether the measurement is part of the short form.
     """
 
@@ -29,7 +28,6 @@ class Row:
     tests: tuple[str, ...] = ()
     measure: str = ""
     command: tuple[str, ...] = ()
-    docker: bool = False
     short: bool = False
 
     def figures(self, *, long: bool) -> list[Figure]:
@@ -78,7 +76,6 @@ ROWS: Final = (
         "rolling updates and SIGTERM behind the gateway, two replicas",
         "0 failed requests",
         tests=("tests/integration/test_production_rollout.py",),
-        docker=True,
     ),
     Row(
         "hang",
@@ -144,7 +141,6 @@ ROWS: Final = (
         "one of two replicas paused under 6 keep-alive callers",
         "no caller waits > 10 s after the first failure; all well within 15 s",
         tests=("tests/integration/test_production_hang.py",),
-        docker=True,
     ),
     Row(
         "files",

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -191,11 +191,18 @@ class Sandbox:
     def end(self) -> None:
         """End it and remove what it had."""
         self.unpause()
+        workers: list[psutil.Process] = []
+        with suppress(psutil.NoSuchProcess):
+            workers = psutil.Process(self.service.process.pid).children(recursive=True)
         self.service.process.terminate()
         try:
             self.service.process.wait(120)
         finally:
             self.service.kill()
+            for worker in workers:
+                with suppress(psutil.NoSuchProcess):
+                    worker.kill()
+            psutil.wait_procs(workers, 30)
             if ISOLATED:
                 subprocess.run(["umount", "--lazy", self.disk], check=True)
                 self.group.rmdir()
@@ -207,12 +214,12 @@ def sandboxes(
     folder: Path, count: int, command: Sequence[str], settings: dict[str, str]
 ) -> Iterator[list[Sandbox]]:
     """Replicas that are ready."""
-    running = [Sandbox(folder, number, command, settings) for number in range(1, count + 1)]
-    try:
+    with ExitStack() as ends:
+        running = []
+        for number in range(1, count + 1):
+            running.append(Sandbox(folder, number, command, settings))
+            ends.callback(running[-1].end)
         for one in running:
             one.service.wait_for("model_ready")
             one.service.wait_until_it_listens()
         yield running
-    finally:
-        for one in running:
-            one.end()

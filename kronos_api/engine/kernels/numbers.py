@@ -1,6 +1,7 @@
 """Numbers inside compiled loops: conversions, a vectorised exponential, maxima as integers.
 
-Numba's cache of a loop does not notice a change of this file: touch loops.py after one.
+Numba's cache of a loop notices changes of the loop's file alone, so `NUMBERS` in loops.py is the
+digest of this file.
 """
 
 from __future__ import annotations
