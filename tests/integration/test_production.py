@@ -140,9 +140,8 @@ def test_service_container_limits(stack: Stack) -> None:
     assert (found["Config"]["User"], found["Config"]["StopTimeout"]) == ("10001:10001", 100)
     assert (host["MemoryReservation"], host["ShmSize"]) == (2 * GIB, GIB // 8)
     assert list(host["Tmpfs"]) == ["/tmp"]
-    assert [(mount["Destination"], mount["RW"]) for mount in found["Mounts"]] == [
-        ("/models", False)
-    ]
+    mounts = {mount["Destination"]: mount["RW"] for mount in found["Mounts"]}
+    assert mounts == {"/models": False, "/keys": False}
     assert docker("exec", container, "id", "-un") == "kronos"
 
 
