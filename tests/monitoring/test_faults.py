@@ -99,6 +99,35 @@ def test_watchdog_reaches_its_receiver(world: World) -> None:
     assert "Watchdog" not in world.received.fired
 
 
+def test_model_does_not_load(world: World, host: Host, tmp_path: Path) -> None:
+    stalled = tmp_path / "stalled"
+    stalled.touch()
+    for replica in world.sandboxes:
+        replica.stop_grace = 1  # a load cannot be interrupted
+        replica.restart(host.settings | {"PACED_STALLED": str(stalled)})
+    world.fire("KronosNotReady")
+    assert "kronos_workers{" in host.diagnose("KronosNotReady")
+    host.mitigate("KronosNotReady", "--rollback")
+    world.clear("KronosNotReady")
+
+
+def test_replicas_hang(world: World, host: Host) -> None:
+    first, second = world.sandboxes
+    names = list(host.replicas())
+    second.pause()
+    world.fire("KronosReplicaDown", "KronosReplicaMissing")
+    assert f"{names[1]} Up (Paused)" in host.diagnose("KronosReplicaDown")
+    first.pause()
+    world.fire("KronosDown", "KronosProbeFails")
+    host.mitigate("KronosReplicaDown", "unpause", container=names[0])
+    world.clear("KronosDown", "KronosProbeFails")
+    host.mitigate("KronosReplicaDown", "restart", container=names[1])
+    world.clear("KronosReplicaDown", "KronosReplicaMissing")
+    mails = [mail for mail in world.received.mails if "KronosDown" in mail]
+    assert any("Subject: [CRITICAL] KronosDown" in mail for mail in mails)
+    assert "http://docs.example/runbooks/KronosDown/" in re.sub("=\r\n", "", "".join(mails))
+
+
 def test_slow_failing_and_refused_forecasts(world: World) -> None:
     names = (
         *("KronosTimeouts", "KronosErrors", "KronosLatencyHigh", "KronosOverloaded"),
@@ -205,35 +234,6 @@ def test_parts_of_the_monitoring_fail(world: World, host: Host) -> None:
     world.clear(*names)
     # What failed before is sent again.
     world.wait(lambda: bool(world.received.slack), lambda: "nothing in Slack")
-
-
-def test_model_does_not_load(world: World, host: Host, tmp_path: Path) -> None:
-    stalled = tmp_path / "stalled"
-    stalled.touch()
-    for replica in world.sandboxes:
-        replica.stop_grace = 1  # a load cannot be interrupted
-        replica.restart(host.settings | {"PACED_STALLED": str(stalled)})
-    world.fire("KronosNotReady")
-    assert "kronos_workers{" in host.diagnose("KronosNotReady")
-    host.mitigate("KronosNotReady", "--rollback")
-    world.clear("KronosNotReady")
-
-
-def test_replicas_hang(world: World, host: Host) -> None:
-    first, second = world.sandboxes
-    names = list(host.replicas())
-    second.pause()
-    world.fire("KronosReplicaDown", "KronosReplicaMissing")
-    assert f"{names[1]} Up (Paused)" in host.diagnose("KronosReplicaDown")
-    first.pause()
-    world.fire("KronosDown", "KronosProbeFails")
-    host.mitigate("KronosReplicaDown", "unpause", container=names[0])
-    world.clear("KronosDown", "KronosProbeFails")
-    host.mitigate("KronosReplicaDown", "restart", container=names[1])
-    world.clear("KronosReplicaDown", "KronosReplicaMissing")
-    mails = [mail for mail in world.received.mails if "KronosDown" in mail]
-    assert any("Subject: [CRITICAL] KronosDown" in mail for mail in mails)
-    assert "http://docs.example/runbooks/KronosDown/" in re.sub("=\r\n", "", "".join(mails))
 
 
 def test_workers_die_and_restart_again_and_again(world: World, host: Host) -> None:
