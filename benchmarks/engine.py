@@ -116,7 +116,7 @@ def _measure(side: str, case: Case, options: argparse.Namespace) -> tuple[float,
 def _run_side(options: argparse.Namespace) -> None:
     case = Case(*options.case)
     series = walk(case.history)
-    make = _ours if options.side == "ours" else _published
+    make = _ours if options.side == "ours" else published
     run = make(Path(options.folder), SHAPES[options.shape].context, series, case)
     times: list[float] = []
     while len(times) < options.repeat and sum(times) < ENOUGH:
@@ -139,12 +139,15 @@ def _ours(folder: Path, context: int, series: Series, case: Case) -> Callable[[]
     return lambda: engine.run(request)
 
 
-def _published(folder: Path, context: int, series: Series, case: Case) -> Callable[[], object]:
+def published(
+    folder: Path, context: int, series: Series, case: Case, device: str = "cpu"
+) -> Callable[[], object]:
+    """One forecast by the published implementation, of the checkpoint in `folder`."""
     import model
 
     network = model.Kronos.from_pretrained(folder / "model").eval()
     tokenizer = model.KronosTokenizer.from_pretrained(folder / "tokenizer").eval()
-    predictor = model.KronosPredictor(network, tokenizer, device="cpu", max_context=context)
+    predictor = model.KronosPredictor(network, tokenizer, device=device, max_context=context)
     history = len(series.frame)
     after = series.timestamps[history : history + case.horizon].reset_index(drop=True)
     warnings.simplefilter("ignore")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 import tempfile
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -19,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.engine import CASES, Case
+from benchmarks.engine import CASES, Case, published
 from benchmarks.floor import Machine, best_of, count_cost
 from benchmarks.report import parser, print_row, write_json
 from kronos_api.checkpoints.loader import load_model, load_tokenizer
@@ -27,7 +26,7 @@ from kronos_api.engine.build import build_engine
 from kronos_api.engine.engine import Engine
 from kronos_api.engine.request import ForecastRequest
 from kronos_api.model import Kronos, KronosTokenizer
-from tests.oracle import SHAPES, Oracle, make_oracle, walk
+from tests.oracle import SHAPES, make_oracle, walk
 
 Figures = dict[str, list[float]]
 Plain = tuple[Kronos, KronosTokenizer]
@@ -136,35 +135,9 @@ def agreeing(left: Engine, right: Engine) -> str:
     return f"{same} of {len(made)}"
 
 
-def published(oracle: Oracle, context: int) -> Callable[[int, int, int], float]:
-    """Seconds of the published implementation on the GPU."""
-    import model
-
-    predictor = model.KronosPredictor(
-        oracle.model, oracle.tokenizer, device="cuda:0", max_context=context
-    )
-
-    def seconds(history: int, horizon: int, samples: int) -> float:
-        series = walk(history)
-        after = series.timestamps[history : history + horizon].reset_index(drop=True)
-        return best_of(
-            2,
-            waited(
-                lambda: predictor.predict(
-                    series.frame,
-                    series.timestamps[:history],
-                    after,
-                    horizon,
-                    T=1.0,
-                    top_k=0,
-                    top_p=0.9,
-                    sample_count=samples,
-                    verbose=False,
-                )
-            ),
-        )
-
-    return seconds
+def _published_seconds(folder: Path, context: int, case: Case) -> float:
+    run = published(folder, context, walk(case.history), case, "cuda:0")
+    return best_of(2, waited(run))
 
 
 def main() -> int:
@@ -172,7 +145,6 @@ def main() -> int:
     options = parser("gpu", __doc__).parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("benchmarks.gpu: torch finds no GPU")
-    warnings.simplefilter("ignore")
     context, failed = SHAPES[options.shape].context, 0
     figures: dict[str, Figures] = {}
     name = torch.cuda.get_device_name()
@@ -180,8 +152,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         oracle = make_oracle(options.shape, Path(folder))
         plain = load_model(oracle.sources[0])[0], load_tokenizer(oracle.sources[1])[0]
-        theirs = published(oracle, context)
-        slow = {case: theirs(case.history, case.horizon, case.sample_count) for case in CASES}
+        slow = {case: _published_seconds(Path(folder), context, case) for case in CASES}
         on_cpu = build_engine(*oracle.sources, device="cpu", max_context=context)
         print_row(["case", "dtype", "seconds", "times faster", "floor", "times floor"], WIDTHS)
         for dtype in DTYPES:

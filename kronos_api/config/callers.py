@@ -97,19 +97,13 @@ class CallerSettings(Serving):
     @field_validator("allowed_hosts")
     @classmethod
     def _are_hosts(cls, value: str | None) -> str | None:
-        for number, entry in enumerate(listed(value or ""), start=1):
-            if not _HOST.fullmatch(entry):
-                rule = "a host without scheme and port, such as api.example.com"
-                raise ValueError(f"entry {number} must be {rule}")
+        _check_entries(value, _HOST, "a host without scheme and port, such as api.example.com")
         return value
 
     @field_validator("cors_origins")
     @classmethod
     def _are_origins(cls, value: str | None) -> str | None:
-        for number, entry in enumerate(listed(value or ""), start=1):
-            if not _ORIGIN.fullmatch(entry):
-                rule = "an origin without a path, such as https://app.example.com"
-                raise ValueError(f"entry {number} must be {rule}")
+        _check_entries(value, _ORIGIN, "an origin without a path, such as https://app.example.com")
         return value
 
     @field_validator("dns_servers")
@@ -178,3 +172,10 @@ class CallerSettings(Serving):
     def exempt_paths(self) -> tuple[str, ...]:
         """Paths that are open to every caller."""
         return () if self.security_exempt_paths == NONE else listed(self.security_exempt_paths)
+
+
+def _check_entries(value: str | None, form: re.Pattern[str], rule: str) -> None:
+    """Raise `ValueError` with the number of an entry of the list `value` that breaks `rule`."""
+    for number, entry in enumerate(listed(value or ""), start=1):
+        if not form.fullmatch(entry):
+            raise ValueError(f"entry {number} must be {rule}")

@@ -137,21 +137,23 @@ def pack_decode_linear(weight: Tensor, bias: Tensor | None = None) -> Linear:
     Select the backend by phase (prefill or decode) and processor, never by batch size: the two
     accumulate in different orders, which would break batch invariance.
     """
-    if weight.device.type == "cuda":
-        return FixedRowsLinear(*_ready(weight, bias))
-    return MKLLinear(*_ready(weight, bias)) if _suits_mkl(weight) else pack_linear(weight, bias)
+    backend = _decode_backend(weight)
+    return pack_linear(weight, bias) if backend is None else backend(*_ready(weight, bias))
 
 
 def pack_both(weight: Tensor, bias: Tensor | None = None) -> tuple[Linear, Linear]:
     """Pack for prefill and for decode steps; where one backend serves both, it is packed once."""
-    prefill = pack_linear(weight, bias)
-    differs = weight.device.type == "cuda" or _suits_mkl(weight)
-    return prefill, pack_decode_linear(weight, bias) if differs else prefill
+    prefill, backend = pack_linear(weight, bias), _decode_backend(weight)
+    return prefill, prefill if backend is None else backend(*_ready(weight, bias))
 
 
-def _suits_mkl(weight: Tensor) -> bool:
+def _decode_backend(weight: Tensor) -> type[FixedRowsLinear] | type[MKLLinear] | None:
+    """The backend of decode steps, where it is not that of prefill."""
+    if weight.device.type == "cuda":
+        return FixedRowsLinear
     packs = weight.device.type == "cpu" and weight.dtype == torch.float32
-    return packs and torch.backends.mkl.is_available() and _mkl_is_batch_invariant(*weight.shape)
+    suits = packs and torch.backends.mkl.is_available() and _mkl_is_batch_invariant(*weight.shape)
+    return MKLLinear if suits else None
 
 
 @cache

@@ -20,13 +20,13 @@ from kronos_api.security.token_issuer import KeySetUnavailable
 
 ALGORITHMS: Final = ("RS256", "ES256")
 REFRESH_SECONDS: Final = 300.0
-"""Age at which the keys are fetched again: a removed key is refused after this time."""
+"""Age at which the keys are fetched again. At twice this age, requests wait for the fetch."""
 HOLD_SECONDS: Final = 5.0
 """Age at which a token with an unknown key has the keys fetched again."""
 RETRY_SECONDS: Final = 1.0
 """Time between a failed fetch and the next one."""
 PATIENCE: Final = 0.25
-"""Seconds that a request with an unknown key waits for a fetch."""
+"""Seconds that a request waits for a fetch, if its key is unknown or old."""
 MOST_KEYS: Final = 100
 """Keys of the set that are read at most."""
 _PUBLIC: Final = ("kty", "alg", "n", "e", "crv", "x", "y")

@@ -17,7 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 from kronos_api.errors import StartupError
 
 FETCH_SECONDS: Final = 2.0
-"""Time to fetch the keys in all, however slowly they come."""
+"""Time for each of connecting, TLS and the response, however slowly it comes."""
 LARGEST: Final = 2**18
 """Bytes of the key set at most."""
 _LOCAL: Final = ("localhost", "127.0.0.1", "::1")

@@ -1,6 +1,7 @@
 """The values of all workers, read from their files and combined.
 
-The rules are those of prometheus_client's `MultiProcessCollector`, which spends most of a scrape on
+The rules are those of prometheus_client's `MultiProcessCollector` for counters, histograms and
+gauges of the modes `livesum` and `livemax`, the only ones here. It spends most of a scrape on
 keys that it has parsed before. Here the layout of each file is kept, and its values are unpacked at
 once as long as its keys are the same.
 """

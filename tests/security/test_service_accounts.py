@@ -218,6 +218,18 @@ async def test_a_new_key_is_fetched_when_a_token_names_it_and_a_removed_one_ends
         assert await service.outcome(new) == "serviceaccount:shop/web"
 
 
+async def test_a_removed_key_is_refused_after_a_time_without_requests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(signing_keys, "PATIENCE", 30)
+    issuer = Issuer(first=new_key(), second=new_key())
+    with serving(issuer.key_set()) as server:
+        service = Service(of_server(server))
+        server.content = Issuer(second=issuer.keys["second"]).key_set()
+        service.clock.seconds += 2 * REFRESH_SECONDS
+        assert await service.outcome(issuer.token()) == Unauthenticated
+
+
 async def test_unknown_keys_cause_few_fetches() -> None:
     issuer, unlisted = Issuer(first=new_key()), new_key()
     fetches = 0

@@ -69,12 +69,21 @@ def test_text_is_that_of_prometheus_client(directory: Path) -> None:
     assert b'requests_total{caller="old"} 1e+20' in same()
 
 
+def test_series_of_two_versions_with_other_help_texts_is_one(directory: Path) -> None:
+    Worker(1).count("a", 1)
+    Worker(2).count("a", 2)
+    file = directory / "counter_2.db"
+    file.write_bytes(file.read_bytes().replace(b"caller.", b"origin."))
+    assert b'requests_total{caller="a"} 3.0\n' in text(WorkerValues(directory).collect())
+
+
 def test_file_that_is_not_whole_is_an_error(directory: Path) -> None:
     Worker(1).count("a", 1)
     file = directory / "counter_1.db"
     whole = file.read_bytes()
-    file.write_bytes(bytes(len(whole)))  # reserved, not mapped yet
-    assert b"requests" not in text(WorkerValues(directory).collect())
+    for content in (b"", bytes(len(whole))):  # created, or reserved, and not mapped yet
+        file.write_bytes(content)
+        assert b"requests" not in text(WorkerValues(directory).collect())
     for content in (whole[:16], whole[:8] + b"\xff\xff\xff\x7f" + whole[12:]):
         file.write_bytes(content)
         with pytest.raises(ValueError, match="a file of metrics"):
