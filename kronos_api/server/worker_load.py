@@ -42,10 +42,12 @@ class LoadTable:
 
     def least(self, but: int) -> int | None:
         """The least load of the workers that accept, `but` one; None if there are none."""
-        accepting = self._entries.nonzero()[0]
-        loads = [int(self._entries[number]) - 1 for number in accepting if number != but % ENTRIES]
-        # An entry can become 0 between the two lines.
-        return min((load for load in loads if load >= 0), default=None)
+        # A copy, because other workers write meanwhile: NumPy raises if entries become 0 or are no
+        # longer while it looks for those that are not.
+        entries = self._entries.copy()
+        entries[but % ENTRIES] = 0
+        accepting = entries[entries > 0]
+        return int(accepting.min()) - 1 if accepting.size else None
 
 
 class WorkerLoad:

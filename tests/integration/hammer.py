@@ -62,10 +62,18 @@ class Hammer:
             else:
                 told = str(answer.status)
                 if answer.status != 200:
-                    told += " " + str(json.loads(text)["error"]["code"])
+                    told += f" {code_of(text)}"
                 with self.lock:
                     self.answers[told] += 1
         link.close()
+
+
+def code_of(text: bytes) -> str:
+    """The error code of a response, or its beginning if it is not in the shape of errors."""
+    try:
+        return str(json.loads(text)["error"]["code"])
+    except (ValueError, KeyError, TypeError):
+        return repr(text[:200])
 
 
 task = json.load(sys.stdin)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 
 import kronos_api.server.listener as listener_module
@@ -62,6 +65,22 @@ def test_worker_that_does_not_accept_counts_for_none() -> None:
     second.note("b", busy=True)
     assert first.excess == 0
     assert WorkerLoad().excess == 0
+
+
+def test_entries_that_change_while_they_are_read_are_no_error() -> None:
+    """As other workers start and retire."""
+    table, stop = LoadTable(), threading.Event()
+
+    def toggle() -> None:
+        while not stop.is_set():  # without the GIL
+            np.bitwise_xor(table._entries, 1, out=table._entries)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(toggle)
+        try:
+            assert {table.least(0) for _ in range(20_000)} <= {None, 0}
+        finally:
+            stop.set()
 
 
 async def test_connections_go_to_the_least_loaded_worker() -> None:
