@@ -146,7 +146,14 @@ class Sandbox:
     def limit_memory(self) -> None:
         """Allow hardly more memory than is used."""
         limit = self.group / "memory.limit_in_bytes"
-        limit.write_text(str(int(self.used_memory() / 0.95)))
+        limit.write_text(str(int(self.used_memory() / 0.93)))
+
+    @staticmethod
+    def limit_descriptors(pid: int) -> None:
+        """Allow a worker hardly more file descriptors than it has open."""
+        process = psutil.Process(pid)
+        _, hard = process.rlimit(psutil.RLIMIT_NOFILE)
+        process.rlimit(psutil.RLIMIT_NOFILE, (process.num_fds() * 8 // 7 + 1, hard))
 
     def prune(self) -> str:
         """Remove old images."""

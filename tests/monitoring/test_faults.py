@@ -227,14 +227,17 @@ def test_workers_die_and_restart_again_and_again(world: World, host: Host) -> No
 def test_memory_disks_and_descriptors_are_used_up(world: World, host: Host) -> None:
     names = ("KronosMemoryHigh", "KronosMetricsDirectoryFull", "KronosFileDescriptorsHigh")
     replica = world.sandboxes[1]
-    (worker,) = replica.service.workers()
-    process = psutil.Process(worker)
-    _, hard = process.rlimit(psutil.RLIMIT_NOFILE)
-    process.rlimit(psutil.RLIMIT_NOFILE, (process.num_fds() + 2, hard))
     replica.fill_shm()
-    replica.limit_memory()
     replica.fill_disk()
-    world.fire(*names, "KronosLogLinesLost", meanwhile=lambda: world.ask(replica=1))
+
+    def use_up() -> None:
+        """Again each time, as a young worker grows, and one that the kernel kills is replaced."""
+        replica.limit_memory()
+        for worker in replica.service.workers():
+            replica.limit_descriptors(worker)
+        world.ask(replica=1)
+
+    world.fire(*names, "KronosLogLinesLost", meanwhile=use_up)
     _, second = host.replicas()
     assert " other" in host.run(
         next(one for one in section("KronosMetricsDirectoryFull", "Diagnosis") if "df" in one),
