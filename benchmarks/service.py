@@ -58,9 +58,10 @@ def service(checkpoint: Path, **settings: object) -> Iterator[Service]:
     for name, value in (own | settings).items():
         if value is not None:
             environment[name if name.startswith("GUNICORN_") else f"KRONOS_{name}"] = str(value)
-    with tempfile.TemporaryFile("w+") as log:
+    # Two descriptions of one file, as reading moves the position that the service would write to.
+    with tempfile.NamedTemporaryFile("r") as log, Path(log.name).open("a") as output:
         command = [sys.executable, "-m", "kronos_api", "serve"]
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
         try:
             started = _wait_until_ready(process, log)
             yield Service(
