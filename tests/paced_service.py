@@ -1,7 +1,7 @@
 """`kronos-api` around an engine that sleeps for every candle instead of decoding it.
 
 For tests of real processes that need forecasts which take long, and no processor time. The model's
-revision is the process id of the worker.
+revision is the process id of the worker. It loads for as long as the file PACED_STALLED exists.
 
 `python -m tests.paced_service SECONDS serve`, with the seconds of one candle.
 """
@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence as Several
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from kronos_api.cli import main
 from kronos_api.engine import build
@@ -34,6 +36,8 @@ class PacedEngine(SleepyEngine):
 
 
 def build_engine(seconds: float, *_: object, **__: object) -> PacedEngine:
+    while Path(os.environ.get("PACED_STALLED", "")).is_file():  # a disk that does not answer
+        time.sleep(0.05)
     model = replace(FAKE_INFO.model, revision=str(os.getpid()))
     return PacedEngine(seconds=seconds, steps=1, info=replace(FAKE_INFO, model=model))
 

@@ -60,6 +60,8 @@ class Host:
         """What the operator has changed in `.env`; names without `KRONOS_`."""
         self.redis_memory = MAX_MEMORY
         """What `docker-compose.yml` says, in bytes."""
+        self.before: dict[str, str] = {}
+        """The settings before the latest deployment."""
         self.folder = folder / "host"
         for name in ("monitoring", "docs", "scripts"):
             link = self.folder / name
@@ -137,9 +139,12 @@ class Host:
         """Replace replicas that have exited or have other settings; start or reload the gateway."""
         if "--status" in words:
             return self.docker(["ps"])
+        if "--rollback" in words:
+            self.settings = dict(self.before)
         for sandbox in self.world.sandboxes:
             if not sandbox.runs_with(self.settings):
                 sandbox.replace(self.settings)
+        self.before = dict(self.settings)
         gateway = self.world.stack.programs["gateway"]
         if gateway.process is None:
             gateway.start()

@@ -44,6 +44,8 @@ class Sandbox:
         self.group = MEMORY / f"kronos-test-{os.getpid()}-{number}"
         self.command = command
         self.restarts = 0
+        self.stop_grace = 120.0
+        """Seconds until it is killed, as by `stop_grace_period`."""
         self.settings: dict[str, str] = {}
         """Those of the latest deployment."""
         if ISOLATED:
@@ -107,13 +109,13 @@ class Sandbox:
         self.unpause()
         processes = self.processes()
         self.service.process.terminate()
-        _, alive = psutil.wait_procs(processes, 120)
+        _, alive = psutil.wait_procs(processes, self.stop_grace)
         for process in alive:
             process.kill()
         self.service.process.wait(120)
         self.settings = dict(settings)
         named = {
-            name if name.startswith("GUNICORN_") else f"KRONOS_{name}": value
+            name if name.startswith(("GUNICORN_", "PACED_")) else f"KRONOS_{name}": value
             for name, value in settings.items()
             if name not in LIMITS
         }

@@ -8,6 +8,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psutil
 import pytest
@@ -96,6 +97,35 @@ def test_queries_of_the_runbooks_are_answered(world: World) -> None:
 def test_watchdog_reaches_its_receiver(world: World) -> None:
     world.wait(lambda: world.received.heartbeats > 2, lambda: "no heartbeat")
     assert "Watchdog" not in world.received.fired
+
+
+def test_model_does_not_load(world: World, host: Host, tmp_path: Path) -> None:
+    stalled = tmp_path / "stalled"
+    stalled.touch()
+    for replica in world.sandboxes:
+        replica.stop_grace = 1  # a load cannot be interrupted
+        replica.restart(host.settings | {"PACED_STALLED": str(stalled)})
+    world.fire("KronosNotReady")
+    assert "kronos_workers{" in host.diagnose("KronosNotReady")
+    host.mitigate("KronosNotReady", "--rollback")
+    world.clear("KronosNotReady")
+
+
+def test_replicas_hang(world: World, host: Host) -> None:
+    first, second = world.sandboxes
+    names = list(host.replicas())
+    second.pause()
+    world.fire("KronosReplicaDown", "KronosReplicaMissing")
+    assert f"{names[1]} Up (Paused)" in host.diagnose("KronosReplicaDown")
+    first.pause()
+    world.fire("KronosDown", "KronosProbeFails")
+    host.mitigate("KronosReplicaDown", "unpause", container=names[0])
+    world.clear("KronosDown", "KronosProbeFails")
+    host.mitigate("KronosReplicaDown", "restart", container=names[1])
+    world.clear("KronosReplicaDown", "KronosReplicaMissing")
+    mails = [mail for mail in world.received.mails if "KronosDown" in mail]
+    assert any("Subject: [CRITICAL] KronosDown" in mail for mail in mails)
+    assert "http://docs.example/runbooks/KronosDown/" in re.sub("=\r\n", "", "".join(mails))
 
 
 def test_slow_failing_and_refused_forecasts(world: World) -> None:
@@ -248,23 +278,6 @@ def test_memory_disks_and_descriptors_are_used_up(world: World, host: Host) -> N
     host.settings |= {"MEMORY_LIMIT": "1G", "SHM_SIZE": "64m"}
     host.mitigate("KronosMemoryHigh", "deploy.sh")
     world.clear(*names, "KronosLogLinesLost")
-
-
-def test_replicas_hang(world: World, host: Host) -> None:
-    first, second = world.sandboxes
-    names = list(host.replicas())
-    second.pause()
-    world.fire("KronosReplicaDown", "KronosReplicaMissing")
-    assert f"{names[1]} Up (Paused)" in host.diagnose("KronosReplicaDown")
-    first.pause()
-    world.fire("KronosDown", "KronosProbeFails")
-    host.mitigate("KronosReplicaDown", "unpause", container=names[0])
-    world.clear("KronosDown", "KronosProbeFails")
-    host.mitigate("KronosReplicaDown", "restart", container=names[1])
-    world.clear("KronosReplicaDown", "KronosReplicaMissing")
-    mails = [mail for mail in world.received.mails if "KronosDown" in mail]
-    assert any("Subject: [CRITICAL] KronosDown" in mail for mail in mails)
-    assert "http://docs.example/runbooks/KronosDown/" in re.sub("=\r\n", "", "".join(mails))
 
 
 def test_no_text_of_an_alert_is_broken(world: World) -> None:
