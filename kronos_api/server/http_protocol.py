@@ -23,11 +23,13 @@ from kronos_api.errors import KronosError, RequestTooLarge
 from kronos_api.middleware.callers import caller_label
 from kronos_api.middleware.lifespan import PEERS
 from kronos_api.security.callers import Connection
+from kronos_api.security.peers import Peers
 from kronos_api.server.connection_limit import ConnectionLimit
 from kronos_api.server.deadlines import Deadlines, Step, StepTimer, Timer, count_slow_caller
 from kronos_api.server.error_response import error_of, refusal
 from kronos_api.server.half_closed import HalfClosed
 from kronos_api.server.lingering import Lingering
+from kronos_api.server.pace import Pace
 from kronos_api.server.parser import EVENTS_PER_TURN, Parser
 from kronos_api.server.worker_load import LOAD, WorkerLoad
 from kronos_api.telemetry.metrics import metrics
@@ -42,12 +44,14 @@ class Protocol(H11Protocol):
         deadlines: Deadlines,
         max_body: float,
         limit: ConnectionLimit,
+        pace: Pace,
         **options: Any,
     ) -> None:
         super().__init__(*args, **options)
         self.app = self._respond
         self.load: WorkerLoad = self.app_state.get(LOAD) or WorkerLoad()
         self.limit = limit
+        self.pace = pace
         self.conn: Parser = Parser(max_body)
         self.deadlines = deadlines
         self._step = StepTimer(self.loop, deadlines, self._missed)
@@ -55,6 +59,7 @@ class Protocol(H11Protocol):
         self._draining = False
         self._half_closed: HalfClosed | None = None
         self._parsing: asyncio.Handle | None = None
+        self._resting: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._link = Lingering(transport, self._is_receiving, self._resume_body)
@@ -63,6 +68,7 @@ class Protocol(H11Protocol):
         self.app_state = {**self.app_state, "connection": Connection(self._peer)}
         if self._peer is not None:
             self.limit.opened(self._peer, self.app_state.get(PEERS), self._link.abort)
+            self._keep_pace(self._peer)
         self._set_deadline("headers")
 
     def data_received(self, data: bytes) -> None:
@@ -86,6 +92,8 @@ class Protocol(H11Protocol):
 
     def handle_events(self) -> None:
         """Parse a bounded part of the received bytes, and the rest in later turns of the loop."""
+        if self._resting is not None:
+            return
         self.conn.events_left = EVENTS_PER_TURN
         super().handle_events()
         if not self.conn.wants_body:  # until the application reads the body
@@ -105,8 +113,27 @@ class Protocol(H11Protocol):
             self._link.hold(True)
             self._parsing = self.loop.call_soon(self._parse_more, context=contextvars.Context())
 
+    def _keep_pace(self, peer: str) -> None:
+        """Read the next request later if `peer` is not listed and exceeds its pace."""
+        delay, peers = self.pace.delay(peer), self.app_state.get(PEERS)
+        if not delay or peers is None or self._resting is not None:
+            return
+        if self._parsing is not None:
+            self._parsing.cancel()
+        self._link.hold(True)
+        fresh = contextvars.Context()
+        self._parsing = self.loop.call_later(delay, self._parse_more, context=fresh)
+        self._resting = self.loop.create_task(self._unless_listed(peer, peers), context=fresh)
+
+    async def _unless_listed(self, peer: str, peers: Peers) -> None:
+        if await peers.is_listed(peer) and self._parsing is not None:
+            self._parsing.cancel()
+            self._parse_more()
+        else:
+            metrics.paced_requests.inc()
+
     def _parse_more(self) -> None:
-        self._parsing = None
+        self._parsing = self._resting = None
         if self.transport.is_closing():
             return
         self.handle_events()
@@ -123,8 +150,19 @@ class Protocol(H11Protocol):
     def on_response_complete(self) -> None:
         # Pipelined bytes and deadlines belong to the next request, and so do their log lines.
         fresh = contextvars.Context()
+        self._count_without_caller()
         fresh.run(super().on_response_complete)
         fresh.run(self._set_deadline, "idle")
+
+    def _count_without_caller(self) -> None:
+        """The request in progress, if any, has its response."""
+        if self._peer is None or self.app_state.get(PEERS) is None:
+            return
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None or "caller" not in cycle.scope["state"]:
+            self.pace.count(self._peer)
+            if not self.transport.is_closing():
+                self._keep_pace(self._peer)
 
     def shutdown(self) -> None:
         """Drain: announce the next response as the last one. May be called again.
@@ -226,6 +264,8 @@ class Protocol(H11Protocol):
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is not None and cycle.response_complete:
             cycle = None
+        if self._peer is not None:
+            self.pace.count(self._peer)
         if isinstance(error, RequestTooLarge) and cycle is not None:
             metrics.size_rejections.labels(caller_label(dict(cycle.scope))).inc()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):

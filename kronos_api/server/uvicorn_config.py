@@ -9,6 +9,7 @@ from typing import Any
 from kronos_api.server.connection_limit import ConnectionLimit
 from kronos_api.server.deadlines import Deadlines
 from kronos_api.server.http_protocol import Protocol
+from kronos_api.server.pace import Pace
 
 
 def options(
@@ -30,6 +31,7 @@ def options(
             deadlines=deadlines,
             max_body=max_body,
             limit=ConnectionLimit(*connections),
+            pace=Pace(),
         ),
         "ws": "none",
         "proxy_headers": False,

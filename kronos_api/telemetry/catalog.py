@@ -117,6 +117,10 @@ class Catalog:
         "Connections closed at accept because their peer (listed or unlisted) has too many.",
         "peer",
     )
+    paced_requests = counter(
+        "kronos_paced_requests",
+        "Requests without a caller that were read later, as their unlisted peer sent too many.",
+    )
     size_rejections = counter(
         "kronos_request_size_rejections",
         "Requests refused for the size of their body.",

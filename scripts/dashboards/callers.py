@@ -64,10 +64,14 @@ CALLERS: Final = (
         {"{{deadline}}": total("kronos_slow_callers_total", "deadline")},
     ),
     Panel(
-        "Connections refused",
+        "Connections refused, requests read later",
         "ops",
-        "Connections closed because their peer has too many.",
-        {"{{peer}}": total("kronos_connections_refused_total", "peer")},
+        "Connections closed because their peer has too many; requests without a caller that wait"
+        " because their unlisted peer sends too many.",
+        {
+            "{{peer}}": total("kronos_connections_refused_total", "peer"),
+            "read later": total("kronos_paced_requests_total"),
+        },
     ),
     Panel(
         "Questions to DNS, 99th percentile",

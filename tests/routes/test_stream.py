@@ -26,6 +26,7 @@ from kronos_api.routes import predict as predict_routes
 from kronos_api.server.connection_limit import ConnectionLimit
 from kronos_api.server.deadlines import Deadlines
 from kronos_api.server.http_protocol import Protocol
+from kronos_api.server.pace import Pace
 from kronos_api.telemetry.metrics import metrics
 from tests.fakes import FakeCandleDecoder, SleepyEngine
 from tests.gateway import gateway, needs_nginx
@@ -258,6 +259,7 @@ async def test_a_reader_that_stalls_is_closed_and_holds_up_neither_engine_nor_ot
         deadlines=Deadlines(60, 60, 0.2, 60),
         max_body=2**20,
         limit=ConnectionLimit(9, 9),
+        pace=Pace(),
     )
     async with served(engine, http=hasty) as (predictor, client):
         with socket.socket() as link:
