@@ -1,8 +1,8 @@
 """Whether clients that send as many tiny pieces as they can hold up the others.
 
 Starts the service with one worker that lists 127.0.0.1 only. From 127.0.0.2, some connections send
-one-byte chunks, or headers of 16,000 lines, as fast as they can, and connect again when they are
-refused. A listed client asks for `/v1/healthz` and small forecasts in turn: alone, and
+one-byte chunks, headers of 16,000 lines, requests or health checks as fast as they can, and connect
+again when they are refused. A listed client asks for `/v1/healthz` and small forecasts in turn: alone, and
 beside them. Prints the longest health check, and the medians as ratios to those alone.
 """
 
@@ -33,6 +33,8 @@ KINDS: dict[str, tuple[bytes, bytes]] = {
     "chunks to an open path": (CHUNKED % b"/v1/healthz", PIECES),
     "trailers": (CHUNKED % b"/v1/healthz" + b"0\r\n", b"a:\n" * 16_000),
     "header lines": (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"a:\n" * 16_000 + b"\n", b""),
+    "requests": (b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n", b""),
+    "health checks": (b"", b"GET /v1/healthz HTTP/1.1\r\nHost: x\r\n\r\n"),
 }
 """By kind: the first bytes of a connection, and the bytes it repeats."""
 MEDIANS = ("healthz_p50", "forecast_p50")

@@ -121,7 +121,7 @@ ROWS: Final = (
     ),
     Row(
         "flood",
-        "one-byte chunks and 16,000 header lines from an unlisted peer, 4 connections",
+        "one-byte chunks, 16,000 header lines, requests or probes of an unlisted peer",
         "/health ≤ 100 ms; median of listed callers ≤ 2 ×",
         measure="tests.faults.peers:flooding",
         tests=("tests/server/test_parser.py",),

@@ -106,7 +106,9 @@ def test_model_does_not_load(world: World, host: Host, tmp_path: Path) -> None:
         replica.stop_grace = 1  # a load cannot be interrupted
         replica.restart(host.settings | {"PACED_STALLED": str(stalled)})
     world.fire("KronosNotReady")
-    assert "kronos_workers{" in host.diagnose("KronosNotReady")
+    world.wait(  # for a scrape in time
+        lambda: "kronos_workers{" in host.diagnose("KronosNotReady"), lambda: "no kronos_workers"
+    )
     host.mitigate("KronosNotReady", "--rollback")
     world.clear("KronosNotReady")
 
