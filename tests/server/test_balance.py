@@ -11,7 +11,7 @@ from http.client import HTTPConnection
 
 import pytest
 
-from tests.processes import Service, services
+from tests.processes import Service, services, until
 from tests.web import JSON, SINGLE, body, encode
 
 pytestmark = pytest.mark.process
@@ -90,9 +90,13 @@ def test_callers_that_kept_connections_to_one_worker_move_to_an_idle_one(service
     first = callers[0].workers[0]
     pinned = [caller for caller in callers if caller.workers[0] == first][:6]
     together(pinned)  # the responses close the connections
-    together(pinned)
-    now = Counter(caller.workers[-1] for caller in pinned)
+
+    def moved() -> bool:
+        """Also where the threads of the callers start so late that some respond before."""
+        together(pinned)
+        now = Counter(caller.workers[-1] for caller in pinned)
+        return len(now) == 2 and min(now.values()) >= len(pinned) // 2 - 1
+
+    until(moved, 30)
     for caller in callers:
         caller.close()
-    assert len(now) == 2
-    assert min(now.values()) >= len(pinned) // 2 - 1
