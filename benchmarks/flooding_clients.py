@@ -2,8 +2,8 @@
 
 Starts the service with one worker that lists 127.0.0.1 only. From 127.0.0.2, some connections send
 one-byte chunks, headers of 16,000 lines, requests or health checks as fast as they can, and connect
-again when they are refused. A listed client asks for `/v1/healthz` and small forecasts in turn: alone, and
-beside them. Prints the longest health check, and the medians as ratios to those alone.
+again when they are refused. A listed client asks for `/v1/healthz` and small forecasts in turn:
+alone, and beside them. Prints the longest health check, and the medians as ratios to those alone.
 """
 
 from __future__ import annotations

@@ -3,8 +3,7 @@
 A client that sends nothing, sends headers or a body slowly, does not take its response, or leaves a
 connection idle is disconnected at a deadline. No deadline applies to a complete request that waits
 for its forecast. Bytes are parsed in bounded pieces, so that no client blocks the event loop.
-Refusals of the server itself have the error envelope. uvicorn's own protocol guarantees none of
-these, and closes idle connections at once when it drains.
+Refusals of the server have the error envelope. uvicorn's own protocol does none of these.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from kronos_api.errors import KronosError, RequestTooLarge
 from kronos_api.middleware.callers import caller_label
 from kronos_api.middleware.lifespan import PEERS
 from kronos_api.security.callers import Connection
-from kronos_api.security.peers import Peers
 from kronos_api.server.connection_limit import ConnectionLimit
 from kronos_api.server.deadlines import Deadlines, Step, StepTimer, Timer, count_slow_caller
 from kronos_api.server.error_response import error_of, refusal
@@ -31,6 +29,7 @@ from kronos_api.server.half_closed import HalfClosed
 from kronos_api.server.lingering import Lingering
 from kronos_api.server.pace import Pace
 from kronos_api.server.parser import EVENTS_PER_TURN, Parser
+from kronos_api.server.turns import Turns
 from kronos_api.server.worker_load import LOAD, WorkerLoad
 from kronos_api.telemetry.metrics import metrics
 
@@ -58,17 +57,17 @@ class Protocol(H11Protocol):
         self._send_timer = Timer(self.loop)
         self._draining = False
         self._half_closed: HalfClosed | None = None
-        self._parsing: asyncio.Handle | None = None
-        self._resting: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._link = Lingering(transport, self._is_receiving, self._resume_body)
         super().connection_made(self._link)  # type: ignore[arg-type]
         self._peer: str | None = self.client[0] if self.client else None
         self.app_state = {**self.app_state, "connection": Connection(self._peer)}
+        peers = self.app_state.get(PEERS)
+        self._turns = Turns(self._link, self._parse_more, self.pace, self._peer, peers)
         if self._peer is not None:
-            self.limit.opened(self._peer, self.app_state.get(PEERS), self._link.abort)
-            self._keep_pace(self._peer)
+            self.limit.opened(self._peer, peers, self._link.abort)
+        self._turns.keep_pace()
         self._set_deadline("headers")
 
     def data_received(self, data: bytes) -> None:
@@ -92,54 +91,27 @@ class Protocol(H11Protocol):
 
     def handle_events(self) -> None:
         """Parse a bounded part of the received bytes, and the rest in later turns of the loop."""
-        if self._resting is not None:
+        if self._turns.rests:
             return
         self.conn.events_left = EVENTS_PER_TURN
         super().handle_events()
         if not self.conn.wants_body:  # until the application reads the body
             self.flow.pause_reading()
         elif not self.conn.events_left:
-            self._parse_soon()
+            self._turns.soon()
 
     def _resume_body(self) -> None:
         """Called when the application reads the body, or has responded without it."""
         if not self.conn.wants_body and not self.transport.is_closing():
             self.conn.wants_body = True
-            self._parse_soon()
-
-    def _parse_soon(self) -> None:
-        """Parse on in the next turn of the loop; nothing is read until then."""
-        if self._parsing is None:
-            self._link.hold(True)
-            self._parsing = self.loop.call_soon(self._parse_more, context=contextvars.Context())
-
-    def _keep_pace(self, peer: str) -> None:
-        """Read the next request later if `peer` is not listed and exceeds its pace."""
-        delay, peers = self.pace.delay(peer), self.app_state.get(PEERS)
-        if not delay or peers is None or self._resting is not None:
-            return
-        if self._parsing is not None:
-            self._parsing.cancel()
-        self._link.hold(True)
-        fresh = contextvars.Context()
-        self._parsing = self.loop.call_later(delay, self._parse_more, context=fresh)
-        self._resting = self.loop.create_task(self._unless_listed(peer, peers), context=fresh)
-
-    async def _unless_listed(self, peer: str, peers: Peers) -> None:
-        if await peers.is_listed(peer) and self._parsing is not None:
-            self._parsing.cancel()
-            self._parse_more()
-        else:
-            metrics.paced_requests.inc()
+            self._turns.soon()
 
     def _parse_more(self) -> None:
-        self._parsing = self._resting = None
-        if self.transport.is_closing():
-            return
-        self.handle_events()
-        if self._parsing is None:
-            self._link.hold(False)
-        self._after_parsing()
+        if not self.transport.is_closing():
+            self.handle_events()
+            if not self._turns.planned:
+                self._link.hold(False)
+            self._after_parsing()
 
     def _after_parsing(self) -> None:
         # The late end of a body whose response is out does not begin the next request's headers.
@@ -150,19 +122,9 @@ class Protocol(H11Protocol):
     def on_response_complete(self) -> None:
         # Pipelined bytes and deadlines belong to the next request, and so do their log lines.
         fresh = contextvars.Context()
-        self._count_without_caller()
+        self._turns.responded(identified="caller" in self.cycle.scope["state"])
         fresh.run(super().on_response_complete)
         fresh.run(self._set_deadline, "idle")
-
-    def _count_without_caller(self) -> None:
-        """The request in progress, if any, has its response."""
-        if self._peer is None or self.app_state.get(PEERS) is None:
-            return
-        cycle: RequestResponseCycle | None = self.cycle
-        if cycle is None or "caller" not in cycle.scope["state"]:
-            self.pace.count(self._peer)
-            if not self.transport.is_closing():
-                self._keep_pace(self._peer)
 
     def shutdown(self) -> None:
         """Drain: announce the next response as the last one. May be called again.
@@ -176,8 +138,7 @@ class Protocol(H11Protocol):
         self._send_timer.stop()
         if self._half_closed is not None:
             self._half_closed.stop()
-        if self._parsing is not None:
-            self._parsing.cancel()
+        self._turns.stop()
         if self._peer is not None:
             self.limit.ended(self._peer)
         self.load.note(self, busy=False)
@@ -231,7 +192,7 @@ class Protocol(H11Protocol):
     def _set_deadline(self, between_requests: Step) -> None:
         """Start the deadline of the client's next step: `between_requests`, or its body."""
         theirs = self.conn.their_state
-        parsed = self._parsing is None and self.conn.wants_body
+        parsed = not self._turns.planned and self.conn.wants_body
         ended = self._half_closed is not None and parsed and theirs in (h11.IDLE, h11.SEND_BODY)
         self.load.note(self, busy=theirs is not h11.IDLE or between_requests != "idle")
         if self.transport.is_closing() or ended:
@@ -264,8 +225,7 @@ class Protocol(H11Protocol):
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is not None and cycle.response_complete:
             cycle = None
-        if self._peer is not None:
-            self.pace.count(self._peer)
+        self._turns.refused()
         if isinstance(error, RequestTooLarge) and cycle is not None:
             metrics.size_rejections.labels(caller_label(dict(cycle.scope))).inc()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):

@@ -19,6 +19,9 @@ BURST: Final = 40
 """Requests of one peer at once."""
 LONGEST: Final = 1.0
 """Seconds that a request waits at most; peers that open many connections exceed `RATE`."""
+TRUST: Final = 60.0
+"""Seconds without waiting for a peer that has sent a request of an identified caller: it may be a
+proxy, whose good callers must not wait for the others."""
 PEERS_KEPT: Final = 1024
 
 
@@ -29,18 +32,33 @@ class Pace:
         self._now = now
         # When each peer's requests so far are worked off at `RATE`.
         self._due: dict[str, float] = {}
+        self._trusted: dict[str, float] = {}
 
-    def count(self, peer: str) -> None:
-        """A request of `peer` has ended without an identified caller."""
+    def count(self, peer: str, *, identified: bool) -> None:
+        """A request of `peer` has ended, with or without an identified caller."""
         key, now = peer_key(peer), self._now()
+        if identified:
+            self._trusted.pop(key, None)
+            self._trusted[key] = now + TRUST
+            _forget(self._trusted, now)
+            return
         due = max(now, self._due.get(key, now)) + 1 / RATE
         self._due[key] = min(due, now + BURST / RATE + LONGEST)
-        if len(self._due) > PEERS_KEPT:
-            self._due = {key: due for key, due in self._due.items() if due > now}
-            while len(self._due) > PEERS_KEPT:  # of more addresses than that, the oldest are free
-                del self._due[next(iter(self._due))]
+        _forget(self._due, now)
 
     def delay(self, peer: str) -> float:
         """Seconds, at most `LONGEST`, until the next request of `peer` may be read."""
-        due = self._due.get(peer_key(peer), 0.0)
-        return max(0.0, due - self._now() - BURST / RATE)
+        key, now = peer_key(peer), self._now()
+        if self._trusted.get(key, now) > now:
+            return 0.0
+        return max(0.0, self._due.get(key, now) - now - BURST / RATE)
+
+
+def _forget(until: dict[str, float], now: float) -> None:
+    """Keep `PEERS_KEPT` peers: those whose time has passed go first, then those added first."""
+    if len(until) <= PEERS_KEPT:
+        return
+    for key in [key for key, end in until.items() if end <= now]:
+        del until[key]
+    while len(until) > PEERS_KEPT:
+        del until[next(iter(until))]

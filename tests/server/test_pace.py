@@ -13,7 +13,7 @@ from kronos_api.app import create_app
 from kronos_api.config import Settings
 from kronos_api.server import pace
 from kronos_api.server.deadlines import Deadlines
-from kronos_api.server.pace import BURST, LONGEST, PEERS_KEPT, RATE, Pace
+from kronos_api.server.pace import BURST, LONGEST, PEERS_KEPT, RATE, TRUST, Pace
 from kronos_api.server.uvicorn_config import options
 from kronos_api.telemetry.metrics import metrics
 from tests import web
@@ -99,41 +99,61 @@ async def test_listed_peers_do_not_wait(request_: bytes, monkeypatch: pytest.Mon
 async def test_forecasts_of_identified_callers_are_not_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    counted: list[str] = []
-    monkeypatch.setattr(Pace, "count", lambda _self, peer: counted.append(peer))
+    counted: list[tuple[str, bool]] = []
+
+    def count(_self: Pace, peer: str, *, identified: bool) -> None:
+        counted.append((peer, identified))
+
+    monkeypatch.setattr(Pace, "count", count)
     async with service() as address:
-        assert await asyncio.to_thread(statuses, address, LISTED, FORECAST, 3, 1) == [b"200"] * 3
-        assert counted == []
+        assert await asyncio.to_thread(statuses, address, LISTED, FORECAST, 2, 1) == [b"200"] * 2
         await asyncio.to_thread(statuses, address, UNLISTED, FORECAST, 1, 1)
-    assert counted == [UNLISTED]
+        await asyncio.to_thread(statuses, address, LISTED, HEALTH, 1, 1)
+    assert counted == [(LISTED, True)] * 2 + [(UNLISTED, False), (LISTED, False)]
 
 
 def test_a_burst_is_free_and_then_requests_wait_for_the_rate() -> None:
     clock = [100.0]
     kept = Pace(lambda: clock[0])
     for _ in range(BURST):
-        kept.count("a")
+        kept.count("a", identified=False)
     assert kept.delay("a") == 0
-    kept.count("a")
+    kept.count("a", identified=False)
     assert kept.delay("a") == pytest.approx(1 / RATE)
     assert kept.delay("b") == 0
     clock[0] += 1 / RATE
     assert kept.delay("a") == pytest.approx(0)
     for _ in range(10_000):
-        kept.count("a")
+        kept.count("a", identified=False)
     assert kept.delay("a") == pytest.approx(LONGEST)
     clock[0] += LONGEST + BURST / RATE
     for _ in range(BURST):
-        kept.count("a")
+        kept.count("a", identified=False)
     assert kept.delay("a") == pytest.approx(0)
 
 
-def test_peers_that_are_quiet_again_take_no_memory() -> None:
+def test_a_peer_of_identified_callers_does_not_wait() -> None:
     clock = [100.0]
     kept = Pace(lambda: clock[0])
+    for _ in range(10_000):
+        kept.count("proxy", identified=False)
+    assert kept.delay("proxy") > 0
+    kept.count("proxy", identified=True)
+    assert kept.delay("proxy") == 0
+    clock[0] += TRUST
+    for _ in range(10_000):
+        kept.count("proxy", identified=False)
+    assert kept.delay("proxy") > 0
+
+
+@pytest.mark.parametrize("identified", [True, False])
+def test_peers_that_are_quiet_again_take_no_memory(identified: bool) -> None:
+    clock = [100.0]
+    kept = Pace(lambda: clock[0])
+    held = kept._trusted if identified else kept._due
     for number in range(3 * PEERS_KEPT):
-        kept.count(f"10.0.{number // 256}.{number % 256}")
-    assert len(kept._due) == PEERS_KEPT
+        kept.count(f"10.0.{number // 256}.{number % 256}", identified=identified)
+    assert len(held) == PEERS_KEPT
     clock[0] += 3600
-    kept.count("192.0.2.1")
-    assert len(kept._due) == 1
+    kept.count("192.0.2.1", identified=identified)
+    assert list(held) == ["192.0.2.1"]
