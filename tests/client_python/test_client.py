@@ -16,6 +16,7 @@ import pytest
 
 from kronos_api.app import create_app
 from kronos_api.config import Settings
+from kronos_api.config.serving import Serving
 from kronos_api_client import (
     AsyncKronosClient,
     Calendar,
@@ -29,6 +30,7 @@ from kronos_api_client import (
     TradingHours,
     __version__,
 )
+from kronos_api_client.connection import LIMITS
 from scripts import openapi
 from tests.client_python.service import FIELDS, history, long_history
 from tests.fakes import FAKE_INFO
@@ -249,3 +251,12 @@ async def test_headers_and_base_path_are_sent() -> None:
     assert seen[0].url == "http://service/kronos/v1/models"
     assert seen[0].headers["X-Request-ID"] == "mine"
     assert seen[0].headers["User-Agent"] == f"kronos-api-client/{__version__}"
+
+
+def test_an_idle_connection_is_given_up_before_the_service_closes_it() -> None:
+    expiry = LIMITS.keepalive_expiry
+    assert expiry is not None
+    assert expiry <= Serving().keepalive - 1
+    with KronosClient("http://localhost:8000") as client:
+        pool = client._http._transport._pool  # type: ignore[attr-defined]
+        assert pool._keepalive_expiry == expiry

@@ -12,6 +12,11 @@ from kronos_api_client.messages import Request
 TIMEOUT: Final = 75.0
 """Seconds for one response: longer than the service's own KRONOS_REQUEST_TIMEOUT (60 s)."""
 CONNECT_TIMEOUT: Final = 5.0
+LIMITS: Final = httpx.Limits(
+    max_connections=100, max_keepalive_connections=20, keepalive_expiry=3.0
+)
+"""httpx's own, except that an idle connection is given up before the service closes it
+(GUNICORN_KEEPALIVE, 5 s): a request that is sent as it closes would have no response."""
 MAX_WAIT: Final = 120.0
 """Seconds in which a request is tried again: two windows of the service's rate limit."""
 
@@ -31,6 +36,7 @@ def options(
         "base_url": base_url,
         "timeout": timeout,
         "headers": user_agent | dict(headers or {}),
+        "limits": LIMITS,
         "transport": transport,
         # Proxies of the environment would go before the transport.
         "trust_env": transport is None,
