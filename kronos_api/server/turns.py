@@ -7,6 +7,7 @@ import contextvars
 from collections.abc import Callable
 
 from kronos_api.security.peers import Peers
+from kronos_api.server.deadlines import Timer
 from kronos_api.server.lingering import Lingering
 from kronos_api.server.pace import Pace
 from kronos_api.telemetry.metrics import metrics
@@ -33,13 +34,13 @@ class Turns:
         self._pace = pace
         self._peer = peer
         self._peers = peers
-        self._next: asyncio.Handle | None = None
+        self._timer = Timer(self._loop)
         self._check: asyncio.Task[None] | None = None
 
     @property
     def planned(self) -> bool:
         """Whether a turn is planned."""
-        return self._next is not None
+        return self._timer.runs
 
     @property
     def rests(self) -> bool:
@@ -48,9 +49,9 @@ class Turns:
 
     def soon(self) -> None:
         """Parse in the next turn, or when the rest ends."""
-        if self._next is None:
+        if not self._timer.runs:
             self._link.hold(True)
-            self._next = self._loop.call_soon(self._turn, context=contextvars.Context())
+            self._timer.start(0.0, self._turn)
 
     def refused(self) -> None:
         """A request was refused before it named a caller, and its connection closes."""
@@ -68,25 +69,22 @@ class Turns:
         if self._peer is None or self._peers is None or self.rests or self._link.is_closing():
             return
         if delay := self._pace.delay(self._peer):
-            self.stop()
             self._link.hold(True)
-            fresh = contextvars.Context()
-            self._next = self._loop.call_later(delay, self._turn, context=fresh)
+            self._timer.start(delay, self._turn)
             check = self._unless_listed(self._peer, self._peers)
-            self._check = self._loop.create_task(check, context=fresh)
+            self._check = self._loop.create_task(check, context=contextvars.Context())
 
     async def _unless_listed(self, peer: str, peers: Peers) -> None:
         if not await peers.is_listed(peer):
             metrics.paced_requests.inc()
-        elif self._next is not None:
-            self._next.cancel()
+        elif self._timer.runs:
+            self._timer.stop()
             self._turn()
 
     def _turn(self) -> None:
-        self._next = self._check = None
+        self._check = None
         self._parse()
 
     def stop(self) -> None:
         """Cancel the planned turn."""
-        if self._next is not None:
-            self._next.cancel()
+        self._timer.stop()

@@ -30,7 +30,7 @@ from kronos_api_client import (
     TradingHours,
     __version__,
 )
-from kronos_api_client.connection import LIMITS
+from kronos_api_client.connection import options
 from scripts import openapi
 from tests.client_python.service import FIELDS, history, long_history
 from tests.fakes import FAKE_INFO
@@ -254,9 +254,5 @@ async def test_headers_and_base_path_are_sent() -> None:
 
 
 def test_an_idle_connection_is_given_up_before_the_service_closes_it() -> None:
-    expiry = LIMITS.keepalive_expiry
-    assert expiry is not None
-    assert expiry <= Serving().keepalive - 1
-    with KronosClient("http://localhost:8000") as client:
-        pool = client._http._transport._pool  # type: ignore[attr-defined]
-        assert pool._keepalive_expiry == expiry
+    limits = options("http://localhost:8000", 1.0, None, __version__, None)["limits"]
+    assert limits.keepalive_expiry <= Serving.model_fields["keepalive"].default - 1
