@@ -130,10 +130,13 @@ def redis_server(folder: Path) -> Iterator[Redis]:
 class Service:
     """`kronos-api serve` on a port of its own."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], port: int, log: Path, environment: dict[str, str]
+    ) -> None:
         self.process = process
         self.port = port
         self.log = log
+        self.environment = environment
         self.url = f"http://127.0.0.1:{port}"
 
     def kill(self) -> None:
@@ -202,15 +205,16 @@ def start_service(
         for name, value in own.items()
     }
     log = folder / f"log-{port}"
+    environment = without_settings() | named
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
-            env=without_settings() | named,
+            env=environment,
             cwd=folder,  # where no .env of a developer lies
             stdout=output,
             stderr=output,
         )
-    return Service(process, port, log)
+    return Service(process, port, log, environment)
 
 
 @contextmanager

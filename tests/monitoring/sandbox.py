@@ -55,7 +55,6 @@ class Sandbox:
             )
         own = {"RATE_LIMIT_DIR": str(folder)} | settings
         self.service = start_service(self.disk, 1, self._wrapped({}), **own)
-        self.environment = dict(psutil.Process(self.service.process.pid).environ())
 
     def _wrapped(self, settings: dict[str, str]) -> Sequence[str]:
         if not ISOLATED:
@@ -122,7 +121,7 @@ class Sandbox:
         with self.service.log.open("ab") as output:
             self.service.process = subprocess.Popen(
                 self._wrapped(settings),
-                env=self.environment | named,
+                env=self.service.environment | named,
                 cwd=self.disk,
                 stdout=output,
                 stderr=output,
@@ -171,7 +170,7 @@ class Sandbox:
         enter = ("nsenter", "--mount", f"--target={self.service.process.pid}")
         done = subprocess.run(
             (*(enter if ISOLATED else ()), *command),
-            env=self.environment,
+            env=self.service.environment,
             cwd=self.disk,
             stdin=subprocess.DEVNULL,
             capture_output=True,
