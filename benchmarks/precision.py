@@ -1,7 +1,8 @@
 """Error and speed of bfloat16 and int8 against float32 on the same weights.
 
 Logit error: both engines get the tokens that float32 decodes, and the difference of their s1
-logits is given in standard deviations of the float32 logits. Forecast error: the mean over many
+logits is given in standard deviations of the float32 logits. Candle error: the difference of the
+candles that both tokenizers decode from these tokens, in deviations of the history. Forecast error: the mean over many
 sample paths of the same seed, as the difference of closes in deviations of the history, beside the
 deviation of the paths themselves.
 """
@@ -40,6 +41,14 @@ def teacher_forced(engine: Engine, series: Series, s1: Tensor, s2: Tensor) -> Te
         return model.s1_logits(model.prefill(x.unsqueeze(0), cache).squeeze(0))
 
 
+def decoded(engine: Engine, s1: Tensor, s2: Tensor) -> Tensor:
+    """Candles of the tokens [T]: normalised, float32 [T, 6]."""
+    tokenizer = engine.tokenizer
+    with torch.inference_mode():
+        cache = tokenizer.decoder_cache(1, len(s1))
+        return tokenizer.decode(s1.unsqueeze(0), s2.unsqueeze(0), cache).squeeze(0)
+
+
 def closes(engine: Engine, request: ForecastRequest) -> NDArray[np.float32]:
     """Normalised closes of every sample path: [sample_count, horizon]."""
     values = engine.run(request).values
@@ -65,6 +74,8 @@ def compare(sources: tuple[Source, Source], dtype: str, threads: int) -> dict[st
     error = (rough - exact).abs() / exact.std()
     shares = torch.log_softmax(exact, dim=-1)
     divergence = (shares.exp() * (shares - torch.log_softmax(rough, dim=-1))).sum(-1)
+    candles = [decoded(engine, tokens.s1[0], tokens.s2[0]) for engine in (wide, narrow)]
+    candle_error = (candles[1] - candles[0]).abs()
     one = series.request(HORIZON, top_k=0, top_p=0.9)
     many = series.request(HORIZON, top_k=0, top_p=0.9, sample_count=SAMPLE_COUNT)
     paths = closes(wide, many)
@@ -74,6 +85,8 @@ def compare(sources: tuple[Source, Source], dtype: str, threads: int) -> dict[st
         "logit error, largest": float(error.max()),
         "KL divergence, mean": float(divergence.mean()),
         "same most likely token": float((exact.argmax(-1) == rough.argmax(-1)).float().mean()),
+        "candle error, mean": float(candle_error.mean()),
+        "candle error, largest": float(candle_error.max()),
         f"error of the mean of {SAMPLE_COUNT} paths": float(np.abs(difference).mean()),
         "deviation of the paths": float(paths.std(axis=0).mean()),
         "times faster, 1 path": seconds(wide, one) / seconds(narrow, one),

@@ -117,6 +117,9 @@ class SleepyEngine(Engine):
         self.runs.append(run)
         return run
 
+    def free_unused_memory(self) -> None:
+        pass
+
     def step(self, sequences: Several[Sequence]) -> None:
         self.on_step()
         time.sleep(self.seconds / self.steps)

@@ -124,6 +124,8 @@ class EngineThread:
         returned, kept = time.monotonic(), True
         while self._take_inbox(RETURN_IDLE if kept else None):
             idle = not (self.waiting or self.active)
+            if idle:
+                engine.free_unused_memory()
             if idle or (kept and time.monotonic() - returned > RETURN_EVERY):
                 return_freed_memory()
                 returned = time.monotonic()

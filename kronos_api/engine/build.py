@@ -10,6 +10,7 @@ from kronos_api.checkpoints.loader import context_of, inspect, load_model, load_
 from kronos_api.cores import usable_cores
 from kronos_api.engine.engine import Engine
 from kronos_api.engine.int8 import int8_problem
+from kronos_api.engine.kv_memory import KVMemory
 from kronos_api.engine.model_runner import ModelRunner
 from kronos_api.engine.request import ForecastRequest
 from kronos_api.engine.sampling import SamplingParams
@@ -37,9 +38,9 @@ def build_engine(
 
     Args:
         device: `cpu`, `cuda`, `cuda:N`, or `auto` for the first GPU if there is one.
-        dtype: `float32`, `bfloat16` or `int8`, of the model; the tokenizer stays float32, because
-            the signs of its output are the tokens. Where int8 has no fast kernel, float32 is used
-            and `dtype_warning` says why.
+        dtype: `float32`, `bfloat16` or `int8`, of the model; int8 also of the tokenizer's decoder.
+            The encoder stays float32, because the signs of its output are the tokens. Where int8
+            has no fast kernel, float32 is used and `dtype_warning` says why.
         max_context: candles the model sees at once; None for the context it was trained with.
         torch_threads: threads of one tensor operation; None for one per usable core.
 
@@ -54,8 +55,11 @@ def build_engine(
     if problem is not None:
         dtype = "float32"
     context = max_context or context_of(model)
-    runner, model_part = _pack_model(model, context, chosen, DTYPES[dtype])
-    tokenizer_runner, tokenizer_part = _pack_tokenizer(tokenizer, context, chosen)
+    memory = KVMemory()
+    runner, model_part = _pack_model(model, context, memory, chosen, DTYPES[dtype])
+    tokenizer_runner, tokenizer_part = _pack_tokenizer(
+        tokenizer, context, memory, chosen, DTYPES[dtype]
+    )
     info = ModelInfo(
         model=model_part,
         tokenizer=tokenizer_part,
@@ -74,19 +78,20 @@ def build_engine(
 
 @torch.inference_mode()
 def _pack_model(
-    source: Source, context: int, device: torch.device, dtype: torch.dtype
+    source: Source, context: int, memory: KVMemory, device: torch.device, dtype: torch.dtype
 ) -> tuple[ModelRunner, Part]:
     """Load and pack the model; the plain weights are released at the end."""
     network, part = load_model(source)
-    return ModelRunner(network, context, device=device, dtype=dtype), part
+    return ModelRunner(network, context, memory, device=device, dtype=dtype), part
 
 
 @torch.inference_mode()
 def _pack_tokenizer(
-    source: Source, context: int, device: torch.device
+    source: Source, context: int, memory: KVMemory, device: torch.device, dtype: torch.dtype
 ) -> tuple[TokenizerRunner, Part]:
     network, part = load_tokenizer(source)
-    return TokenizerRunner(network, max(MAX_HISTORY, context), device=device), part
+    positions = max(MAX_HISTORY, context)
+    return TokenizerRunner(network, positions, memory, device=device, dtype=dtype), part
 
 
 def _choose_device(device: str) -> tuple[torch.device, str | None]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from collections.abc import Sequence as Several
+from operator import attrgetter
 from typing import Final
 
 import numpy as np
@@ -117,7 +118,7 @@ class Engine:
         pending = [s for s in sequences if s.status in IN_CHUNKS]
         if pending:
             started = self.pace.clock()
-            self._advance(min(pending, key=_turn))
+            self._advance(min(pending, key=attrgetter("turn")))
             while self.pace.clock() - started < BURST_SECONDS:
                 short = [s for s in pending if s.in_short_phase]
                 if not short:
@@ -140,6 +141,10 @@ class Engine:
         if sequence.failure is not None:
             raise sequence.failure
         return sequence
+
+    def free_unused_memory(self) -> None:
+        """Free the memory of caches that have ended, which is kept for those of the next ones."""
+        self.model.memory.clear()
 
     def _advance(self, sequence: Sequence) -> None:
         """Run the next chunk of `sequence`."""
@@ -219,10 +224,6 @@ class Engine:
 
     def _windows(self, request: ForecastRequest) -> list[Segment]:
         return plan_candles(request.history, request.horizon, self.info.max_context, self.policy)
-
-
-def _turn(sequence: Sequence) -> int:
-    return sequence.turn
 
 
 def _last_chunks_first(sequence: Sequence) -> tuple[bool, int]:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kronos_api.engine.kv_memory import KVMemory
+
 KeysValues = tuple[Tensor, Tensor]
+CPU: Final = torch.device("cpu")
 
 
 @dataclass(slots=True, eq=False)
@@ -31,6 +34,7 @@ class KVCache:
 
     own: Tensor
     heads: Sequence[int]
+    memory: KVMemory
     prefix: Tensor | None = None
     length: int = 0
     arrays: Sequence[NDArray[np.float32 | np.uint16]] = field(init=False)
@@ -53,13 +57,14 @@ class KVCache:
         batch_size: int,
         capacity: int,
         width: int,
+        memory: KVMemory,
         *,
-        device: torch.device | str = "cpu",
+        device: torch.device = CPU,
         dtype: torch.dtype = torch.float32,
     ) -> Self:
         """Reserve `capacity` positions of `width` channels for each of `batch_size` rows."""
         shape = (len(heads), batch_size, 2, capacity, width)
-        return cls(torch.empty(shape, device=device, dtype=dtype), heads)
+        return cls(memory.empty(shape, dtype, device), heads, memory)
 
     @property
     def batch_size(self) -> int:
@@ -116,16 +121,17 @@ class KVCache:
 
     def path_cache(self, index: int) -> KVCache:
         """A view of one row, through which the prompt of one path is prefilled."""
-        return KVCache(self.own[:, index : index + 1], self.heads)
+        return KVCache(self.own[:, index : index + 1], self.heads, self.memory)
 
     def fork(self, batch_size: int, capacity: int) -> KVCache:
         """Share the filled positions (of one row) among `batch_size` rows of `capacity` each."""
         layers, _, two, _, width = self.own.shape
-        own = self.own.new_empty((layers, batch_size, two, capacity, width))
+        empty, dtype, device = self.memory.empty, self.own.dtype, self.own.device
+        own = empty((layers, batch_size, two, capacity, width), dtype, device)
         prefix = self.own[:, :, :, : self.length]
-        if prefix.dtype == torch.float16:  # converted once, not by each of the paths
-            prefix = prefix.float()
-        return KVCache(own, self.heads, prefix=prefix)
+        if dtype == torch.float16:  # converted once, not by each of the paths
+            prefix = empty(prefix.shape, torch.float32, device).copy_(prefix)
+        return KVCache(own, self.heads, self.memory, prefix=prefix)
 
 
 def cache_bytes(layers: int, positions: int, width: int, dtype: torch.dtype) -> int:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from kronos_api.engine.kv_cache import KVCache, cache_bytes
+from kronos_api.engine.kv_memory import KVMemory
 from kronos_api.engine.layers import rms_norm
 from kronos_api.engine.linear import Linear, pack_both, pack_decode_linear
 from kronos_api.engine.transformer import Transformer
@@ -31,15 +32,17 @@ class ModelRunner:
         self,
         model: Kronos,
         positions: int,
+        memory: KVMemory,
         *,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        """Pack `model` for contexts of up to `positions` candles.
+        """Pack `model` for contexts of up to `positions` candles, with caches in `memory`.
 
         dtype: torch.int8 is for the layers of the transformer; all else is float32 then.
         """
         self.device = torch.device(device)
+        self.memory = memory
         self.dtype = torch.float32 if dtype == torch.int8 else dtype
         self.width = model.config.d_model
         self._transformer = Transformer(
@@ -65,6 +68,7 @@ class ModelRunner:
             batch_size,
             capacity,
             self.width,
+            self.memory,
             device=self.device,
             dtype=self._cache_dtype,
         )

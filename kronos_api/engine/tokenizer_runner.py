@@ -6,26 +6,39 @@ import torch
 from torch import Tensor, nn
 
 from kronos_api.engine.kv_cache import KVCache, cache_bytes
+from kronos_api.engine.kv_memory import KVMemory
 from kronos_api.engine.linear import Linear, pack_linear
 from kronos_api.engine.transformer import Transformer
 from kronos_api.model import KronosTokenizer
 
 
 class TokenizerRunner:
-    """One tokenizer checkpoint, ready to encode and decode. Computes in float32: signs are tokens.
+    """One tokenizer checkpoint, ready to encode and decode.
 
     Encoding and decoding process whole chunks, so both use the packed weights of prefill.
     """
 
     def __init__(
-        self, tokenizer: KronosTokenizer, positions: int, *, device: torch.device | str = "cpu"
+        self,
+        tokenizer: KronosTokenizer,
+        positions: int,
+        memory: KVMemory,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
     ) -> None:
-        """Pack `tokenizer` for series of up to `positions` candles."""
+        """Pack `tokenizer` for series of up to `positions` candles.
+
+        dtype: of the model. The encoder computes in float32, as the signs of its output are the
+        tokens; torch.int8 is for the layers of the decoder.
+        """
         config = tokenizer.config
         self.device = torch.device(device)
         self._tokenizer = tokenizer
+        self._memory = memory
+        decodes_in = dtype if dtype == torch.int8 else torch.float32
         self._encoder = Transformer(tokenizer.encoder, positions, device=device)
-        self._decoder = Transformer(tokenizer.decoder, positions, device=device)
+        self._decoder = Transformer(tokenizer.decoder, positions, device=device, dtype=decodes_in)
         self._embed = self._pack(tokenizer.embed)
         self._quantise = self._pack(tokenizer.quant_embed)
         self._head = self._pack(tokenizer.head)
@@ -69,7 +82,9 @@ class TokenizerRunner:
 
     def _allocate(self, transformer: Transformer, batch_size: int, capacity: int) -> KVCache:
         heads = [transformer.heads] * len(transformer)
-        return KVCache.allocate(heads, batch_size, capacity, transformer.width, device=self.device)
+        return KVCache.allocate(
+            heads, batch_size, capacity, transformer.width, self._memory, device=self.device
+        )
 
     def _pack(self, layer: nn.Linear) -> Linear:
         weight, bias = (x.to(self.device, torch.float32) for x in (layer.weight, layer.bias))

@@ -16,6 +16,7 @@ from kronos_api.engine.kernels.compiled import CompiledKernels
 from kronos_api.engine.kernels.plain import PlainKernels
 from kronos_api.engine.kernels.quantised import ZERO_POINT, QuantisedRows
 from kronos_api.engine.kv_cache import KVCache
+from kronos_api.engine.kv_memory import KVMemory
 
 BOTH = [PlainKernels(), CompiledKernels()]
 WIDTH, HEADS, LENGTH = 96, 3, 37
@@ -28,7 +29,7 @@ def numbers(*shape: int, seed: int = 1) -> Tensor:
 
 def cache(rows: int, seed: int, prompt: int = 0) -> KVCache:
     """A cache of `LENGTH` random positions a row, behind a prompt that the rows share."""
-    made = KVCache.allocate([HEADS], 1 if prompt else rows, prompt or LENGTH + 2, WIDTH)
+    made = KVCache.allocate([HEADS], 1 if prompt else rows, prompt or LENGTH + 2, WIDTH, KVMemory())
     if prompt:
         made.own.copy_(numbers(*made.own.shape, seed=seed))
         made.length = prompt
@@ -129,8 +130,8 @@ def test_float16_cache_is_read_as_stored(rows: int) -> None:
     kernels, width = CompiledKernels(), WIDTH // HEADS
     angles = numbers(LENGTH + 2, width // 2)
     factors = kernels.rope(torch.polar(torch.ones_like(angles), angles), [], 1)
-    half = KVCache.allocate([HEADS], rows, LENGTH + 2, WIDTH, dtype=torch.float16)
-    wide = KVCache.allocate([HEADS], rows, LENGTH + 2, WIDTH)
+    half = KVCache.allocate([HEADS], rows, LENGTH + 2, WIDTH, KVMemory(), dtype=torch.float16)
+    wide = KVCache.allocate([HEADS], rows, LENGTH + 2, WIDTH, KVMemory())
     half.own.copy_(numbers(*half.own.shape))
     wide.own.copy_(half.own)
     half.length = wide.length = LENGTH
@@ -152,7 +153,7 @@ def test_float16_cache_is_read_as_stored(rows: int) -> None:
 def test_compiled_attention_of_a_query_that_is_not_finite_is_not_finite(
     q_len: int, bad: float
 ) -> None:
-    made = KVCache.allocate([HEADS], 1, q_len + 5, WIDTH)
+    made = KVCache.allocate([HEADS], 1, q_len + 5, WIDTH, KVMemory())
     made.own.copy_(numbers(*made.own.shape))
     made.length = 5
     query = numbers(q_len, WIDTH)
@@ -167,7 +168,7 @@ def test_compiled_attention_of_a_query_that_is_not_finite_is_not_finite(
 def test_compiled_attention_of_many_queries_equals_the_plain(
     q_len: int, length: int, batch_size: int
 ) -> None:
-    made = KVCache.allocate([HEADS], batch_size, q_len + length, WIDTH)
+    made = KVCache.allocate([HEADS], batch_size, q_len + length, WIDTH, KVMemory())
     made.own.copy_(numbers(*made.own.shape))
     made.length = length
     query = numbers(batch_size * q_len, WIDTH, seed=2)

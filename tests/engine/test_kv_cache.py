@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from kronos_api.engine.kv_cache import KVCache, cache_bytes
+from kronos_api.engine.kv_memory import KVMemory
 
 WIDTH = 12
 HEADS = [2, 3]
@@ -20,7 +21,7 @@ def keys_values(batch_size: int, q_len: int, seed: int) -> Tensor:
 
 
 def allocated(batch_size: int, capacity: int) -> KVCache:
-    cache = KVCache.allocate(HEADS, batch_size, capacity, WIDTH)
+    cache = KVCache.allocate(HEADS, batch_size, capacity, WIDTH, KVMemory())
     cache.own.fill_(float("nan"))  # what was not stored must not be read
     return cache
 
@@ -101,5 +102,5 @@ def test_storing_beyond_the_capacity_raises() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(("batch_size", "capacity"), [(1, 1), (1, 512), (64, 33)])
 def test_cache_bytes_are_allocated(batch_size: int, capacity: int, dtype: torch.dtype) -> None:
-    cache = KVCache.allocate(HEADS, batch_size, capacity, WIDTH, dtype=dtype)
+    cache = KVCache.allocate(HEADS, batch_size, capacity, WIDTH, KVMemory(), dtype=dtype)
     assert cache.own.nbytes == cache_bytes(len(HEADS), batch_size * capacity, WIDTH, dtype)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from kronos_api.checkpoints.loader import load_tokenizer
+from kronos_api.engine.int8 import int8_problem
+from kronos_api.engine.kv_memory import KVMemory
 from kronos_api.engine.tokenizer_runner import TokenizerRunner
 from kronos_api.model import KronosTokenizer
 from tests.oracle import MakeOracle
@@ -29,7 +31,7 @@ def tokenizer(oracles: MakeOracle) -> KronosTokenizer:
 
 @pytest.fixture
 def runner(tokenizer: KronosTokenizer) -> TokenizerRunner:
-    return TokenizerRunner(tokenizer, ROWS)
+    return TokenizerRunner(tokenizer, ROWS, KVMemory())
 
 
 def candles(rows: int) -> Tensor:
@@ -64,6 +66,22 @@ def test_decoding_equals_the_plain_tokenizer(
     found, expected = torch.cat(parts, dim=1), tokenizer.reconstruct(tokenizer.codes(s1, s2))
     assert (found.shape, found.dtype) == ((3, ROWS, 6), torch.float32)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(
+    int8_problem(torch.device("cpu")) is not None, reason="no fast int8 kernel here"
+)
+def test_int8_is_for_the_decoder_alone(runner: TokenizerRunner, tokenizer: KronosTokenizer) -> None:
+    narrow = TokenizerRunner(tokenizer, ROWS, KVMemory(), dtype=torch.int8)
+    x = candles(ROWS)
+    encoded = [one.encode(x, one.encoder_cache(ROWS)) for one in (narrow, runner)]
+    for found, wanted in zip(*encoded, strict=True):
+        assert torch.equal(found, wanted)
+    found, wanted = (
+        one.decode(*tokens(3, ROWS), one.decoder_cache(3, ROWS)) for one in (narrow, runner)
+    )
+    error = (found - wanted).abs().mean() / wanted.std()
+    assert 0 < error < 0.05
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])

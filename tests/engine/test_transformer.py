@@ -12,6 +12,7 @@ from kronos_api.engine import transformer as transformer_module
 from kronos_api.engine.kernels.compiled import CompiledKernels
 from kronos_api.engine.kernels.plain import PlainKernels
 from kronos_api.engine.kv_cache import KVCache
+from kronos_api.engine.kv_memory import KVMemory
 from kronos_api.engine.layers import rms_norm
 from kronos_api.engine.transformer import Transformer
 from kronos_api.model.layers import NORM_EPSILON, Block
@@ -44,7 +45,7 @@ def numbers(*shape: int, seed: int = 1) -> Tensor:
 
 
 def empty(transformer: Transformer, paths: int, capacity: int = POSITIONS) -> KVCache:
-    return KVCache.allocate([transformer.heads] * LAYERS, paths, capacity, WIDTH)
+    return KVCache.allocate([transformer.heads] * LAYERS, paths, capacity, WIDTH, KVMemory())
 
 
 def plain(blocks: nn.ModuleList, x: Tensor) -> Tensor:
