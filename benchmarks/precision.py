@@ -2,9 +2,10 @@
 
 Logit error: both engines get the tokens that float32 decodes, and the difference of their s1
 logits is given in standard deviations of the float32 logits. Candle error: the difference of the
-candles that both tokenizers decode from these tokens, in deviations of the history. Forecast error: the mean over many
-sample paths of the same seed, as the difference of closes in deviations of the history, beside the
-deviation of the paths themselves.
+candles that both tokenizers decode from these tokens, in deviations of the history, beside the
+error of the tokenizer itself: of the history's candles, encoded and decoded in float32. Forecast
+error: the mean over many sample paths of the same seed, as the difference of closes in deviations
+of the history, beside the deviation of the paths themselves.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from kronos_api.checkpoints.info import Source
 from kronos_api.engine.build import build_engine
 from kronos_api.engine.engine import Engine
 from kronos_api.engine.request import ForecastRequest
+from kronos_api.timeseries.features import normalise
 from tests.oracle import Series, make_oracle, walk
 
 HISTORY, HORIZON, SAMPLE_COUNT = 400, 24, 64
@@ -76,6 +78,8 @@ def compare(sources: tuple[Source, Source], dtype: str, threads: int) -> dict[st
     divergence = (shares.exp() * (shares - torch.log_softmax(rough, dim=-1))).sum(-1)
     candles = [decoded(engine, tokens.s1[0], tokens.s2[0]) for engine in (wide, narrow)]
     candle_error = (candles[1] - candles[0]).abs()
+    request = series.request(HORIZON)
+    history = torch.from_numpy(normalise(request.candles, request.clip)[0])
     one = series.request(HORIZON, top_k=0, top_p=0.9)
     many = series.request(HORIZON, top_k=0, top_p=0.9, sample_count=SAMPLE_COUNT)
     paths = closes(wide, many)
@@ -87,6 +91,7 @@ def compare(sources: tuple[Source, Source], dtype: str, threads: int) -> dict[st
         "same most likely token": float((exact.argmax(-1) == rough.argmax(-1)).float().mean()),
         "candle error, mean": float(candle_error.mean()),
         "candle error, largest": float(candle_error.max()),
+        "error of the tokenizer, mean": float((candles[0][:HISTORY] - history).abs().mean()),
         f"error of the mean of {SAMPLE_COUNT} paths": float(np.abs(difference).mean()),
         "deviation of the paths": float(paths.std(axis=0).mean()),
         "times faster, 1 path": seconds(wide, one) / seconds(narrow, one),
