@@ -37,6 +37,8 @@ TARGET_SECONDS: Final = 2.0
 """The 95th percentile of the latency of so many callers is to stay below this."""
 TIMEOUT: Final = 120.0
 """Seconds that a caller waits for a response."""
+REQUESTS_A_CALLER: Final = 10
+"""At least: the first requests of all callers arrive together, those after them do not."""
 HEADINGS: Final = ("callers", "requests/s", "p50 s", "p95 s", "p99 s", "refused", "failed")
 WIDTHS: Final = (8, 11, 8, 8, 8, 8, 8)
 
@@ -191,7 +193,7 @@ def _table(crowd: Crowd, options: argparse.Namespace) -> dict[str, Any]:
     crowd.measure(1, 2)  # warm-up
     rows = []
     for callers in options.callers:
-        rows.append(crowd.measure(callers, max(options.requests, 3 * callers)))
+        rows.append(crowd.measure(callers, max(options.requests, REQUESTS_A_CALLER * callers)))
         print_row(list(asdict(rows[-1]).values()), WIDTHS)
     for row in rows:
         if row.callers == TARGET_CALLERS:
@@ -210,7 +212,7 @@ def _parse() -> argparse.Namespace:
     made.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16", "int8"])
     made.add_argument("--workers", type=int, help="GUNICORN_WORKERS; its default otherwise")
     made.add_argument("--callers", type=int, nargs="+", default=CALLERS)
-    made.add_argument("--requests", type=int, default=20, help="of a row, or 3 a caller")
+    made.add_argument("--requests", type=int, default=20, help="of a row, or 10 a caller")
     made.add_argument("--history", type=int, default=400)
     made.add_argument("--horizon", type=int, default=24)
     made.add_argument("--new-connections", action="store_true", help="one for each request")
