@@ -1,4 +1,4 @@
-"""Memory of KV caches: that of forecasts which have ended serves those which start.
+"""Lends memory to KV caches: that of forecasts which have ended serves those which start.
 
 Fresh memory costs a page fault for each 4 KiB, several milliseconds for the caches of one forecast,
 and the C library's own lists of freed blocks come and go with the sizes of what else is freed.

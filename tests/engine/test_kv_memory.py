@@ -1,4 +1,4 @@
-"""Memory that KV caches lend each other."""
+"""KV caches take the memory of those that have ended."""
 
 from __future__ import annotations
 
