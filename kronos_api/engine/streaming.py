@@ -2,7 +2,8 @@
 
 Detokenization after the last decode step gives the forecast itself. This decoder runs before it and
 beside it: after a decode step, it decodes the tokens of the new candles alone, over KV caches of
-its own. Its candles are those of the forecast up to rounding, and the bits of no forecast change.
+its own. Its candles are those of the forecast up to rounding, in int8 up to a step of quantisation,
+and the bits of no forecast change.
 """
 
 from __future__ import annotations

@@ -130,8 +130,9 @@ def test_bug_in_the_scheduler_fails_its_forecasts_and_the_thread_goes_on(
 def test_freed_memory_is_returned_once_the_engine_has_been_idle(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    returned = threading.Semaphore(0)
+    returned, freed = threading.Semaphore(0), threading.Semaphore(0)
     monkeypatch.setattr(engine_thread, "RETURN_IDLE", 0.01)
+    monkeypatch.setattr(SleepyEngine, "free_unused_memory", lambda _: freed.release())
     monkeypatch.setattr(engine_thread, "return_freed_memory", returned.release)
     thread = started(SleepyEngine())
     assert returned.acquire(timeout=SOON)
@@ -141,3 +142,4 @@ def test_freed_memory_is_returned_once_the_engine_has_been_idle(
     assert returned.acquire(timeout=SOON)
     assert ended(thread)
     assert not returned.acquire(blocking=False)
+    assert [freed.acquire(blocking=False) for _ in range(3)] == [True, True, False]
