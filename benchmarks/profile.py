@@ -20,7 +20,7 @@ import torch
 from benchmarks.floor import Machine, best_of, measure_machine
 from benchmarks.report import parser, print_row, processor, write_json
 from kronos_api.engine import engine as engine_module
-from kronos_api.engine import layers, model_runner, tokenizer_runner
+from kronos_api.engine import tokenizer_runner
 from kronos_api.engine.build import build_engine
 from kronos_api.engine.engine import Engine
 from kronos_api.engine.int8 import Int8Linear
@@ -113,11 +113,15 @@ def instrument(shares: Shares) -> None:
         own = vars(kernel)
         if "attend" in own:
             shares.wrap(kernel, "attend", shares.attention)
-        for name in ("rotate_and_store", "quantise", "quantise_normed", "quantise_swiglu"):
+        for name in (
+            "rms_norm",
+            "rotate_and_store",
+            "quantise",
+            "quantise_normed",
+            "quantise_swiglu",
+        ):
             if name in own:
                 shares.wrap(kernel, name, lambda *_: ("element-wise", 0.0))
-    shares.wrap(layers, "rms_norm", lambda *_: ("element-wise", 0.0))
-    shares.wrap(model_runner, "rms_norm", lambda *_: ("element-wise", 0.0))
     shares.wrap(engine_module, "sample", lambda *_: ("sampling", 0.0))
     for name in ("encode", "decode", "fill_decoder"):
         shares.wrap(

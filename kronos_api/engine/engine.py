@@ -18,13 +18,7 @@ import torch
 from torch import Tensor
 
 from kronos_api.checkpoints.info import ModelInfo
-from kronos_api.engine.chunks import (
-    Detokenization,
-    NotFinite,
-    Prefill,
-    Tokenization,
-    count_phases,
-)
+from kronos_api.engine.chunks import Detokenization, NotFinite, Prefill, Tokenization, count_phases
 from kronos_api.engine.kv_cache import KVCache
 from kronos_api.engine.model_runner import ModelRunner
 from kronos_api.engine.pace import Pace, PhaseCounts
@@ -207,8 +201,9 @@ class Engine:
         """Sample s1, then s2, from hidden states [R, C]; append them and enter the next phase."""
         sampling = SamplingTensors.join([s.sampling for s in sequences])
         uniform = torch.cat([s.uniforms[:, s.decoded] for s in sequences])
-        s1 = sample(self.model.s1_logits(hidden), sampling, uniform[:, 0])
-        s2 = sample(self.model.s2_logits(hidden, s1, _caches(sequences)), sampling, uniform[:, 1])
+        model, draw, caches = self.model, self.model.kernels.draw, _caches(sequences)
+        s1 = sample(model.s1_logits(hidden), sampling, uniform[:, 0], draw)
+        s2 = sample(model.s2_logits(hidden, s1, caches), sampling, uniform[:, 1], draw)
         counts = [s.sample_count for s in sequences]
         for sequence, *tokens in zip(sequences, s1.split(counts), s2.split(counts), strict=True):
             sequence.append(*tokens)

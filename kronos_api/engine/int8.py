@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import ClassVar, Final
 
 import torch
 from torch import Tensor
 
 from kronos_api.engine.kernels.quantised import LARGEST, ZERO_POINT, QuantisedRows
-from kronos_api.engine.linear import PACKING_ROWS, pack_linear
+from kronos_api.engine.linear import FEWEST_ROWS, PACKING_ROWS, pack_linear
 
 TOO_SLOW: Final = 10
 """Time of int8 over that of float32 that only a reference kernel takes."""
@@ -25,6 +25,8 @@ TRIED: Final = (64, 512, 512)
 
 class Int8Linear:
     """x ↦ x Wᵀ + b for quantised rows and a fixed W [N, K]; computes float32."""
+
+    fewest_rows: ClassVar[int] = FEWEST_ROWS
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         weight = weight.detach().float()

@@ -11,12 +11,11 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from kronos_api.engine.int8 import Int8Linear
 from kronos_api.engine.kernels.plain import PlainKernels
 from kronos_api.engine.linear import Linear, pack_both, pack_linear
-from kronos_api.model.layers import NORM_EPSILON, Attention, Block
+from kronos_api.model.layers import Attention, Block
 
 
 class PackedLayer(Protocol):
@@ -32,18 +31,11 @@ class PackedLayer(Protocol):
         """Add the feed-forward layer of the normed rows to `rows` [R, C]."""
 
 
-def rms_norm(x: Tensor) -> Tensor:
-    """Divide each row of `x` [..., C] by its root mean square, computed in float32.
-
-    The weight of the norm is folded into the linear layer that follows.
-    """
-    return F.rms_norm(x, x.shape[-1:], eps=NORM_EPSILON)
-
-
 @dataclass(frozen=True, slots=True)
 class FloatLayer:
     """A layer in float32 or bfloat16."""
 
+    kernels: PlainKernels
     qkv_linear: Linear
     out: Linear
     gate: Linear
@@ -52,7 +44,7 @@ class FloatLayer:
 
     def qkv(self, rows: Tensor) -> Tensor:
         """See `PackedLayer`."""
-        return self.qkv_linear(rms_norm(rows))
+        return self.qkv_linear(self.kernels.rms_norm(rows))
 
     def add_attention(self, mixed: Tensor, rows: Tensor) -> Tensor:
         """See `PackedLayer`."""
@@ -60,7 +52,7 @@ class FloatLayer:
 
     def add_feed_forward(self, rows: Tensor) -> Tensor:
         """See `PackedLayer`."""
-        normal = rms_norm(rows)
+        normal = self.kernels.rms_norm(rows)
         return self.down.add(self.up.mul(normal, self.gate.silu(normal)), rows)
 
 
@@ -90,10 +82,14 @@ class Int8Layer:
 
 @dataclass(frozen=True, slots=True)
 class PackedLayers:
-    """All layers of a transformer, packed for prefill and for decode steps."""
+    """All layers of a transformer, packed for prefill and for decode steps.
+
+    fewest_rows: see `Linear`; of decode steps.
+    """
 
     prefill: list[PackedLayer]
     decode: list[PackedLayer]
+    fewest_rows: int
 
 
 def pack_layers(
@@ -107,14 +103,20 @@ def pack_layers(
     """Pack `blocks` in `dtype`; torch.int8 gives `Int8Layer`."""
     if dtype == torch.int8:
         int8 = [_pack_int8(block, kernels) for block in blocks]
-        return PackedLayers(int8, int8)
-    pairs = [_pack_float(block, device, dtype, decodes=decodes) for block in blocks]
-    return PackedLayers([prefill for prefill, _ in pairs], [decode for _, decode in pairs])
+        return PackedLayers(int8, int8, Int8Linear.fewest_rows)
+    pairs = [_pack_float(block, device, dtype, kernels, decodes=decodes) for block in blocks]
+    prefill, decode = zip(*pairs, strict=True)
+    return PackedLayers(list(prefill), list(decode), decode[0].qkv_linear.fewest_rows)
 
 
 def _pack_float(
-    block: Block, device: torch.device | str, dtype: torch.dtype, *, decodes: bool
-) -> tuple[PackedLayer, PackedLayer]:
+    block: Block,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    kernels: PlainKernels,
+    *,
+    decodes: bool,
+) -> tuple[FloatLayer, FloatLayer]:
     """The layer for prefill and for decode steps."""
 
     def packed(weight: Tensor, bias: Tensor | None = None) -> tuple[Linear, Linear]:
@@ -131,7 +133,7 @@ def _pack_float(
         packed(weights.down),
     )
     prefill, decode = zip(*pairs, strict=True)
-    return FloatLayer(*prefill), FloatLayer(*decode)
+    return FloatLayer(kernels, *prefill), FloatLayer(kernels, *decode)
 
 
 def _pack_int8(block: Block, kernels: PlainKernels) -> PackedLayer:

@@ -7,7 +7,7 @@ The packed backends are batch-invariant: a row has the same bits alone and in an
 from __future__ import annotations
 
 from functools import cache
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -15,10 +15,17 @@ from torch.nn import functional as F
 
 PACKING_ROWS = 8
 """Rows that the packed layout is chosen for: decode steps have few, and prefill does not mind."""
+FEWEST_ROWS = 4
+"""Rows of the smallest GEMM of oneDNN: with weights from memory, one row takes longer than four."""
 
 
 class Linear(Protocol):
-    """x ↦ x Wᵀ + b for x [R, K] and a fixed W [N, K]."""
+    """x ↦ x Wᵀ + b for x [R, K] and a fixed W [N, K].
+
+    fewest_rows: rows that take no longer than fewer do; `pad_rows` brings x to them.
+    """
+
+    fewest_rows: ClassVar[int]
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return x Wᵀ + b, [R, N]."""
@@ -35,6 +42,8 @@ class Linear(Protocol):
 
 class OneDNNLinear:
     """oneDNN's blocked layout, with the operation after the GEMM fused into its kernel."""
+
+    fewest_rows: ClassVar[int] = FEWEST_ROWS
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), PACKING_ROWS)
@@ -67,6 +76,8 @@ class MKLLinear:
     AMD's: one to three rows have a kernel of their own. `pack_decode_linear` checks this.
     """
 
+    fewest_rows: ClassVar[int] = 1
+
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self._packed = torch.ops.mkl._mkl_reorder_linear_weight(weight.contiguous(), PACKING_ROWS)
         # Of the plain weight, the operator reads nothing but the shape.
@@ -90,6 +101,8 @@ class MKLLinear:
 
 class PlainLinear:
     """torch's ordinary operators, for devices without oneDNN. Not batch-invariant."""
+
+    fewest_rows: ClassVar[int] = 1
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self._weight = weight.contiguous()
@@ -145,6 +158,12 @@ def pack_both(weight: Tensor, bias: Tensor | None = None) -> tuple[Linear, Linea
     """Pack for prefill and for decode steps; where one backend serves both, it is packed once."""
     prefill, backend = pack_linear(weight, bias), _decode_backend(weight)
     return prefill, prefill if backend is None else backend(*_ready(weight, bias))
+
+
+def pad_rows(x: Tensor, fewest: int) -> Tensor:
+    """Append rows of zeros to `x` [R, K], so that it has at least `fewest`."""
+    missing = fewest - len(x)
+    return F.pad(x, (0, 0, 0, missing)) if missing > 0 else x
 
 
 def _decode_backend(weight: Tensor) -> type[FixedRowsLinear] | type[MKLLinear] | None:

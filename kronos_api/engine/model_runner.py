@@ -8,13 +8,14 @@ one more layer of the `KVCache`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from kronos_api.engine.kv_cache import KVCache, cache_bytes
 from kronos_api.engine.kv_memory import KVMemory
-from kronos_api.engine.layers import rms_norm
 from kronos_api.engine.linear import Linear, pack_both, pack_decode_linear
 from kronos_api.engine.transformer import Transformer
 from kronos_api.model import Kronos
@@ -81,19 +82,16 @@ class ModelRunner:
 
     def embed_times(self, time_features: Tensor) -> Tensor:
         """Embed time features, int64 [n, 5] → [n, C]."""
-        columns = zip(self._time_tables, time_features.unbind(-1), strict=True)
-        total: Tensor = torch.stack([table[column] for table, column in columns]).sum(0)
-        return total
+        return F.embedding_bag(time_features + self._time_starts, self._time_table, mode="sum")
 
     def embed(self, s1: Tensor, s2: Tensor, times: Tensor) -> Tensor:
         """Embed token pairs, int64 [...], at embedded `times` [..., C]."""
-        embedded: Tensor = self._s1_table[s1] + self._s2_table[s2] + times
-        return embedded
+        return F.embedding(s1, self._s1_table) + F.embedding(s2, self._s2_table) + times
 
     def prefill(self, x: Tensor, cache: KVCache) -> Tensor:
         """Append T positions to every row of `cache`: [B, T, C] → hidden states [B, T, C]."""
         batch, q_len, _ = x.shape
-        hidden = rms_norm(self._transformer.prefill(x, cache)) * self._norm
+        hidden = self.kernels.rms_norm(self._transformer.prefill(x, cache)) * self._norm
         keys_values = self._keys_values(hidden.view(batch * q_len, self.width))
         cache.store(self._dependency, *keys_values.view(batch, q_len, 2, self.width).unbind(2))
         cache.length += q_len
@@ -101,7 +99,7 @@ class ModelRunner:
 
     def decode(self, x: Tensor, caches: Sequence[KVCache]) -> Tensor:
         """Append one position to every row of every cache: rows [R, C] → hidden [R, C]."""
-        hidden = rms_norm(self._transformer.decode(x, caches)) * self._norm
+        hidden = self.kernels.rms_norm(self._transformer.decode(x, caches)) * self._norm
         keys_values = self._decode_keys_values(hidden).view(-1, 1, 2, self.width)
         sizes = [cache.batch_size for cache in caches]
         for cache, part in zip(caches, keys_values.split(sizes), strict=True):
@@ -115,8 +113,10 @@ class ModelRunner:
 
     def s2_logits(self, hidden: Tensor, s1: Tensor, caches: Sequence[KVCache]) -> Tensor:
         """Logits of the next s2, given each row's s1 (int64 [R]): float32 [R, V2]."""
-        mixed = self.kernels.attend(self._queries[s1], self._dependency, caches, 1, 0)
-        return self._s2_head(rms_norm(self._out.add(mixed, hidden))).float()
+        query = F.embedding(s1, self._queries)
+        mixed = torch.empty_like(query)
+        self.kernels.attend(query, self._dependency, caches, 1, 0, mixed)
+        return self._s2_head(self.kernels.rms_norm(self._out.add(mixed, hidden))).float()
 
     def _embed_tokens(self, model: Kronos) -> None:
         """Tables of every token's and every time feature's embedding."""
@@ -124,10 +124,11 @@ class ModelRunner:
         halves = (pair.fusion_proj.weight * pair.scale).split(self.width, dim=1)
         self._s1_table = self._to(pair.emb_s1.weight @ halves[0].T)
         self._s2_table = self._to(pair.emb_s2.weight @ halves[1].T + pair.fusion_proj.bias)
-        tables = dict(model.time_emb.named_parameters())
-        self._time_tables = [
-            self._to(tables[f"{name}_embed.weight"]) for name in TIME_FEATURE_SIZES
-        ]
+        tables = model.time_emb.state_dict()
+        parts = [tables[f"{name}_embed.weight"] for name in TIME_FEATURE_SIZES]
+        self._time_table = self._to(torch.cat(parts))
+        starts = accumulate([len(part) for part in parts[:-1]], initial=0)
+        self._time_starts = torch.tensor(list(starts), device=self.device)
 
     def _pack_dependency_layer(self, model: Kronos) -> None:
         attention = model.dep_layer.cross_attn

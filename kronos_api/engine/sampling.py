@@ -6,6 +6,7 @@ batch-invariant.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -101,26 +102,37 @@ def uniforms(seed: int, sample_count: int, draws: int) -> NDArray[np.float64]:
     return np.stack([stream.random(draws) for stream in streams])
 
 
-def sample(logits: Tensor, sampling: SamplingTensors, uniform: Tensor) -> Tensor:
-    """Draw one token a row.
+Draw = Callable[[Tensor, SamplingTensors, Tensor], Tensor]
+
+
+def draw(probabilities: Tensor, sampling: SamplingTensors, uniform: Tensor) -> Tensor:
+    """Draw one token a row from those that top_k and top_p keep.
 
     Args:
-        logits: float32 [R, V].
+        probabilities: float32 [R, V].
         uniform: float64 [R], in [0, 1).
 
     Returns:
         int64 [R].
     """
-    if sampling.all_greedy:
-        return logits.argmax(-1)
-    probabilities = torch.softmax(logits / sampling.temperature.unsqueeze(-1), dim=-1)
     if sampling.any_top_k or sampling.any_top_p:
         probabilities = _keep_likely(probabilities, sampling)
     cumulative = probabilities.cumsum(-1, dtype=torch.float64)
     total = cumulative[:, -1]
     # uniform · total may round up to the total, which lies past the last token.
     target = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))
-    drawn = torch.searchsorted(cumulative, target.unsqueeze(-1), right=True).squeeze(-1)
+    return torch.searchsorted(cumulative, target.unsqueeze(-1), right=True).squeeze(-1)
+
+
+def sample(logits: Tensor, sampling: SamplingTensors, uniform: Tensor, draw: Draw) -> Tensor:
+    """Draw one token a row from `logits`, float32 [R, V], or take the likeliest: int64 [R].
+
+    uniform: float64 [R], in [0, 1). draw: draws from probabilities, as `draw` does.
+    """
+    if sampling.all_greedy:
+        return logits.argmax(-1)
+    probabilities = torch.softmax(logits / sampling.temperature.unsqueeze(-1), dim=-1)
+    drawn = draw(probabilities, sampling, uniform)
     return torch.where(sampling.greedy, logits.argmax(-1), drawn) if sampling.any_greedy else drawn
 
 

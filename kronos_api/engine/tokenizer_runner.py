@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from kronos_api.engine.kv_cache import KVCache, cache_bytes
 from kronos_api.engine.kv_memory import KVMemory
@@ -70,15 +71,18 @@ class TokenizerRunner:
 
     def fill_decoder(self, s1: Tensor, s2: Tensor, cache: KVCache) -> None:
         """Show the decoder the next tokens of every path, int64 [B, n], without their candles."""
-        self._decoder.fill(self._s1_table[s1] + self._s2_table[s2], cache)
+        self._decoder.fill(self._embed_tokens(s1, s2), cache)
         cache.length += s1.shape[1]
 
     def decode(self, s1: Tensor, s2: Tensor, cache: KVCache) -> Tensor:
         """Decode the next tokens of every path, int64 [B, n] → candles, float32 [B, n, 6]."""
-        hidden = self._decoder.prefill(self._s1_table[s1] + self._s2_table[s2], cache)
+        hidden = self._decoder.prefill(self._embed_tokens(s1, s2), cache)
         cache.length += s1.shape[1]
         candles = self._head(hidden.reshape(-1, self._decoder.width))
         return candles.view(*s1.shape, -1)
+
+    def _embed_tokens(self, s1: Tensor, s2: Tensor) -> Tensor:
+        return F.embedding(s1, self._s1_table) + F.embedding(s2, self._s2_table)
 
     def _allocate(self, transformer: Transformer, batch_size: int, capacity: int) -> KVCache:
         heads = [transformer.heads] * len(transformer)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from kronos_api.engine.kernels import choose_kernels
 from kronos_api.engine.kv_cache import KVCache
 from kronos_api.engine.layers import PackedLayer, pack_layers
+from kronos_api.engine.linear import pad_rows
 from kronos_api.model.layers import Attention, Block
 
 
@@ -43,6 +44,7 @@ class Transformer:
         self.width = attention.q_proj.in_features
         self.kernels = choose_kernels(device, dtype)
         self._layers = pack_layers(layers, device, dtype, self.kernels, decodes=decodes)
+        self._fewest_rows = self._layers.fewest_rows
         self._freqs_cis = _freqs_cis(attention, positions).to(device)
 
     def __len__(self) -> int:
@@ -83,14 +85,17 @@ class Transformer:
     def _run(
         self, layers: list[PackedLayer], rows: Tensor, caches: Sequence[KVCache], q_len: int
     ) -> Tensor:
-        kernels = self.kernels
+        kernels, count, fewest = self.kernels, len(rows), self._fewest_rows
         factors = kernels.rope(self._freqs_cis, caches, q_len)
+        rows = pad_rows(rows, fewest)
+        padded = torch.zeros_like(rows)
+        mixed = padded[:count]
         for layer, weights in enumerate(layers):
-            qkv = weights.qkv(rows)
+            qkv = weights.qkv(rows)[:count]
             query = kernels.rotate_and_store(qkv, factors, layer, caches, q_len)
-            mixed = kernels.attend(query, layer, caches, q_len, q_len)
-            rows = weights.add_feed_forward(weights.add_attention(mixed, rows))
-        return rows
+            kernels.attend(query, layer, caches, q_len, q_len, mixed)
+            rows = weights.add_feed_forward(weights.add_attention(padded, rows))
+        return rows[:count]
 
 
 def _freqs_cis(attention: Attention, positions: int) -> Tensor:

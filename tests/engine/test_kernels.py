@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kronos_api.engine.int8 import Int8Linear
 from kronos_api.engine.kernels import choose_kernels, loops
@@ -17,6 +17,7 @@ from kronos_api.engine.kernels.plain import PlainKernels
 from kronos_api.engine.kernels.quantised import ZERO_POINT, QuantisedRows
 from kronos_api.engine.kv_cache import KVCache
 from kronos_api.engine.kv_memory import KVMemory
+from kronos_api.model.layers import NORM_EPSILON
 
 BOTH = [PlainKernels(), CompiledKernels()]
 WIDTH, HEADS, LENGTH = 96, 3, 37
@@ -45,8 +46,55 @@ def quantised(kernels: PlainKernels, operation: str, x: Tensor) -> QuantisedRows
     return rows
 
 
+def attended(
+    kernels: PlainKernels, query: Tensor, caches: list[KVCache], q_len: int, stored: int
+) -> Tensor:
+    mixed = torch.empty_like(query)
+    kernels.attend(query, 0, caches, q_len, stored, mixed)
+    return mixed
+
+
 def decoded(rows: QuantisedRows) -> Tensor:
     return (rows.codes.float() - ZERO_POINT) * rows.scale
+
+
+@pytest.mark.parametrize("kernels", BOTH, ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_rms_norm_times_its_weight_equals_the_module(kernels: PlainKernels, scale: float) -> None:
+    norm = nn.RMSNorm(WIDTH, eps=NORM_EPSILON)
+    nn.init.uniform_(norm.weight, 0.5, 1.5)
+    x = numbers(7, WIDTH) * scale
+    torch.testing.assert_close(kernels.rms_norm(x) * norm.weight.detach(), norm(x).detach())
+
+
+@pytest.mark.parametrize(
+    ("kernels", "dtype"),
+    [
+        (PlainKernels(), torch.float32),
+        (PlainKernels(), torch.bfloat16),
+        (CompiledKernels(), torch.float32),
+    ],
+    ids=lambda one: str(one).removeprefix("torch.").partition(" ")[0],
+)
+@pytest.mark.parametrize("width", [64, 128, 256, 512, 832])
+def test_rms_norm_gives_a_row_the_same_bits_alone_and_in_a_batch(
+    kernels: PlainKernels, dtype: torch.dtype, width: int
+) -> None:
+    x = numbers(400, width).to(dtype)
+    alone = torch.cat([kernels.rms_norm(row) for row in x.split(1)])
+    for size in range(1, 401):
+        assert torch.equal(kernels.rms_norm(x[-size:]), alone[-size:]), size
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("kernels", BOTH, ids=lambda one: type(one).__name__)
+def test_norm_of_a_row_that_is_not_finite_is_not_finite(kernels: PlainKernels, bad: float) -> None:
+    x = numbers(3, WIDTH)
+    expected = kernels.rms_norm(x)
+    x[1, 5] = bad
+    found = kernels.rms_norm(x)
+    assert not found[1].isfinite().all()
+    assert torch.equal(found[::2], expected[::2])
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
@@ -114,7 +162,7 @@ def test_int8_linear_is_near_and_gives_a_row_the_same_bits_in_any_batch() -> Non
 def test_compiled_attention_of_one_query_equals_the_plain(prompt: int, stored: int) -> None:
     caches = [cache(2, 1, prompt), cache(1, 5), cache(3, 9, prompt)]
     query = numbers(6, WIDTH)
-    plain, compiled = (kernels.attend(query, 0, caches, 1, stored) for kernels in BOTH)
+    plain, compiled = (attended(kernels, query, caches, 1, stored) for kernels in BOTH)
     torch.testing.assert_close(compiled, plain, rtol=1e-5, atol=1e-5)
 
 
@@ -140,11 +188,11 @@ def test_float16_cache_is_read_as_stored(rows: int) -> None:
     assert torch.equal(*queries)
     assert torch.equal(half.own[:, :, :, LENGTH], wide.own[:, :, :, LENGTH].half())
     wide.own.copy_(half.own)
-    mixed = [kernels.attend(queries[0], 0, [one], 1, 1) for one in (half, wide)]
+    mixed = [attended(kernels, queries[0], [one], 1, 1) for one in (half, wide)]
     torch.testing.assert_close(*mixed, rtol=1e-6, atol=1e-6)
     if rows == 1:
         query = numbers(LENGTH, WIDTH)
-        mixed = [kernels.attend(query, 0, [one], LENGTH, 0) for one in (half, wide)]
+        mixed = [attended(kernels, query, [one], LENGTH, 0) for one in (half, wide)]
         assert torch.equal(*mixed)
 
 
@@ -158,7 +206,7 @@ def test_compiled_attention_of_a_query_that_is_not_finite_is_not_finite(
     made.length = 5
     query = numbers(q_len, WIDTH)
     query[-1, 3] = bad
-    mixed = CompiledKernels().attend(query, 0, [made], q_len, q_len)
+    mixed = attended(CompiledKernels(), query, [made], q_len, q_len)
     assert not mixed[-1].isfinite().all()
     assert mixed[:-1].isfinite().all()
 
@@ -172,7 +220,7 @@ def test_compiled_attention_of_many_queries_equals_the_plain(
     made.own.copy_(numbers(*made.own.shape))
     made.length = length
     query = numbers(batch_size * q_len, WIDTH, seed=2)
-    plain, compiled = (kernels.attend(query, 0, [made], q_len, q_len) for kernels in BOTH)
+    plain, compiled = (attended(kernels, query, [made], q_len, q_len) for kernels in BOTH)
     torch.testing.assert_close(compiled, plain, rtol=1e-5, atol=1e-5)
 
 
@@ -184,9 +232,9 @@ def test_attention_has_the_same_bits_alone_and_in_a_batch(
     caches = [cache(1 + index % 3, index, prompt) for index in range(20)]
     sizes = [one.batch_size for one in caches]
     query = numbers(sum(sizes), WIDTH)
-    whole = kernels.attend(query, 0, caches, 1, 1)
+    whole = attended(kernels, query, caches, 1, 1)
     alone = [
-        kernels.attend(part, 0, [one], 1, 1)
+        attended(kernels, part, [one], 1, 1)
         for part, one in zip(query.split(sizes), caches, strict=True)
     ]
     assert torch.equal(torch.cat(alone), whole)

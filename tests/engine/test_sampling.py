@@ -9,11 +9,14 @@ from scipy import stats
 from torch import Tensor
 
 from kronos_api.engine.engine import Engine
+from kronos_api.engine.kernels.compiled import CompiledKernels
+from kronos_api.engine.kernels.plain import PlainKernels
 from kronos_api.engine.sampling import SamplingParams, SamplingTensors, sample, uniforms
 from tests.engine.conftest import together
 from tests.oracle import MakeOracle, walk
 
 DRAWS = 4000
+KERNELS = [PlainKernels(), CompiledKernels()]
 
 
 def published(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
@@ -45,7 +48,11 @@ def p_value(ids: Tensor, probabilities: Tensor) -> float:
 def draw(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
     params = SamplingTensors.of(SamplingParams(temperature, top_k, top_p, DRAWS))
     uniform = torch.from_numpy(uniforms(7, 1, DRAWS)).view(-1)
-    return sample(logits.expand(DRAWS, -1), params, uniform)
+    plain, compiled = (
+        sample(logits.expand(DRAWS, -1), params, uniform, kernels.draw) for kernels in KERNELS
+    )
+    assert torch.equal(plain, compiled)
+    return plain
 
 
 @pytest.fixture
@@ -93,22 +100,46 @@ def test_greedy(logits: Tensor, temperature: float, top_k: int) -> None:
     assert set(draw(logits, temperature, top_k, 0.9).tolist()) == {int(logits.argmax())}
 
 
-def test_rows_keep_their_own_parameters(logits: Tensor) -> None:
+@pytest.mark.parametrize("spread", [0.0, 0.1, 1.0, 30.0])
+def test_compiled_kernels_draw_the_tokens_of_the_plain_ones(spread: float) -> None:
+    """In one batch of all kinds of rows, at numbers of every size."""
+    kinds = [
+        SamplingParams(temperature, top_k, top_p)
+        for temperature in (0.0, 0.3, 1.0, 2.0)
+        for top_k in (0, 1, 2, 50, 1024, 5000)
+        for top_p in (1e-6, 0.5, 0.9, 0.999999, 1.0)
+    ]
+    sampling = SamplingTensors.join([SamplingTensors.of(kind) for kind in kinds])
+    numbers = torch.Generator().manual_seed(5)
+    rows = torch.randn(len(kinds), 1024, generator=numbers) * spread
+    for uniform in (0.0, 1e-9, 0.1, 0.5, 0.9, 1 - 1e-9, 1 - 2**-53):
+        every = torch.full((len(kinds), 2), uniform, dtype=torch.float64)[:, 1]
+        plain, compiled = (sample(rows, sampling, every, kernels.draw) for kernels in KERNELS)
+        assert torch.equal(plain, compiled), uniform
+
+
+@pytest.mark.parametrize("kernels", KERNELS, ids=lambda one: type(one).__name__)
+def test_rows_keep_their_own_parameters(logits: Tensor, kernels: PlainKernels) -> None:
     """Each row of a mixed batch is drawn as it is alone."""
     kinds = [(1.0, 0, 0.9), (0.0, 0, 1.0), (0.7, 5, 1.0), (2.0, 0, 1.0), (1.0, 4, 0.5)]
     rows = torch.stack([logits.roll(shift) for shift in range(len(kinds))])
     uniform = torch.linspace(0.05, 0.95, len(kinds), dtype=torch.float64)
     parts = [SamplingTensors.of(SamplingParams(*kind)) for kind in kinds]
-    together = sample(rows, SamplingTensors.join(parts), uniform)
+    together = sample(rows, SamplingTensors.join(parts), uniform, kernels.draw)
     for row, part in enumerate(parts):
-        assert together[row] == sample(rows[row : row + 1], part, uniform[row : row + 1])[0]
+        number = uniform[row : row + 1]
+        assert together[row] == sample(rows[row : row + 1], part, number, kernels.draw)[0]
 
 
+@pytest.mark.parametrize("kernels", KERNELS, ids=lambda one: type(one).__name__)
 @pytest.mark.parametrize("uniform", [0.0, 1 - 2**-53])
-def test_extreme_numbers_draw_possible_tokens(logits: Tensor, uniform: float) -> None:
+def test_extreme_numbers_draw_possible_tokens(
+    logits: Tensor, uniform: float, kernels: PlainKernels
+) -> None:
     params = SamplingTensors.of(SamplingParams(top_k=3))
     number = torch.tensor([uniform], dtype=torch.float64)
-    assert int(sample(logits.view(1, -1), params, number)) in logits.topk(3).indices.tolist()
+    token = int(sample(logits.view(1, -1), params, number, kernels.draw))
+    assert token in logits.topk(3).indices.tolist()
 
 
 def test_streams_depend_on_seed_and_path_alone() -> None:

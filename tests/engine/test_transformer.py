@@ -8,14 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kronos_api.engine import linear as linear_module
 from kronos_api.engine import transformer as transformer_module
 from kronos_api.engine.kernels.compiled import CompiledKernels
 from kronos_api.engine.kernels.plain import PlainKernels
 from kronos_api.engine.kv_cache import KVCache
 from kronos_api.engine.kv_memory import KVMemory
-from kronos_api.engine.layers import rms_norm
+from kronos_api.engine.linear import FEWEST_ROWS, OneDNNLinear
 from kronos_api.engine.transformer import Transformer
-from kronos_api.model.layers import NORM_EPSILON, Block
+from kronos_api.model.layers import Block
 
 KERNELS = [PlainKernels, CompiledKernels]
 WIDTH, LAYERS, POSITIONS = 32, 2, 24
@@ -56,25 +57,6 @@ def plain(blocks: nn.ModuleList, x: Tensor) -> Tensor:
 
 def close(found: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
-def test_rms_norm_times_its_weight_equals_the_module(scale: float) -> None:
-    norm = nn.RMSNorm(WIDTH, eps=NORM_EPSILON)
-    nn.init.uniform_(norm.weight, 0.5, 1.5)
-    x = numbers(7, WIDTH) * scale
-    close(rms_norm(x) * norm.weight, norm(x))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("width", [64, 128, 256, 512, 832])
-def test_rms_norm_gives_a_row_the_same_bits_alone_and_in_a_batch(
-    width: int, dtype: torch.dtype
-) -> None:
-    x = numbers(400, width).to(dtype)
-    alone = torch.cat([rms_norm(row) for row in x.split(1)])
-    for size in range(1, 401):
-        assert torch.equal(rms_norm(x[-size:]), alone[-size:]), size
 
 
 @pytest.mark.parametrize("chunks", [[24], [1] * 24, [7, 1, 16]])
@@ -134,3 +116,23 @@ def test_decode_gives_rows_the_same_bits_alone_and_in_a_batch(
         rows.append(numbers(paths, WIDTH, seed=10 + number))
     alone = [transformer.decode(x, [cache]) for x, cache in zip(rows, caches, strict=True)]
     assert torch.equal(transformer.decode(torch.cat(rows), caches), torch.cat(alone))
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch has no oneDNN")
+def test_decode_of_one_path_runs_gemms_of_the_fewest_rows(
+    blocks: nn.ModuleList, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+    call = OneDNNLinear.__call__
+
+    def counting(linear: OneDNNLinear, x: Tensor) -> Tensor:
+        rows.append(len(x))
+        return call(linear, x)
+
+    monkeypatch.setattr(OneDNNLinear, "__call__", counting)
+    monkeypatch.setattr(linear_module, "_decode_backend", lambda _: None)
+    with torch.inference_mode():
+        transformer = Transformer(blocks, POSITIONS, decodes=True)
+        found = transformer.decode(numbers(1, WIDTH), [empty(transformer, 1)])
+    assert found.shape == (1, WIDTH)
+    assert rows == [FEWEST_ROWS] * LAYERS

@@ -17,6 +17,7 @@ from kronos_api.engine.kernels import loops
 from kronos_api.engine.kernels.plain import PlainKernels
 from kronos_api.engine.kernels.quantised import QuantisedRows
 from kronos_api.engine.kv_cache import KVCache
+from kronos_api.engine.sampling import SamplingTensors
 from kronos_api.model.layers import NORM_EPSILON
 
 QUERIES: Final = 64
@@ -31,6 +32,13 @@ class CompiledKernels(PlainKernels):
     def cache_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """See `PlainKernels`. Half of the bytes, which is half of the time of attention."""
         return torch.float16 if dtype == torch.int8 else dtype
+
+    def rms_norm(self, x: Tensor) -> Tensor:
+        """See `PlainKernels`."""
+        out, width = torch.empty_like(x), x.shape[-1]
+        rows, normal = x.numpy().reshape(-1, width), out.numpy().reshape(-1, width)
+        loops.rms_norm(rows, np.float32(NORM_EPSILON), normal)
+        return out
 
     def rope(self, freqs_cis: Tensor, caches: Sequence[KVCache], q_len: int) -> Tensor:
         """Cosines and sines of every position, of which the loops read those that they need."""
@@ -57,23 +65,12 @@ class CompiledKernels(PlainKernels):
             row = rows.stop
         return query
 
-    def attend(
-        self, query: Tensor, layer: int, caches: Sequence[KVCache], q_len: int, stored: int
-    ) -> Tensor:
-        """See `PlainKernels`."""
-        if q_len > 1:
-            return super().attend(query, layer, caches, q_len, stored)
-        mixed, row = torch.empty_like(query), 0
-        for cache in caches:
-            rows = slice(row, row + cache.batch_size)
-            self._attend_one(query[rows], layer, cache, stored, mixed[rows])
-            row = rows.stop
-        return mixed
-
-    def _attend(self, query: Tensor, layer: int, cache: KVCache, stored: int) -> Tensor:
+    def _attend(self, query: Tensor, layer: int, cache: KVCache, stored: int, out: Tensor) -> None:
         """Attend with many queries, in blocks: few positions of a block are masked."""
+        if len(query) == cache.batch_size:
+            return self._attend_one(query, layer, cache, stored, out)
         if cache.batch_size > 1 or cache.prefix is not None:
-            return super()._attend(query, layer, cache, stored)
+            return super()._attend(query, layer, cache, stored, out)
         heads, width = cache.heads[layer], cache.head_width(layer)
         keys, values = (part[0].float() for part in cache.read(layer, stored))
         by_head = query.view(-1, heads, width).transpose(0, 1)
@@ -85,7 +82,8 @@ class CompiledKernels(PlainKernels):
             scores = torch.bmm(block, keys[:, :seen].transpose(1, 2))
             loops.causal_softmax(scores.numpy(), before + first, scale)
             mixed[:, first : first + QUERIES] = torch.bmm(scores, values[:, :seen])
-        return mixed.transpose(0, 1).reshape(query.shape)
+        out.view(-1, heads, width).copy_(mixed.transpose(0, 1))
+        return None
 
     def _attend_one(
         self, query: Tensor, layer: int, cache: KVCache, stored: int, out: Tensor
@@ -106,6 +104,21 @@ class CompiledKernels(PlainKernels):
             suffix = out.view(batch, heads, width)
             prefix = merge_attention(prefix[0], prefix_lse[0], suffix, torch.from_numpy(lse))
         out.copy_(prefix.reshape(out.shape))
+
+    def draw(self, probabilities: Tensor, sampling: SamplingTensors, uniform: Tensor) -> Tensor:
+        """See `PlainKernels`, which draws the same tokens."""
+        ascending, tokens = probabilities.numpy(), torch.empty(len(uniform), dtype=torch.int64)
+        if sampling.any_top_k or sampling.any_top_p:
+            ascending = np.sort(ascending, axis=-1)
+        loops.draw(
+            probabilities.numpy(),
+            ascending,
+            sampling.top_k.numpy(),
+            sampling.top_p.numpy(),
+            uniform.contiguous().numpy(),
+            tokens.numpy(),
+        )
+        return tokens
 
     def quantise(self, x: Tensor) -> QuantisedRows:
         """See `PlainKernels`."""

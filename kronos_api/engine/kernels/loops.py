@@ -129,6 +129,63 @@ def _rotate(source: Any, factors: Any, target: Any) -> None:
 
 
 @njit(fastmath=SUMS, **OPTIONS)
+def rms_norm(x: Any, epsilon: Any, out: Any) -> None:
+    """Divide each row of `x` [R, C] by its root mean square; write to `out` [R, C]."""
+    width = x.shape[1]
+    for r in range(len(x)):
+        total = F32(0)
+        for c in range(width):
+            total += x[r, c] * x[r, c]
+        inverse = F32(1.0) / np.sqrt(total / F32(width) + epsilon)
+        for c in range(width):
+            out[r, c] = x[r, c] * inverse
+
+
+@njit(**OPTIONS)
+def draw(
+    probabilities: Any, ascending: Any, top_k: Any, top_p: Any, uniform: Any, tokens: Any
+) -> None:
+    """Draw one token a row, as `sampling.draw` does: sums are in float64 and in order.
+
+    probabilities, and the same `ascending`: [R, V]. top_k, top_p, uniform, tokens: [R].
+    """
+    size = probabilities.shape[1]
+    for r in range(len(tokens)):
+        row, smallest = probabilities[r], _smallest_kept(ascending[r], top_k[r], top_p[r])
+        total = 0.0
+        for token in range(size):
+            if row[token] >= smallest:
+                total += row[token]
+        target = min(uniform[r] * total, np.nextafter(total, 0.0))
+        cumulative, tokens[r] = 0.0, size
+        for token in range(size):
+            if row[token] >= smallest:
+                cumulative += row[token]
+                if cumulative > target:
+                    tokens[r] = token
+                    break
+
+
+@njit(**OPTIONS)
+def _smallest_kept(ascending: Any, top_k: Any, top_p: Any) -> Any:
+    """The smallest probability of a row, sorted, that top_k and then top_p keep."""
+    size = len(ascending)
+    smallest = ascending[max(size - top_k, 0)] if top_k > 0 else F32(0)
+    if top_p >= 1:
+        return smallest
+    total = 0.0
+    for at in range(size - 1, -1, -1):
+        if ascending[at] >= smallest:
+            total += ascending[at]
+    cumulative = 0.0
+    for at in range(size - 1, -1, -1):
+        cumulative += ascending[at]
+        if cumulative > total * top_p or at == 0:
+            return max(smallest, ascending[at])
+    return smallest
+
+
+@njit(fastmath=SUMS, **OPTIONS)
 def _quantise_row(x: Any, codes: Any) -> Any:
     """Write the codes of one row; returns its largest absolute value, or NaN if one is NaN.
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from kronos_api.engine.attention import causal_attention, shared_prefix_attention
 from kronos_api.engine.kernels.quantised import LARGEST, ZERO_POINT, QuantisedRows
 from kronos_api.engine.kv_cache import KVCache
+from kronos_api.engine.sampling import SamplingTensors, draw
 from kronos_api.model.layers import NORM_EPSILON
 
 
@@ -26,6 +27,13 @@ class PlainKernels:
     def cache_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """The type of keys and values of a model in `dtype`."""
         return torch.float32 if dtype == torch.int8 else dtype
+
+    def rms_norm(self, x: Tensor) -> Tensor:
+        """Divide each row of `x` [..., C] by its root mean square, computed in float32.
+
+        The weight of the norm is folded into the linear layer that follows.
+        """
+        return F.rms_norm(x, x.shape[-1:], eps=NORM_EPSILON)
 
     def rope(self, freqs_cis: Tensor, caches: Sequence[KVCache], q_len: int) -> Tensor:
         """The factors of `q_len` new positions as `rotate_and_store` takes them, for all layers.
@@ -58,27 +66,34 @@ class PlainKernels:
         return query
 
     def attend(
-        self, query: Tensor, layer: int, caches: Sequence[KVCache], q_len: int, stored: int
-    ) -> Tensor:
+        self,
+        query: Tensor,
+        layer: int,
+        caches: Sequence[KVCache],
+        q_len: int,
+        stored: int,
+        out: Tensor,
+    ) -> None:
         """Attend causally to the cached positions and to the last `stored`, which are not counted.
 
-        query: [R, C], of `q_len` positions of every row of every cache. Returns [R, C].
+        query: [R, C], of `q_len` positions of every row of every cache. out: [R, C], written to.
         """
         sizes = [cache.batch_size * q_len for cache in caches]
-        parts = [
-            self._attend(part, layer, cache, stored)
-            for part, cache in zip(query.split(sizes), caches, strict=True)
-        ]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        for cache, *rows in zip(caches, query.split(sizes), out.split(sizes), strict=True):
+            self._attend(rows[0], layer, cache, stored, rows[1])
 
-    def _attend(self, query: Tensor, layer: int, cache: KVCache, stored: int) -> Tensor:
+    def _attend(self, query: Tensor, layer: int, cache: KVCache, stored: int, out: Tensor) -> None:
         heads = query.view(cache.batch_size, -1, cache.heads[layer], cache.head_width(layer))
         keys, values = cache.read(layer, stored)
         if cache.prefix is None:
             mixed = causal_attention(heads, keys, values)
         else:
             mixed = shared_prefix_attention(heads, *cache.read_prefix(layer), keys, values)
-        return mixed.reshape(query.shape)
+        out.copy_(mixed.reshape(query.shape))
+
+    def draw(self, probabilities: Tensor, sampling: SamplingTensors, uniform: Tensor) -> Tensor:
+        """See `sampling.draw`."""
+        return draw(probabilities, sampling, uniform)
 
     def quantise(self, x: Tensor) -> QuantisedRows:
         """Quantise each row of float32 `x` [R, K] by its largest absolute value."""
