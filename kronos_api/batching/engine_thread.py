@@ -24,8 +24,8 @@ from kronos_api.memory import return_freed_memory
 if TYPE_CHECKING:
     from kronos_api.engine.engine import Engine
 
-RETURN_EVERY: Final = 1.0
-"""Seconds between two returns of freed memory while the engine is busy; each takes milliseconds."""
+RETURN_EVERY: Final = 10.0
+"""Seconds between two returns of freed memory while the engine is busy; forecasts wait for each."""
 RETURN_IDLE: Final = 1.0
 """Seconds without forecasts after which freed memory is returned."""
 
