@@ -66,15 +66,20 @@ class CompiledKernels(PlainKernels):
         return query
 
     def _attend(self, query: Tensor, layer: int, cache: KVCache, stored: int, out: Tensor) -> None:
-        """Attend with many queries, in blocks: few positions of a block are masked."""
         if len(query) == cache.batch_size:
-            return self._attend_one(query, layer, cache, stored, out)
-        if cache.batch_size > 1 or cache.prefix is not None:
-            return super()._attend(query, layer, cache, stored, out)
+            self._attend_one(query, layer, cache, stored, out)
+        elif cache.batch_size > 1 or cache.prefix is not None:
+            super()._attend(query, layer, cache, stored, out)
+        else:
+            self._attend_in_blocks(query, layer, cache, stored, out)
+
+    def _attend_in_blocks(
+        self, query: Tensor, layer: int, cache: KVCache, stored: int, out: Tensor
+    ) -> None:
+        """Attend with many queries of one row: few positions of a block are masked."""
         heads, width = cache.heads[layer], cache.head_width(layer)
         keys, values = (part[0].float() for part in cache.read(layer, stored))
-        by_head = query.view(-1, heads, width).transpose(0, 1)
-        mixed = torch.empty(heads, len(query), width)
+        by_head, mixed = (x.view(-1, heads, width).transpose(0, 1) for x in (query, out))
         before, scale = keys.shape[1] - len(query), np.float32(width**-0.5)
         for first in range(0, len(query), QUERIES):
             block = by_head[:, first : first + QUERIES]
@@ -82,8 +87,6 @@ class CompiledKernels(PlainKernels):
             scores = torch.bmm(block, keys[:, :seen].transpose(1, 2))
             loops.causal_softmax(scores.numpy(), before + first, scale)
             mixed[:, first : first + QUERIES] = torch.bmm(scores, values[:, :seen])
-        out.view(-1, heads, width).copy_(mixed.transpose(0, 1))
-        return None
 
     def _attend_one(
         self, query: Tensor, layer: int, cache: KVCache, stored: int, out: Tensor
