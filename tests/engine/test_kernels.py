@@ -256,6 +256,24 @@ def test_compiled_rope_rotates_and_stores_as_the_plain(q_len: int) -> None:
 
 
 @pytest.mark.parametrize("kernels", BOTH, ids=lambda one: type(one).__name__)
+def test_rope_has_the_same_bits_alone_and_in_a_batch(kernels: PlainKernels) -> None:
+    angles = torch.outer(torch.arange(64.0), numbers(WIDTH // HEADS // 2).abs())
+    freqs_cis = torch.polar(torch.ones_like(angles), angles)
+    qkv = numbers(40, 3 * WIDTH)
+
+    def rotated(rows: Tensor, caches: list[KVCache]) -> list[Tensor]:
+        factors = kernels.rope(freqs_cis, caches, 1)
+        query = kernels.rotate_and_store(rows, factors, 0, caches, 1)
+        return [query, *(one.own for one in caches)]
+
+    whole = rotated(qkv, [cache(1, 1) for _ in range(40)])
+    for row in range(40):
+        query, own = rotated(qkv[row : row + 1], [cache(1, 1)])
+        assert torch.equal(query[0], whole[0][row])
+        assert torch.equal(own, whole[1 + row])
+
+
+@pytest.mark.parametrize("kernels", BOTH, ids=lambda one: type(one).__name__)
 def test_storing_beyond_the_capacity_raises(kernels: PlainKernels) -> None:
     full, freqs_cis = cache(1, 1), torch.ones(64, 16, dtype=torch.complex64)
     factors = kernels.rope(freqs_cis, [full], 3)
