@@ -44,7 +44,6 @@ class Transformer:
         self.width = attention.q_proj.in_features
         self.kernels = choose_kernels(device, dtype)
         self._layers = pack_layers(layers, device, dtype, self.kernels, decodes=decodes)
-        self._fewest_rows = self._layers.fewest_rows
         self._freqs_cis = _freqs_cis(attention, positions).to(device)
 
     def __len__(self) -> int:
@@ -85,7 +84,7 @@ class Transformer:
     def _run(
         self, layers: list[PackedLayer], rows: Tensor, caches: Sequence[KVCache], q_len: int
     ) -> Tensor:
-        kernels, count, fewest = self.kernels, len(rows), self._fewest_rows
+        kernels, count, fewest = self.kernels, len(rows), self._layers.fewest_rows
         factors = kernels.rope(self._freqs_cis, caches, q_len)
         rows = pad_rows(rows, fewest)
         padded = torch.zeros_like(rows)

@@ -1,4 +1,4 @@
-"""What a transformer computes between its GEMMs: RoPE, attention, quantisation."""
+"""What a transformer computes between its GEMMs, and how tokens are drawn."""
 
 from __future__ import annotations
 

@@ -131,14 +131,18 @@ def _rotate(source: Any, factors: Any, target: Any) -> None:
 @njit(fastmath=SUMS, **OPTIONS)
 def rms_norm(x: Any, epsilon: Any, out: Any) -> None:
     """Divide each row of `x` [R, C] by its root mean square; write to `out` [R, C]."""
-    width = x.shape[1]
     for r in range(len(x)):
-        total = F32(0)
-        for c in range(width):
-            total += x[r, c] * x[r, c]
-        inverse = F32(1.0) / np.sqrt(total / F32(width) + epsilon)
-        for c in range(width):
+        inverse = _inverse_rms(x[r], epsilon)
+        for c in range(x.shape[1]):
             out[r, c] = x[r, c] * inverse
+
+
+@njit(fastmath=SUMS, **OPTIONS)
+def _inverse_rms(row: Any, epsilon: Any) -> Any:
+    total = F32(0)
+    for c in range(len(row)):
+        total += row[c] * row[c]
+    return F32(1.0) / np.sqrt(total / F32(len(row)) + epsilon)
 
 
 @njit(**OPTIONS)
@@ -177,12 +181,11 @@ def _smallest_kept(ascending: Any, top_k: Any, top_p: Any) -> Any:
     for at in range(size - 1, -1, -1):
         if ascending[at] >= smallest:
             total += ascending[at]
-    cumulative = 0.0
-    for at in range(size - 1, -1, -1):
-        cumulative += ascending[at]
-        if cumulative > total * top_p or at == 0:
-            return max(smallest, ascending[at])
-    return smallest
+    last, cumulative = size - 1, 0.0 + ascending[size - 1]
+    while last > 0 and cumulative <= total * top_p:
+        last -= 1
+        cumulative += ascending[last]
+    return max(smallest, ascending[last])
 
 
 @njit(fastmath=SUMS, **OPTIONS)
@@ -211,13 +214,9 @@ def quantise(x: Any, codes: Any, scale: Any) -> None:
 @njit(fastmath=SUMS, **OPTIONS)
 def quantise_normed(x: Any, epsilon: Any, codes: Any, scale: Any) -> None:
     """As `quantise`, of each row divided by its root mean square."""
-    width = x.shape[1]
     for r in range(len(x)):
-        total = F32(0)
-        for c in range(width):
-            total += x[r, c] * x[r, c]
-        root = F32(1.0) / np.sqrt(total / F32(width) + epsilon)
-        scale[r] = _quantise_row(x[r], codes[r]) * root / F32(127.0)
+        inverse = _inverse_rms(x[r], epsilon)
+        scale[r] = _quantise_row(x[r], codes[r]) * inverse / F32(127.0)
 
 
 @njit(fastmath=SUMS, **OPTIONS)

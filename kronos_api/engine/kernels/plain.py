@@ -1,4 +1,4 @@
-"""What a transformer computes between its GEMMs, by torch's operators, on any device.
+"""What is computed between GEMMs, and how tokens are drawn, by torch's operators, on any device.
 
 Shapes: R rows, one for each new position of each row of each cache, in this order. C channels, H
 heads, D = C / H, K width of a linear layer.
